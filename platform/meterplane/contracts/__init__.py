@@ -1,0 +1,1 @@
+"""What crosses a process, versioned. Pure values; nothing here does I/O."""

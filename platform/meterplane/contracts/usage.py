@@ -1,0 +1,173 @@
+"""What the gateway writes into the journal and metering reads from it. Version 1.
+
+One admitted request leaves exactly one `Settle`. `Admit` is written before the request is
+forwarded, `Checkpoint` while a stream runs; both exist so that a crash can still be settled.
+Encoded as msgpack maps; a reader ignores fields it does not know, so fields may be added.
+"""
+
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from meterplane.kernel.money import pico_to_nano_half_away
+
+Surface = Literal["openai.chat", "openai.embeddings", "kserve.infer"]
+Status = Literal["ok", "error", "cancelled", "interrupted"]
+# Where the counts came from: the engine's own report, a tokenizer of ours, units we counted at the
+# door (requests, rows), or the last checkpoint before a crash.
+Provenance = Literal["engine", "tokenizer", "units", "checkpoint"]
+
+
+class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit", tag_field="kind"):
+    """A request passed admission. Everything known before it was forwarded.
+
+    `tokens_in_max` and `tokens_out_max` are the bounds the reservation was made with.
+    Unit prices are pinned here, in pico per unit, with the price-book version they came from.
+    """
+
+    request_id: UUID
+    tenant_id: UUID
+    project_id: UUID
+    key_id: UUID
+    model: str
+    surface: Surface
+    stream: bool
+    currency: str
+    price_version_id: UUID
+    input_token_pico: int
+    output_token_pico: int
+    request_pico: int
+    reserved_nano: int
+    admitted_at_ms: int
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", tag_field="kind"):
+    """Counts so far of a running stream. The last one is what a crash is settled from."""
+
+    request_id: UUID
+    tokens_in: int
+    tokens_out: int
+    bytes_out: int
+
+
+class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle", tag_field="kind"):
+    """One finished request: the usage event. Self-contained; metering reads nothing else.
+
+    `cost_nano` is quantity times pinned unit price, rounded half away from zero to nano.
+    `queue_ms`, `first_byte_ms` and `total_ms` are measured from admission.
+    """
+
+    request_id: UUID
+    tenant_id: UUID
+    project_id: UUID
+    key_id: UUID
+    model: str
+    surface: Surface
+    stream: bool
+    status: Status
+    http_status: int
+    tokens_in: int
+    tokens_out: int
+    requests: int
+    rows: int
+    bytes_in: int
+    bytes_out: int
+    provenance: Provenance
+    currency: str
+    price_version_id: UUID
+    cost_nano: int
+    reserved_nano: int
+    admitted_at_ms: int
+    settled_at_ms: int
+    first_byte_ms: int
+    total_ms: int
+    server: str = ""
+
+
+Frame = Admit | Checkpoint | Settle
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+def encode(frame: Frame) -> bytes:
+    """One frame's payload."""
+    return _encoder.encode(frame)
+
+
+def decode(payload: bytes) -> Frame:
+    """The frame in a payload. Raises `msgspec.ValidationError` on anything else."""
+    return _decoder.decode(payload)
+
+
+class SegmentMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the shipper hands to ingest: one sealed journal segment, as it stands on disk.
+
+    `segment_id` names it for ever (UUIDv7 minted when the segment was opened); `sha256` is over
+    the uncompressed bytes. Carried as JSON: `body` is base64 of zlib.
+    """
+
+    segment_id: UUID
+    gateway: str
+    sha256: str
+    body: bytes
+
+
+def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> Settle:
+    """Settle a request whose process died: billed for what its last checkpoint proves.
+
+    A stream without a checkpoint delivered nothing we can prove, so its tokens are zero; the
+    request itself is counted but free: nobody pays for our crash before the first output.
+    """
+    tokens_in = last.tokens_in if last else 0
+    tokens_out = last.tokens_out if last else 0
+    requests = 1 if last else 0
+    return Settle(
+        request_id=admit.request_id,
+        tenant_id=admit.tenant_id,
+        project_id=admit.project_id,
+        key_id=admit.key_id,
+        model=admit.model,
+        surface=admit.surface,
+        stream=admit.stream,
+        status="interrupted",
+        http_status=0,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        requests=requests,
+        rows=0,
+        bytes_in=0,
+        bytes_out=last.bytes_out if last else 0,
+        provenance="checkpoint",
+        currency=admit.currency,
+        price_version_id=admit.price_version_id,
+        cost_nano=cost_nano(
+            tokens_in,
+            tokens_out,
+            requests,
+            input_token_pico=admit.input_token_pico,
+            output_token_pico=admit.output_token_pico,
+            request_pico=admit.request_pico,
+        ),
+        reserved_nano=admit.reserved_nano,
+        admitted_at_ms=admit.admitted_at_ms,
+        settled_at_ms=settled_at_ms,
+        first_byte_ms=0,
+        total_ms=max(0, settled_at_ms - admit.admitted_at_ms),
+    )
+
+
+def cost_nano(
+    tokens_in: int,
+    tokens_out: int,
+    requests: int,
+    *,
+    input_token_pico: int,
+    output_token_pico: int,
+    request_pico: int,
+) -> int:
+    """Quantities times unit prices, exact in pico, rounded half away from zero to nano."""
+    return pico_to_nano_half_away(
+        tokens_in * input_token_pico + tokens_out * output_token_pico + requests * request_pico
+    )

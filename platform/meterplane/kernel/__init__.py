@@ -1,0 +1,1 @@
+"""Values and rules every part shares. Imports nothing of ours."""
