@@ -1,0 +1,1 @@
+"""Who may call: organisations, projects, members, API keys, and the doors to a tenant's rows."""

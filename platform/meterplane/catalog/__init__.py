@@ -1,0 +1,1 @@
+"""Models on offer: what a caller asks for, and how the gateway reaches and measures it."""

@@ -46,7 +46,7 @@ def run_as() -> str | None:
 
 
 def socket_folder(home: Path) -> Path:
-    """Where the socket lives: beside the data, or under the temporary folder if that is too long."""
+    """Where the socket lives: beside the data, or in the temporary folder if that is too long."""
     inside = home / "socket"
     if len(str(inside).encode()) <= SOCKET_PATH_BYTES_MAX:
         return inside
@@ -148,8 +148,11 @@ def create_roles(admin_url: str, passwords: dict[str, str], roles_sql: Path) -> 
                 )
 
 
-def create_database(admin_url: str, database: str = DATABASE) -> None:
-    """Create an empty database owned by the owner role, if there is none of that name."""
+def create_database(admin_url: str, database: str, database_sql: Path) -> None:
+    """Create `database`, owned by the owner role, if there is none, and set its default grants.
+
+    `database_sql` is `infra/postgres/database.sql`. Idempotent.
+    """
     with psycopg.connect(admin_url, autocommit=True) as connection:
         exists = connection.execute(
             "SELECT 1 FROM pg_database WHERE datname = %s", (database,)
@@ -160,6 +163,8 @@ def create_database(admin_url: str, database: str = DATABASE) -> None:
                     sql.Identifier(database)
                 )
             )
+    with psycopg.connect(admin_url, dbname=database, autocommit=True) as connection:
+        connection.execute(database_sql.read_text().encode())
 
 
 def _let_traverse(path: Path) -> None:

@@ -37,7 +37,7 @@ def socket_path(home: Path) -> Path:
 
 
 def redis_command(home: Path, *, role: Role, password: str) -> EmbeddedCommand:
-    """The server process. `home` is created; the password goes into a file, not the command line."""
+    """The server process. Creates `home`; the password goes into a file, not the command line."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     lines = [
         "port 0",

@@ -1,0 +1,145 @@
+"""Compile each API key of an organisation into the one row the gateway reads.
+
+Runs in the transaction of the change that made it necessary, under a lock on the organisation, so
+two changes cannot overwrite each other's result. A document that did not change keeps its version.
+"""
+
+from uuid import UUID
+
+import msgspec
+from billing.pricing.queries import PublishedBook, published_version
+from django.db import connection, transaction
+
+from meterplane.catalog.models import Model
+from meterplane.catalog.queries import active_models
+from meterplane.contracts import policy as contract
+from meterplane.kernel import clock
+from meterplane.policy.models import GatewayPolicy
+from meterplane.policy.publish import publish_versions
+from tenants.models import ApiKey, Organisation
+from tenants.scoping import system_scope, tenant_scope
+
+
+def recompile(tenant_id: UUID) -> None:
+    """Recompile every key of the organisation; tell the gateways once the change has committed."""
+    with tenant_scope(tenant_id):
+        organisation = Organisation.objects.select_for_update().get(id=tenant_id)
+        book = published_version(clock.now())
+        models = compiled_models(book)
+        before = {row.key_id: row for row in GatewayPolicy.objects.all()}
+        changed: dict[UUID, int] = {}
+        for key in ApiKey.objects.select_related("project"):
+            policy = compile_key(organisation, key, book, models)
+            row = before.get(key.id)
+            if row is not None and _same(row, policy):
+                changed[key.id] = row.version
+                continue
+            changed[key.id] = _store(policy, bytes(key.digest))
+        transaction.on_commit(lambda: publish_versions(tenant_id, changed))
+
+
+def recompile_everyone() -> int:
+    """Recompile all organisations: after prices or the catalog changed. Returns how many."""
+    with system_scope("prices or catalog changed: list organisations"):
+        tenant_ids = list(Organisation.objects.values_list("id", flat=True))
+    for tenant_id in tenant_ids:
+        recompile(tenant_id)
+    return len(tenant_ids)
+
+
+def compiled_models(book: PublishedBook | None) -> dict[str, contract.ModelPolicy]:
+    """Models that are on offer and have a price. A model without a price is not for sale."""
+    if book is None:
+        return {}
+    return {
+        model.name: _model_policy(model, book)
+        for model in active_models()
+        if model.name in book.prices
+    }
+
+
+def compile_key(
+    organisation: Organisation,
+    key: ApiKey,
+    book: PublishedBook | None,
+    models: dict[str, contract.ModelPolicy],
+) -> contract.KeyPolicy:
+    """One key's policy, with version 0 until it is stored."""
+    return contract.KeyPolicy(
+        version=0,
+        key_id=key.id,
+        tenant_id=organisation.id,
+        project_id=key.project_id,
+        status=_status(organisation, key),
+        status_reason=organisation.standing_reason,
+        expires_at_ms=clock.to_ms(key.expires_at) if key.expires_at else None,
+        currency=book.currency if book else organisation.currency,
+        price_version_id=book.version_id if book else UUID(int=0),
+        models=models,
+        rate=contract.RateLimit(
+            requests_per_minute=organisation.requests_per_minute, burst=organisation.request_burst
+        ),
+        budgets=_budgets(organisation, key),
+    )
+
+
+def _status(organisation: Organisation, key: ApiKey) -> contract.KeyStatus:
+    if key.status == ApiKey.Status.REVOKED:
+        return "revoked"
+    if organisation.standing == Organisation.Standing.SUSPENDED:
+        return "suspended"
+    return "active"  # past due still infers: dunning decides when that ends
+
+
+def _budgets(organisation: Organisation, key: ApiKey) -> list[contract.Budget]:
+    limits: list[tuple[contract.BudgetScope, UUID, int | None]] = [
+        ("key", key.id, key.monthly_budget_nano),
+        ("project", key.project_id, key.project.monthly_budget_nano),
+        ("organisation", organisation.id, organisation.monthly_budget_nano),
+    ]
+    return [
+        contract.Budget(scope=scope, scope_id=scope_id, window="month", limit_nano=limit)
+        for scope, scope_id, limit in limits
+        if limit is not None
+    ]
+
+
+def _model_policy(model: Model, book: PublishedBook) -> contract.ModelPolicy:
+    price = book.prices[model.name]
+    return contract.ModelPolicy(
+        name=model.name,
+        upstream=model.upstream,
+        adapter=msgspec.convert(model.adapter, contract.Adapter),
+        prices=contract.UnitPrices(
+            input_token_pico=price.input_token_pico,
+            output_token_pico=price.output_token_pico,
+            request_pico=price.request_pico,
+        ),
+        context_tokens_max=model.context_tokens_max,
+        output_tokens_max=model.output_tokens_max,
+        output_tokens_default=model.output_tokens_default,
+        description=model.description,
+    )
+
+
+def _same(row: GatewayPolicy, policy: contract.KeyPolicy) -> bool:
+    unversioned = msgspec.structs.replace(policy, version=row.version)
+    return bool(row.document == msgspec.to_builtins(unversioned))
+
+
+def _store(policy: contract.KeyPolicy, digest: bytes) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval('gateway_policy_version')")
+        version: int = cursor.fetchone()[0]
+    versioned = msgspec.structs.replace(policy, version=version)
+    GatewayPolicy.objects.update_or_create(
+        key_id=policy.key_id,
+        defaults={
+            "tenant_id": policy.tenant_id,
+            "digest": digest,
+            "version": version,
+            "document": msgspec.to_builtins(versioned),
+            "compiled_at": clock.now(),
+        },
+    )
+    return version

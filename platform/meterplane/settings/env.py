@@ -1,0 +1,100 @@
+"""The environment, typed and checked once at start. Every problem is reported in one list.
+
+Guarantees: no secret is empty, no URL of an unknown scheme gets through. Knows nothing of Django.
+"""
+
+from functools import lru_cache
+from typing import Annotated, Literal
+from urllib.parse import parse_qs, quote, urlsplit
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRET_CHARS_MIN = 32
+
+
+def _is_pepper(text: str) -> str:
+    if len(bytes.fromhex(text)) < 32:
+        raise ValueError("must be at least 64 hexadecimal digits (32 bytes)")
+    return text
+
+
+def _is_redis(url: str) -> str:
+    if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must start with redis://, rediss:// or unix://")
+    return url
+
+
+def _is_postgres(url: str) -> str:
+    if urlsplit(url).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must start with postgresql://")
+    return url
+
+
+RedisURL = Annotated[str, AfterValidator(_is_redis)]
+PostgresURL = Annotated[str, AfterValidator(_is_postgres)]
+
+
+class Environment(BaseSettings):
+    """What the web, worker and management processes read from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="", case_sensitive=False, extra="ignore")
+
+    meterplane_env: Literal["development", "test", "production"] = "production"
+    django_secret_key: str = Field(min_length=SECRET_CHARS_MIN)
+    api_key_pepper: Annotated[str, AfterValidator(_is_pepper)]
+    database_url: PostgresURL
+    redis_url: RedisURL
+    admission_redis_url: RedisURL
+    celery_broker_url: str = ""
+    stripe_api_base: str = ""
+    stripe_api_key: str = ""
+    stripe_webhook_secret: str = ""
+    public_web_url: str = "http://127.0.0.1:8700"
+    public_gateway_url: str = "http://127.0.0.1:8701"
+    journal_dir: str = "var/journal"
+    meterplane_var: str = "var"
+
+    def broker_url(self) -> str:
+        """The broker in Celery's spelling."""
+        return self.celery_broker_url or celery_spelling(self.redis_url)
+
+    def webhook_secrets(self) -> list[str]:
+        """Stripe webhook secrets, newest first: two during a rotation."""
+        return [part.strip() for part in self.stripe_webhook_secret.split(",") if part.strip()]
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """The process's environment. Raises `pydantic.ValidationError` naming every bad variable."""
+    return Environment()  # type: ignore[call-arg]
+
+
+def celery_spelling(url: str) -> str:
+    """Celery writes a Redis unix socket as `redis+socket://`, redis-py as `unix://`."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    password = f":{parts.password}@" if parts.password else ""
+    return f"redis+socket://{password}{parts.path}?virtual_host={quote(database)}"
+
+
+def django_database(url: str) -> dict[str, object]:
+    """Django's DATABASES entry for a libpq URL, over TCP or a unix socket given as `?host=`."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    known = conninfo_to_dict(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": known.pop("dbname", ""),
+        "USER": known.pop("user", ""),
+        "PASSWORD": known.pop("password", ""),
+        "HOST": known.pop("host", ""),
+        "PORT": str(known.pop("port", "")),
+        "OPTIONS": known,
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        # A request is one transaction, opened by the tenant door; see tenants/scoping.py.
+        "ATOMIC_REQUESTS": False,
+    }

@@ -1,0 +1,9 @@
+"""Django app `tenants`."""
+
+from django.apps import AppConfig
+
+
+class TenantsConfig(AppConfig):
+    name = "tenants"
+    label = "tenants"
+    verbose_name = "Tenants"

@@ -1,0 +1,173 @@
+"""Organisations and what belongs to them. State and constraints only; verbs live beside."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from meterplane.kernel import clock
+from meterplane.kernel.ids import uuid7
+from tenants.scoping import TenantManager, TenantModel
+
+
+class OrganisationManager(TenantManager["Organisation"]):
+    """An organisation is its own tenant."""
+
+    tenant_field = "id"
+
+
+class Organisation(models.Model):
+    """The customer: it owns keys and usage, and it is who an invoice is sent to."""
+
+    class Standing(models.TextChoices):
+        ACTIVE = "active", "Active"
+        PAST_DUE = "past_due", "Past due"
+        SUSPENDED = "suspended", "Suspended"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    slug = models.SlugField(max_length=40, unique=True)
+    name = models.CharField(max_length=120)
+    currency = models.CharField(max_length=3, default="USD")
+    standing = models.CharField(max_length=16, choices=Standing, default=Standing.ACTIVE)
+    standing_reason = models.CharField(max_length=200, blank=True, default="")
+    requests_per_minute = models.PositiveIntegerField(default=6000)
+    request_burst = models.PositiveIntegerField(default=200)
+    monthly_budget_nano = models.BigIntegerField(null=True, blank=True)
+    is_demo = models.BooleanField(default=False)
+    created_at = models.DateTimeField(default=clock.now)
+
+    objects = OrganisationManager()
+
+    class Meta:
+        db_table = "organisation"
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(standing__in=["active", "past_due", "suspended"]),
+                name="organisation_standing_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(currency__regex=r"^[A-Z]{3}$"), name="organisation_currency_iso"
+            ),
+            models.CheckConstraint(
+                condition=Q(monthly_budget_nano__isnull=True) | Q(monthly_budget_nano__gte=0),
+                name="organisation_budget_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(requests_per_minute__gte=1, request_burst__gte=1),
+                name="organisation_rate_positive",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Project(TenantModel):
+    """A part of an organisation that keys, usage and budgets are told apart by."""
+
+    slug = models.SlugField(max_length=40)
+    name = models.CharField(max_length=120)
+    monthly_budget_nano = models.BigIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "project"
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "slug"], name="project_slug_once"),
+            models.CheckConstraint(
+                condition=Q(monthly_budget_nano__isnull=True) | Q(monthly_budget_nano__gte=0),
+                name="project_budget_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Member(TenantModel):
+    """A user's role in an organisation."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner", "Owner"
+        ADMIN = "admin", "Admin"
+        DEVELOPER = "developer", "Developer"
+        BILLING = "billing", "Billing"
+        VIEWER = "viewer", "Viewer"
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+    role = models.CharField(max_length=16, choices=Role)
+    created_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "member"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "user"], name="member_once"),
+            models.CheckConstraint(
+                condition=Q(role__in=["owner", "admin", "developer", "billing", "viewer"]),
+                name="member_role_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.role}"
+
+
+class ApiKey(TenantModel):
+    """A tenant's credential for the gateway. The secret itself is nowhere."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", "Active"
+        REVOKED = "revoked", "Revoked"
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    name = models.CharField(max_length=80)
+    digest = models.BinaryField(unique=True, editable=False)
+    prefix = models.CharField(max_length=16, editable=False)
+    last4 = models.CharField(max_length=4, editable=False)
+    status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
+    monthly_budget_nano = models.BigIntegerField(null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=clock.now)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "api_key"
+        ordering = ["-created_at"]
+        verbose_name = "API key"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status="active", revoked_at__isnull=True)
+                | Q(status="revoked", revoked_at__isnull=False),
+                name="api_key_revoked_at_iff_revoked",
+            ),
+            models.CheckConstraint(
+                condition=Q(monthly_budget_nano__isnull=True) | Q(monthly_budget_nano__gte=0),
+                name="api_key_budget_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…{self.last4})"
+
+
+class OperatorKey(models.Model):
+    """A credential for the control API. It cannot infer, and belongs to no tenant."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=80, unique=True)
+    digest = models.BinaryField(unique=True, editable=False)
+    last4 = models.CharField(max_length=4, editable=False)
+    created_at = models.DateTimeField(default=clock.now)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "operator_key"
+
+    def __str__(self) -> str:
+        return f"{self.name} (…{self.last4})"

@@ -1,0 +1,51 @@
+"""Reads of tenants. Each says which door it needs."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from tenants.models import ApiKey, Member, Organisation, Project
+from tenants.scoping import system_scope
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One user's place in one organisation."""
+
+    tenant_id: UUID
+    slug: str
+    name: str
+    role: str
+
+
+def memberships_of(user_id: int) -> list[Membership]:
+    """The organisations a signed-in user belongs to, by name. Opens the system's door itself."""
+    with system_scope("sign-in: which organisations does this user belong to"):
+        rows = Member.objects.filter(user_id=user_id).select_related("tenant")
+        return [
+            Membership(row.tenant_id, row.tenant.slug, row.tenant.name, row.role)
+            for row in rows.order_by("tenant__name", "tenant_id")
+        ]
+
+
+def organisation_by_slug(slug: str) -> Organisation | None:
+    """Needs the system's door."""
+    return Organisation.objects.filter(slug=slug).first()
+
+
+def organisation() -> Organisation:
+    """The organisation whose door is open."""
+    return Organisation.objects.get()
+
+
+def list_keys() -> "QuerySet[ApiKey]":
+    """Keys of the open door, newest first, with their projects."""
+    keys: QuerySet[ApiKey] = ApiKey.objects.select_related("project").order_by("-created_at", "-id")
+    return keys
+
+
+def list_projects() -> "QuerySet[Project]":
+    """Projects of the open door, by name."""
+    projects: QuerySet[Project] = Project.objects.order_by("name", "id")
+    return projects
