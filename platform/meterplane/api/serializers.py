@@ -1,0 +1,106 @@
+"""The JSON of the control API. Money is a decimal string beside its currency, never a number."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from meterplane.kernel import money
+
+
+class OrganisationOut(serializers.Serializer[Any]):
+    """An organisation."""
+
+    id = serializers.UUIDField()
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    currency = serializers.CharField()
+    standing = serializers.ChoiceField(choices=["active", "past_due", "suspended"])
+    standing_reason = serializers.CharField(allow_blank=True)
+    monthly_budget = serializers.SerializerMethodField()
+    created_at = serializers.DateTimeField()
+
+    def get_monthly_budget(self, organisation: Any) -> str | None:
+        """Decimal string in the organisation's currency; null when there is no limit."""
+        budget_nano = organisation.monthly_budget_nano
+        return None if budget_nano is None else money.nano_to_text(budget_nano)
+
+
+class OrganisationIn(serializers.Serializer[Any]):
+    """A new organisation and its owner."""
+
+    slug = serializers.SlugField(max_length=40)
+    name = serializers.CharField(max_length=120)
+    owner_email = serializers.EmailField()
+    owner_password = serializers.CharField(min_length=12, max_length=200, write_only=True)
+    currency = serializers.CharField(max_length=3, default="USD")
+
+
+class KeyOut(serializers.Serializer[Any]):
+    """An API key, without its secret."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    project = serializers.CharField(source="project.slug")
+    hint = serializers.SerializerMethodField()
+    status = serializers.ChoiceField(choices=["active", "revoked"])
+    created_at = serializers.DateTimeField()
+    revoked_at = serializers.DateTimeField(allow_null=True)
+    expires_at = serializers.DateTimeField(allow_null=True)
+
+    def get_hint(self, key: Any) -> str:
+        """What is left of the secret: its first and last characters."""
+        return f"{key.prefix}…{key.last4}"
+
+
+class KeyCreated(KeyOut):
+    """A new API key with its secret, which is shown this once."""
+
+    secret = serializers.CharField()
+
+
+class KeyIn(serializers.Serializer[Any]):
+    """A new API key."""
+
+    name = serializers.CharField(max_length=80)
+    project = serializers.SlugField(default="default")
+    expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class UsageQuery(serializers.Serializer[Any]):
+    """A half-open period of UTC instants; by default the month so far."""
+
+    start = serializers.DateTimeField(required=False)
+    end = serializers.DateTimeField(required=False)
+
+
+class UsageOut(serializers.Serializer[Any]):
+    """Usage of one model under one price version in the period."""
+
+    model = serializers.CharField()
+    price_version_id = serializers.UUIDField()
+    currency = serializers.CharField()
+    requests = serializers.IntegerField()
+    tokens_in = serializers.IntegerField()
+    tokens_out = serializers.IntegerField()
+    cost = serializers.SerializerMethodField()
+
+    def get_cost(self, aggregate: Any) -> str:
+        """Decimal string in `currency`."""
+        return money.nano_to_text(aggregate.cost_nano)
+
+
+class InvoiceOut(serializers.Serializer[Any]):
+    """An invoice without its lines."""
+
+    id = serializers.UUIDField()
+    number = serializers.CharField(allow_null=True)
+    status = serializers.CharField()
+    currency = serializers.CharField()
+    total = serializers.SerializerMethodField()
+    period_start = serializers.DateTimeField()
+    period_end = serializers.DateTimeField()
+    hosted_url = serializers.CharField(allow_blank=True)
+
+    def get_total(self, invoice: Any) -> str:
+        """Decimal string in `currency`."""
+        return money.minor_to_text(invoice.total_minor, invoice.currency)

@@ -1,0 +1,19 @@
+"""Routes of the control API."""
+
+from django.urls import path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from meterplane.api import views
+
+app_name = "api"
+
+urlpatterns = [
+    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="api:schema"), name="docs"),
+    path("v1/organisations", views.Organisations.as_view(), name="organisations"),
+    path("v1/organisations/<slug:slug>", views.OrganisationDetail.as_view(), name="organisation"),
+    path("v1/organisations/<slug:slug>/keys", views.Keys.as_view(), name="keys"),
+    path("v1/organisations/<slug:slug>/keys/<uuid:key_id>", views.KeyDetail.as_view(), name="key"),
+    path("v1/organisations/<slug:slug>/usage", views.Usage.as_view(), name="usage"),
+    path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
+]

@@ -1,0 +1,128 @@
+"""The control API's endpoints. Thin: parse, open the tenant's door, call a verb or a query."""
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from billing.invoicing import queries as invoicing
+from meterplane.api import serializers
+from meterplane.kernel import clock
+from meterplane.kernel.errors import CallerError
+from meterplane.metering import queries as metering
+from tenants import keys, onboard
+from tenants import queries as tenants
+from tenants.models import Organisation
+from tenants.scoping import system_scope, tenant_scope
+
+ORGANISATIONS_PAGE_MAX = 200
+
+
+def _organisation(slug: str) -> Organisation:
+    with system_scope("an operator key names an organisation"):
+        organisation = tenants.organisation_by_slug(slug)
+    if organisation is None:
+        raise CallerError("organisation_not_found", f"No organisation {slug!r}.", status=404)
+    return organisation
+
+
+class Organisations(APIView):
+    """All organisations, and new ones."""
+
+    @extend_schema(responses=serializers.OrganisationOut(many=True))
+    def get(self, request: Request) -> Response:
+        """List organisations by name, at most 200."""
+        with system_scope("an operator key lists organisations"):
+            rows = list(Organisation.objects.all()[:ORGANISATIONS_PAGE_MAX])
+        return Response(serializers.OrganisationOut(rows, many=True).data)
+
+    @extend_schema(request=serializers.OrganisationIn, responses={201: serializers.OrganisationOut})
+    def post(self, request: Request) -> Response:
+        """Create an organisation with a project `default` and an owner."""
+        body = serializers.OrganisationIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        made = onboard.create_organisation(**body.validated_data)
+        return Response(serializers.OrganisationOut(made.organisation).data, status=201)
+
+
+class OrganisationDetail(APIView):
+    """One organisation."""
+
+    @extend_schema(responses=serializers.OrganisationOut)
+    def get(self, request: Request, slug: str) -> Response:
+        """The organisation."""
+        return Response(serializers.OrganisationOut(_organisation(slug)).data)
+
+
+class Keys(APIView):
+    """An organisation's API keys."""
+
+    @extend_schema(responses=serializers.KeyOut(many=True))
+    def get(self, request: Request, slug: str) -> Response:
+        """List keys, newest first."""
+        with tenant_scope(_organisation(slug).id):
+            rows = list(tenants.list_keys())
+        return Response(serializers.KeyOut(rows, many=True).data)
+
+    @extend_schema(request=serializers.KeyIn, responses={201: serializers.KeyCreated})
+    def post(self, request: Request, slug: str) -> Response:
+        """Create a key. The secret is in this answer and nowhere else."""
+        body = serializers.KeyIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        tenant_id = _organisation(slug).id
+        with tenant_scope(tenant_id):
+            project = tenants.list_projects().filter(slug=body.validated_data["project"]).first()
+            if project is None:
+                raise CallerError("project_not_found", "There is no such project.", status=404)
+            issued = keys.issue_key(
+                tenant_id=tenant_id,
+                project_id=project.id,
+                name=body.validated_data["name"],
+                expires_at=body.validated_data["expires_at"],
+            )
+            shown = serializers.KeyOut(issued.key).data | {"secret": issued.secret}
+        return Response(shown, status=201)
+
+
+class KeyDetail(APIView):
+    """One API key."""
+
+    @extend_schema(responses=serializers.KeyOut)
+    def delete(self, request: Request, slug: str, key_id: UUID) -> Response:
+        """Revoke the key. When this answers, no gateway admits with it any more."""
+        tenant_id = _organisation(slug).id
+        keys.revoke_key(tenant_id=tenant_id, key_id=key_id)
+        with tenant_scope(tenant_id):
+            return Response(serializers.KeyOut(tenants.list_keys().get(id=key_id)).data)
+
+
+class Usage(APIView):
+    """An organisation's metered usage."""
+
+    @extend_schema(parameters=[serializers.UsageQuery], responses=serializers.UsageOut(many=True))
+    def get(self, request: Request, slug: str) -> Response:
+        """Usage by model and price version in the half-open period [start, end)."""
+        query = serializers.UsageQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        period: dict[str, Any] = query.validated_data
+        end = period.get("end") or clock.now()
+        start = period.get("start") or end.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        if start >= end:
+            raise CallerError("period_empty", "start must be before end.", field="start")
+        with tenant_scope(_organisation(slug).id):
+            rows = metering.usage_between(start, end)
+        return Response(serializers.UsageOut(rows, many=True).data)
+
+
+class Invoices(APIView):
+    """An organisation's invoices."""
+
+    @extend_schema(responses=serializers.InvoiceOut(many=True))
+    def get(self, request: Request, slug: str) -> Response:
+        """List invoices, newest first, at most 200."""
+        with tenant_scope(_organisation(slug).id):
+            rows = list(invoicing.list_invoices()[:200])
+        return Response(serializers.InvoiceOut(rows, many=True).data)

@@ -1,0 +1,22 @@
+"""Routes of the control plane: portal, control API, operator's console, Stripe's webhooks."""
+
+from billing.payments.webhooks import stripe_webhook
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+
+from meterplane.console.site import site as console
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """This process answers. Says nothing of the servers behind it."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+urlpatterns = [
+    path("healthz", healthz, name="healthz"),
+    path("api/", include("meterplane.api.urls")),
+    path("webhooks/stripe", stripe_webhook, name="stripe-webhook"),
+    path("console/", console.urls),
+    path("accounts/", include("allauth.urls")),
+    path("", include("meterplane.portal.urls")),
+]

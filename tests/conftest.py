@@ -1,0 +1,232 @@
+"""Real servers for every test process, started when first needed and stopped with it."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+import redis as redis_client
+from django.contrib.auth.models import User
+from django.db import connections
+from django.test import TransactionTestCase
+
+from meterplane.stack.embedded import EmbeddedCommand, postgres, redis
+from tests import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+READY_WITHIN_S = 30.0
+# What migrations put there and no test changes.
+KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}
+
+
+def wait_until(true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:
+    """Poll until `true()`; fail the test naming `what` otherwise."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not happen within {within_s} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A loopback TCP port nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def spawn(command: EmbeddedCommand, log: Path, **extra: object) -> "subprocess.Popen[bytes]":
+    """Start a server with its output in `log`."""
+    import os
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command.argv,
+            env=os.environ | command.env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=environment.HOME if command.user else None,
+            **command.account(),
+            **extra,  # type: ignore[arg-type]
+        )
+
+
+def stop(process: "subprocess.Popen[bytes]", within_s: float = 10) -> None:
+    """Ask a server to stop; insist after `within_s`."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[None]:
+    """PostgreSQL and both Redis instances of this test process."""
+    home = environment.HOME
+    postgres.prepare(home / "postgres", environment.SUPERUSER_PASSWORD)
+    (home / "logs").mkdir(exist_ok=True)
+    admin = environment.database_url("postgres", "postgres")
+    commands = {"postgres": postgres.postgres_command(home / "postgres", durable=False)} | {
+        f"redis-{role}": redis.redis_command(
+            home / f"redis-{role}", role=role, password=environment.REDIS_PASSWORD
+        )
+        for role in ("broker", "admission")
+    }
+    processes = [spawn(each, home / "logs" / f"{name}.log") for name, each in commands.items()]
+    try:
+        wait_until(lambda: postgres.is_ready(admin), "PostgreSQL answering")
+        wait_until(lambda: redis.is_ready(environment.redis_url("broker")), "the broker answering")
+        wait_until(
+            lambda: redis.is_ready(environment.redis_url("admission")), "admission Redis answering"
+        )
+        yield
+    finally:
+        for process in processes:
+            stop(process)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(servers: None, django_db_blocker: pytest.FixtureRequest) -> Iterator[None]:
+    """The database, migrated by its owner; tests then connect as the app's role."""
+    from django.core.management import call_command
+
+    admin = environment.database_url("postgres", "postgres")
+    postgres.create_roles(admin, environment.PASSWORDS, ROOT / "infra/postgres/roles.sql")
+    postgres.create_database(admin, environment.DATABASE, ROOT / "infra/postgres/database.sql")
+    connection = connections["default"]
+    app = {name: connection.settings_dict[name] for name in ("USER", "PASSWORD")}
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        connection.settings_dict |= {
+            "USER": "meterplane_owner",
+            "PASSWORD": environment.PASSWORDS["meterplane_owner"],
+        }
+        call_command("migrate", verbosity=0, interactive=False)
+        connection.close()
+        connection.settings_dict |= app
+    yield
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        connections.close_all()
+
+
+def _empty_every_table(_case: TransactionTestCase) -> None:
+    """After a test that committed. The app's role may not truncate, so the superuser does."""
+    connections.close_all()
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as connection:
+        tables = [
+            name
+            for (name,) in connection.execute(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+                " AND relkind IN ('r', 'p') AND NOT relispartition"
+            )
+            if name not in KEPT_TABLES
+        ]
+        quoted = ", ".join(f'"{name}"' for name in tables)
+        connection.execute(f"TRUNCATE {quoted} CASCADE".encode())
+
+
+TransactionTestCase._fixture_teardown = _empty_every_table  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def redis_url(servers: None) -> str:
+    """The admission Redis of this test process, empty."""
+    address = environment.redis_url("admission")
+    with redis_client.Redis.from_url(address) as connection:
+        connection.flushall()
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class TritonServer:
+    """A running Triton with the sample models."""
+
+    http_url: str
+    grpc_url: str
+    metrics_url: str
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[TritonServer]:
+    """Real Triton with the sample models, one per test process."""
+    from meterplane.stack.embedded import triton as embedded
+
+    http_port, grpc_port, metrics_port = free_port(), free_port(), free_port()
+    command = embedded.triton_command(
+        home=environment.HOME / "triton",
+        repository=ROOT / "infra/triton/model_repository",
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+    )
+    process = spawn(command, environment.HOME / "logs" / "triton.log", start_new_session=True)
+    try:
+        embedded.wait_ready(f"http://127.0.0.1:{http_port}", 60)
+        yield TritonServer(
+            f"http://127.0.0.1:{http_port}",
+            f"127.0.0.1:{grpc_port}",
+            f"http://127.0.0.1:{metrics_port}/metrics",
+            process.pid,
+        )
+    finally:
+        stop(process, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class OnboardedOrganisation:
+    """A fresh tenant: an organisation with a project, an owner and one API key."""
+
+    id: UUID
+    slug: str
+    project_id: UUID
+    owner: User
+    owner_password: str
+    key_id: UUID
+    secret: str
+
+
+@pytest.fixture
+def onboard(db: None, redis_url: str) -> Callable[..., OnboardedOrganisation]:
+    """Make as many tenants as a test needs: `onboard("acme", monthly_budget_nano=...)`."""
+    from tenants.keys import issue_key
+    from tenants.onboard import create_organisation
+
+    def make(slug: str, **extra: object) -> OnboardedOrganisation:
+        password = "correct horse battery staple"
+        made = create_organisation(
+            slug=slug,
+            name=slug.title(),
+            owner_email=f"owner@{slug}.example",
+            owner_password=password,
+            **extra,  # type: ignore[arg-type]
+        )
+        issued = issue_key(
+            tenant_id=made.organisation.id, project_id=made.project.id, name="first key"
+        )
+        return OnboardedOrganisation(
+            made.organisation.id,
+            slug,
+            made.project.id,
+            made.owner,
+            password,
+            issued.key.id,
+            issued.secret,
+        )
+
+    return make
+
+
+@pytest.fixture
+def organisation(onboard: Callable[..., OnboardedOrganisation]) -> OnboardedOrganisation:
+    """One fresh tenant."""
+    return onboard("acme")

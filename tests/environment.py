@@ -1,0 +1,59 @@
+"""The environment of one test process, set before Django reads its settings.
+
+Loaded by `-p tests.environment`. Every pytest process (each xdist worker too) has a home folder of
+its own with servers of its own, so that tests may run side by side. Nothing starts here: fixtures
+in `conftest.py` start servers when a test first needs them.
+"""
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+from meterplane.stack.embedded import postgres, redis
+
+HOME = Path(tempfile.mkdtemp(prefix="mp-test-"))
+DATABASE = "meterplane_test"
+PASSWORDS = {role: secrets.token_hex(16) for role in postgres.ROLES}
+SUPERUSER_PASSWORD = secrets.token_hex(16)
+REDIS_PASSWORD = secrets.token_hex(16)
+
+
+def database_url(role: str, database: str = DATABASE) -> str:
+    """A URL of this process's PostgreSQL for one of the roles, or for the superuser."""
+    password = SUPERUSER_PASSWORD if role == postgres.SUPERUSER else PASSWORDS[role]
+    return postgres.url(HOME / "postgres", user=role, password=password, database=database)
+
+
+def redis_url(role: redis.Role) -> str:
+    """A URL of this process's Redis in one of its two roles."""
+    return redis.url(HOME / f"redis-{role}", REDIS_PASSWORD)
+
+
+os.environ.update(
+    METERPLANE_ENV="test",
+    METERPLANE_VAR=str(HOME / "var"),
+    DJANGO_SETTINGS_MODULE="meterplane.settings",
+    DJANGO_SECRET_KEY=secrets.token_hex(32),
+    API_KEY_PEPPER=secrets.token_hex(32),
+    DATABASE_URL=database_url("meterplane_app"),
+    MIGRATION_DATABASE_URL=database_url("meterplane_owner"),
+    GATEWAY_DATABASE_URL=database_url("meterplane_gateway"),
+    REDIS_URL=redis_url("broker"),
+    ADMISSION_REDIS_URL=redis_url("admission"),
+    JOURNAL_DIR=str(HOME / "journal"),
+    STRIPE_API_BASE="http://127.0.0.1:9",  # a test that talks to Stripe starts the sandbox itself
+    STRIPE_API_KEY="sk_test_" + secrets.token_hex(12),
+    STRIPE_WEBHOOK_SECRET="whsec_" + secrets.token_hex(16),
+    # Django refuses database calls inside a running event loop; Playwright's sync API runs one.
+    DJANGO_ALLOW_ASYNC_UNSAFE="true",
+)
+os.environ.pop("CELERY_BROKER_URL", None)
+
+
+@atexit.register
+def _remove_home() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+    shutil.rmtree(postgres.socket_folder(HOME / "postgres"), ignore_errors=True)
