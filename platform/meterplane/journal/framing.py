@@ -1,0 +1,73 @@
+"""Frames of the journal: `len u32 | crc32c u32 | payload`, little-endian. Bytes in, payloads out.
+
+Guarantees: what `split` returns was written whole. The CRC covers the length as well as the
+payload, so a run of zeros (what a file system shows for a page that never reached the disk) is
+damage and not a sequence of empty frames. Does not know what a payload means, nor does any I/O.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+import google_crc32c
+
+from meterplane.kernel.invariant import ensure
+from meterplane.kernel.limits import FRAME_BYTES_MAX
+
+_PREFIX = struct.Struct("<II")
+PREFIX_BYTES = _PREFIX.size
+
+DamageKind = Literal["torn", "length", "checksum", "header"]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Where the readable part ends and why.
+
+    `torn`: the bytes end inside a frame (a write that was cut). `length`: no frame is that long.
+    `checksum`: the frame is complete and altered. `header`: the segment's own header is unreadable.
+    """
+
+    offset: int
+    kind: DamageKind
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One whole frame: where it starts in its segment, and what it carries."""
+
+    offset: int
+    body: bytes
+
+
+def checksum(data: bytes) -> int:
+    """CRC32C (Castagnoli), 32 bits."""
+    return int(google_crc32c.value(data))
+
+
+def encode(payload: bytes) -> bytes:
+    """The frame of one payload, 1 to `FRAME_BYTES_MAX` bytes."""
+    ensure(0 < len(payload) <= FRAME_BYTES_MAX, f"a frame of {len(payload)} bytes")
+    length = len(payload).to_bytes(4, "little")
+    return length + checksum(length + payload).to_bytes(4, "little") + payload
+
+
+def split(data: bytes, start: int = 0) -> tuple[list[Payload], Damage | None]:
+    """Every whole frame from `start` on, in order, and what ended the reading if not the end."""
+    payloads: list[Payload] = []
+    offset = start
+    while offset < len(data):
+        if len(data) - offset < PREFIX_BYTES:
+            return payloads, Damage(offset, "torn")
+        length, expected = _PREFIX.unpack_from(data, offset)
+        if not 0 < length <= FRAME_BYTES_MAX:
+            return payloads, Damage(offset, "length")
+        end = offset + PREFIX_BYTES + length
+        if end > len(data):
+            return payloads, Damage(offset, "torn")
+        body = data[offset + PREFIX_BYTES : end]
+        if checksum(data[offset : offset + 4] + body) != expected:
+            return payloads, Damage(offset, "checksum")
+        payloads.append(Payload(offset, body))
+        offset = end
+    return payloads, None

@@ -1,0 +1,143 @@
+"""A segment: one file of the journal, `<uuid7>.open` while written, then `<uuid7>.sealed`.
+
+Header: `MPJ1 | segment id (16) | name length u16 | gateway name (UTF-8) | crc32c u32`; frames.
+Guarantees: the ids of one directory rise in writing order even when the wall clock steps back, so
+sorting file names is reading order; a sealed segment never changes. Does not know which frames make
+sense together (`recovery` does).
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from meterplane.contracts import usage
+from meterplane.journal import framing
+from meterplane.journal.disk import Disk
+from meterplane.kernel import clock
+from meterplane.kernel.ids import minted_at_ms, uuid7
+from meterplane.kernel.invariant import ensure
+from meterplane.kernel.limits import FRAME_BYTES_MAX, SEGMENT_BYTES_MAX
+
+MAGIC = b"MPJ1"
+OPEN_SUFFIX = ".open"
+SEALED_SUFFIX = ".sealed"
+GATEWAY_NAME_BYTES_MAX = 255
+# A frame is appended to a segment that is not full yet, so the last one may reach over the edge.
+SEGMENT_FILE_BYTES_MAX = SEGMENT_BYTES_MAX + FRAME_BYTES_MAX + framing.PREFIX_BYTES
+
+_FIXED = struct.Struct("<4s16sH")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Who wrote a segment. `length` is where its first frame starts."""
+
+    segment_id: UUID
+    gateway: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPath:
+    """One segment file as its name tells it."""
+
+    segment_id: UUID
+    path: Path
+    sealed: bool
+
+
+def encode_header(segment_id: UUID, gateway: str) -> bytes:
+    """The first bytes of a segment."""
+    name = gateway.encode()
+    ensure(0 < len(name) <= GATEWAY_NAME_BYTES_MAX, f"a gateway name of {len(name)} bytes")
+    head = _FIXED.pack(MAGIC, segment_id.bytes, len(name)) + name
+    return head + framing.checksum(head).to_bytes(4, "little")
+
+
+def decode_header(data: bytes) -> Header | None:
+    """The header at the start of `data`, or None when it is cut, altered or of another format."""
+    if len(data) < _FIXED.size:
+        return None
+    magic, identifier, name_bytes = _FIXED.unpack_from(data)
+    end = _FIXED.size + name_bytes
+    if magic != MAGIC or not 0 < name_bytes <= GATEWAY_NAME_BYTES_MAX or len(data) < end + 4:
+        return None
+    if framing.checksum(data[:end]) != int.from_bytes(data[end : end + 4], "little"):
+        return None
+    name = data[_FIXED.size : end].decode(errors="replace")
+    return Header(UUID(bytes=identifier), name, end + 4)
+
+
+def encode_segment(segment_id: UUID, gateway: str, frames: Iterable[usage.Frame]) -> bytes:
+    """A whole segment as it would stand on disk: for seeds and tests, which ship without a file."""
+    return encode_header(segment_id, gateway) + b"".join(
+        framing.encode(usage.encode(frame)) for frame in frames
+    )
+
+
+def next_segment_id(last: UUID | None) -> UUID:
+    """A UUIDv7 above `last`, also when the clock stepped back or stands within one millisecond."""
+    if last is None:
+        return uuid7()
+    return uuid7(max(clock.now_ms(), minted_at_ms(last) + 1))
+
+
+def list_segments(directory: Path) -> Sequence[SegmentPath]:
+    """The segments of one journal directory in the order they were written."""
+    found = []
+    for path in directory.iterdir():
+        if path.suffix not in (OPEN_SUFFIX, SEALED_SUFFIX):
+            continue
+        try:
+            segment_id = UUID(path.stem)
+        except ValueError:
+            continue  # not a file of ours
+        found.append(SegmentPath(segment_id, path, path.suffix == SEALED_SUFFIX))
+    return sorted(found, key=lambda segment: segment.segment_id)
+
+
+class SegmentFile:
+    """One open segment: append, sync, seal. Raises OSError; the owner must then let go of it."""
+
+    def __init__(self, directory: Path, segment_id: UUID, gateway: str, disk: Disk) -> None:
+        """Create `<directory>/<segment_id>.open` and write its header."""
+        self.segment_id = segment_id
+        self.path = directory / f"{segment_id}{OPEN_SUFFIX}"
+        self._disk = disk
+        header = encode_header(segment_id, gateway)
+        self._descriptor = disk.create(self.path)
+        try:
+            disk.write_all(self._descriptor, header)
+        except OSError:
+            disk.close(self._descriptor)
+            raise
+        self.length = len(header)
+        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        """True once the next frame belongs into another segment."""
+        return self.length >= SEGMENT_BYTES_MAX
+
+    def append(self, payload: bytes) -> None:
+        """Write one frame to the page cache."""
+        frame = framing.encode(payload)
+        self._disk.write_all(self._descriptor, frame)
+        self.length += len(frame)
+
+    def sync(self) -> None:
+        """Make everything appended so far durable (the file's name apart)."""
+        self._disk.sync(self._descriptor)
+
+    def seal(self) -> None:
+        """Rename to `.sealed` and close. Sync first; sync the directory afterwards."""
+        self._disk.rename(self.path, self.path.with_suffix(SEALED_SUFFIX))
+        self.closed = True
+        self._disk.close(self._descriptor)
+
+    def abandon(self) -> None:
+        """Close without a promise: the disk failed under this file."""
+        self.closed = True
+        self._disk.close(self._descriptor)
