@@ -40,7 +40,7 @@ class EmbeddedUnavailable(RuntimeError):
 
 
 def require_platform() -> None:
-    """Raise `EmbeddedUnavailable` unless this is Linux on x86-64, which the wheels are built for."""
+    """Raise `EmbeddedUnavailable` unless on Linux x86-64, which the wheels are built for."""
     import platform
 
     if sys.platform != "linux" or platform.machine() != "x86_64":
