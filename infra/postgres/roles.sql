@@ -1,7 +1,7 @@
 -- The four roles of Meterplane. Idempotent; run by a superuser once per cluster.
 -- Passwords are set apart from this file.
 --
---   meterplane_owner    owns the tables and runs migrations; never serves a request
+--   meterplane_owner    owns the tables and runs migrations over all rows; never serves a request
 --   meterplane_app      web and workers: row-level security is forced on it
 --   meterplane_system   sees every tenant; entered by SET LOCAL ROLE for jobs that must
 --   meterplane_gateway  reads compiled policies, takes budget blocks; nothing else
@@ -19,6 +19,9 @@ BEGIN
 END $$;
 
 ALTER ROLE meterplane_system BYPASSRLS;
+-- Migrations must see every row: a foreign key validated under row-level security would pass over
+-- the rows it cannot see.
+ALTER ROLE meterplane_owner BYPASSRLS;
 -- NOINHERIT above: membership gives no right until SET ROLE, so a query outside the door is
 -- still bound by row-level security.
 GRANT meterplane_system TO meterplane_app;

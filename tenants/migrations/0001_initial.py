@@ -11,11 +11,12 @@ ISOLATE = """
 CREATE FUNCTION meterplane_isolate(table_name text, tenant_column text DEFAULT 'tenant_id')
 RETURNS void LANGUAGE plpgsql AS $body$
 BEGIN
-  -- FORCE: the tables' owner is bound too. An unset app.tenant_id is an error, not an empty answer.
+  -- FORCE: an owner without BYPASSRLS is bound too. An unset app.tenant_id is an error, not an
+  -- empty answer.
   EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', table_name);
   EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', table_name);
   EXECUTE format(
-    'CREATE POLICY tenant_isolation ON %I TO meterplane_app, meterplane_owner '
+    'CREATE POLICY tenant_isolation ON %I TO meterplane_app '
     'USING (%I = current_setting(''app.tenant_id'')::uuid) '
     'WITH CHECK (%I = current_setting(''app.tenant_id'')::uuid)',
     table_name, tenant_column, tenant_column);
