@@ -70,6 +70,18 @@ def decode_header(data: bytes) -> Header | None:
     return Header(UUID(bytes=identifier), name, end + 4)
 
 
+def is_torn_header(data: bytes) -> bool:
+    """True for a file whose writer was stopped before the header was whole: it holds no frame."""
+    if not data.strip(b"\0"):
+        return True
+    if not (MAGIC.startswith(data) or data.startswith(MAGIC)):
+        return False
+    if len(data) < _FIXED.size:
+        return True
+    name_bytes: int = _FIXED.unpack_from(data)[2]
+    return len(data) < _FIXED.size + name_bytes + 4
+
+
 def encode_segment(segment_id: UUID, gateway: str, frames: Iterable[usage.Frame]) -> bytes:
     """A whole segment as it would stand on disk: for seeds and tests, which ship without a file."""
     return encode_header(segment_id, gateway) + b"".join(
@@ -138,6 +150,6 @@ class SegmentFile:
         self._disk.close(self._descriptor)
 
     def abandon(self) -> None:
-        """Close without a promise: the disk failed under this file."""
+        """Close without a promise: as it stands, the file is recovery's."""
         self.closed = True
         self._disk.close(self._descriptor)

@@ -1,0 +1,128 @@
+"""Finish what a dead writer left, so that its directory can be shipped like any other.
+
+The problem: a killed gateway leaves a segment that ends inside a frame and requests that were
+admitted and never settled. Choice: cut the torn tail (nothing in it was ever acknowledged: `commit`
+covers whole frames only), settle each orphan from its last checkpoint in a new segment, seal all.
+
+Guarantees: afterwards every segment is sealed and every readable ADMIT of the directory has a
+SETTLE. Recovering again, or after a recovery that was killed itself, settles nothing twice: orphans
+are recognised by what stands on disk, not by a note of having been here. The caller must hold the
+directory's lock (`directory.claim`). Does not know what has been shipped; the shipper deletes in
+order, so a SETTLE never disappears before its ADMIT.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from meterplane.contracts import usage
+from meterplane.journal import reader
+from meterplane.journal.directory import worker_of
+from meterplane.journal.disk import Disk
+from meterplane.journal.segment import (
+    SEALED_SUFFIX,
+    SegmentFile,
+    SegmentPath,
+    is_torn_header,
+    list_segments,
+    next_segment_id,
+)
+from meterplane.kernel import clock
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What was done. `cut_bytes` were the torn tails."""
+
+    segments: int
+    cut_bytes: int
+    settled: int
+
+
+def recover(directory: Path, disk: Disk | None = None) -> Recovery:
+    """Cut, settle and seal one directory whose lock the caller holds. Raises OSError."""
+    disk = disk or Disk()
+    cut_bytes = sum(
+        _cut_torn_tail(segment) for segment in list_segments(directory) if not segment.sealed
+    )
+    orphans = _orphans(list_segments(directory))
+    _write_settles(directory, orphans, disk)
+    left = list_segments(directory)
+    for segment in left:
+        if not segment.sealed:
+            _seal(segment, disk)
+    disk.sync_directory(directory)
+    done = Recovery(len(left), cut_bytes, len(orphans))
+    log.info(
+        "recovered journal %s: %s segments, %s requests settled as interrupted, %s bytes cut",
+        directory.name, done.segments, done.settled, done.cut_bytes,
+    )  # fmt: skip
+    return done
+
+
+def _cut_torn_tail(segment: SegmentPath) -> int:
+    data = segment.path.read_bytes()
+    if is_torn_header(data):
+        # Killed between creating the file and its first frame.
+        segment.path.unlink()
+        return len(data)
+    content = reader.parse_segment(data)
+    if content.header is None:
+        # Not a write that was cut but bytes that changed: shipped as it is, quarantined by ingest.
+        log.error("the header of %s is unreadable", segment.path)
+        return 0
+    if content.damage is None:
+        return 0
+    os.truncate(segment.path, content.damage.offset)
+    return len(data) - content.damage.offset
+
+
+def _orphans(segments: Iterable[SegmentPath]) -> list[usage.Settle]:
+    # Holds open requests only: a SETTLE stands behind its ADMIT and clears it.
+    admitted: dict[UUID, usage.Admit] = {}
+    checkpoints: dict[UUID, usage.Checkpoint] = {}
+    for segment in segments:
+        content = reader.read_segment(segment.path)
+        if content.damage is not None:
+            log.error("%s is damaged (%s)", segment.path, content.damage)
+        for frame in reader.frames_of(content):
+            if isinstance(frame, usage.Admit):
+                admitted[frame.request_id] = frame
+            elif isinstance(frame, usage.Settle):
+                admitted.pop(frame.request_id, None)
+                checkpoints.pop(frame.request_id, None)
+            elif frame.request_id in admitted:
+                checkpoints[frame.request_id] = frame
+    now_ms = clock.now_ms()
+    return [
+        usage.settle_orphan(admit, checkpoints.get(request_id), now_ms)
+        for request_id, admit in admitted.items()
+    ]
+
+
+def _write_settles(directory: Path, settles: Iterable[usage.Settle], disk: Disk) -> None:
+    segment: SegmentFile | None = None
+    for settle in settles:
+        if segment is None or segment.full:
+            if segment is not None:
+                segment.abandon()
+            segments = list_segments(directory)
+            last = segments[-1].segment_id if segments else None
+            segment = SegmentFile(directory, next_segment_id(last), worker_of(directory), disk)
+        segment.append(usage.encode(settle))
+    if segment is not None:
+        segment.abandon()
+
+
+def _seal(segment: SegmentPath, disk: Disk) -> None:
+    descriptor = os.open(segment.path, os.O_RDWR)
+    try:
+        disk.sync(descriptor)
+    finally:
+        os.close(descriptor)
+    disk.rename(segment.path, segment.path.with_suffix(SEALED_SUFFIX))
