@@ -1,0 +1,1 @@
+"""Close billing periods into invoices, and keep each invoice's state."""

@@ -1,0 +1,1 @@
+"""From quantities to amounts: one pure function. No tables, no clock, no I/O."""

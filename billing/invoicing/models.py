@@ -1,0 +1,183 @@
+"""Closed periods, invoices and their lines.
+
+Invariants held by PostgreSQL, beside the checks below:
+- The closed periods of a tenant form one chain: each starts where its predecessor ends (a foreign
+  key), no two start or end at the same instant, one has no predecessor. So they cannot overlap or
+  leave a gap, whatever runs at once.
+- A period has at most one invoice. What an invoice owes (period, currency, total, lines, hash) is
+  written once and never changes; its number is given once, when it is finalised.
+- Status moves along draft -> open -> paid | void | uncollectible only (a trigger holds the table).
+"""
+
+from django.db import models
+from django.db.models import F, Q
+
+from meterplane.kernel import clock
+from tenants.scoping import TenantModel
+
+
+class BillingPeriod(TenantModel):
+    """A span of a tenant's usage that has been rated for good; half-open, UTC.
+
+    Recorded for empty periods too, without an invoice: a customer who used nothing gets no paper
+    and no number is spent, yet the next period knows where to start.
+    """
+
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    follows_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(default=clock.now)
+    content_hash = models.CharField(max_length=64)
+
+    class Meta:
+        db_table = "billing_period"
+        ordering = ["-ends_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "starts_at"], name="period_starts_once"),
+            models.UniqueConstraint(fields=["tenant", "ends_at"], name="period_ends_once"),
+            models.UniqueConstraint(
+                fields=["tenant"],
+                condition=Q(follows_at__isnull=True),
+                name="period_one_first",
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=F("starts_at")), name="period_not_empty"
+            ),
+            models.CheckConstraint(
+                condition=Q(follows_at__isnull=True) | Q(follows_at=F("starts_at")),
+                name="period_follows_its_predecessor",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.starts_at:%Y-%m-%d} to {self.ends_at:%Y-%m-%d}"
+
+
+class InvoiceSeries(TenantModel):
+    """The tenant's gapless numbers: `<prefix>-000001`. The row's lock is what makes them so."""
+
+    prefix = models.CharField(max_length=48, unique=True)
+    last_number = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        db_table = "invoice_series"
+        verbose_name_plural = "invoice series"
+        constraints = [models.UniqueConstraint(fields=["tenant"], name="invoice_series_one")]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}-{self.last_number:06d}"
+
+
+class Invoice(TenantModel):
+    """What a tenant owes for one period. Amounts are in minor units of `currency`."""
+
+    class Status(models.TextChoices):
+        DRAFT = "draft", "Draft"
+        OPEN = "open", "Open"
+        PAID = "paid", "Paid"
+        VOID = "void", "Void"
+        UNCOLLECTIBLE = "uncollectible", "Uncollectible"
+
+    class Collection(models.TextChoices):
+        PENDING = "pending", "To be collected"
+        AWAITING_PAYMENT = "awaiting_payment", "Waiting for the customer"
+        PARKED = "parked", "Parked: needs a person"
+        DONE = "done", "Done"
+
+    period = models.OneToOneField(BillingPeriod, on_delete=models.PROTECT, related_name="invoice")
+    number = models.CharField(max_length=60, null=True, blank=True)
+    period_start = models.DateTimeField()
+    period_end = models.DateTimeField()
+    status = models.CharField(max_length=16, choices=Status, default=Status.DRAFT)
+    currency = models.CharField(max_length=3)
+    total_minor = models.BigIntegerField()
+    content_hash = models.CharField(max_length=64)
+    created_at = models.DateTimeField(default=clock.now)
+    finalised_at = models.DateTimeField(null=True, blank=True)
+    paid_at = models.DateTimeField(null=True, blank=True)
+    hosted_url = models.URLField(max_length=500, blank=True, default="")
+    # How collecting it stands. A parked invoice says in `collection_note` what differs.
+    collection_state = models.CharField(
+        max_length=20, choices=Collection, default=Collection.PENDING
+    )
+    collection_note = models.TextField(blank=True, default="")
+    payment_attempts = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        db_table = "invoice"
+        ordering = ["-period_end"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "number"], name="invoice_number_once"),
+            models.CheckConstraint(
+                condition=Q(status__in=["draft", "open", "paid", "void", "uncollectible"]),
+                name="invoice_status_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(collection_state__in=["pending", "awaiting_payment", "parked", "done"]),
+                name="invoice_collection_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(currency__regex=r"^[A-Z]{3}$"), name="invoice_currency_iso"
+            ),
+            models.CheckConstraint(
+                condition=Q(period_end__gt=F("period_start")), name="invoice_period_not_empty"
+            ),
+            models.CheckConstraint(
+                condition=Q(status="draft", number__isnull=True, finalised_at__isnull=True)
+                | (~Q(status="draft") & Q(number__isnull=False, finalised_at__isnull=False)),
+                name="invoice_numbered_iff_finalised",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="paid", paid_at__isnull=False)
+                | (~Q(status="paid") & Q(paid_at__isnull=True)),
+                name="invoice_paid_at_iff_paid",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.number or f"draft {self.period_start:%Y-%m-%d}"
+
+
+class InvoiceLine(TenantModel):
+    """One rated line. `id` is the uid it is known by at the payment provider too.
+
+    `period_start` and `period_end` name the period the usage belongs to: for a late line that is
+    an older one than the invoice's.
+    """
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
+    position = models.PositiveIntegerField()
+    model = models.CharField(max_length=80)
+    meter = models.CharField(max_length=16)
+    description = models.CharField(max_length=400)
+    quantity = models.BigIntegerField()
+    unit_price_pico = models.BigIntegerField()
+    # DO_NOTHING: the database refuses by itself; Django would look for lines of every tenant.
+    price_version = models.ForeignKey(
+        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, related_name="+"
+    )
+    amount_minor = models.BigIntegerField()
+    period_start = models.DateTimeField()
+    period_end = models.DateTimeField()
+    is_late = models.BooleanField(default=False)
+
+    class Meta:
+        db_table = "invoice_line"
+        ordering = ["invoice", "position"]
+        indexes = [
+            models.Index(fields=["tenant", "period_start", "period_end"], name="line_by_period")
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["invoice", "position"], name="line_position_once"),
+            models.UniqueConstraint(
+                fields=["invoice", "period_start", "model", "meter", "price_version"],
+                name="line_once",
+            ),
+            models.CheckConstraint(condition=Q(quantity__gt=0), name="line_quantity_positive"),
+            models.CheckConstraint(
+                condition=Q(period_end__gt=F("period_start")), name="line_period_not_empty"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.description

@@ -1,0 +1,121 @@
+"""Draft and publish versions of a price book.
+
+Guarantees: what was published never changes (a trigger holds it too); of each book one version
+applies at any instant from its first one on. Publishing needs a lock on the book, so two operators
+publish one after the other.
+
+A request pins the version it was admitted with, so publishing never re-prices past usage. Does not
+tell the gateways: whoever publishes recompiles policies afterwards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Max
+
+from billing.pricing.book import Meter, ModelPrices
+from billing.pricing.models import Price, PriceBook, PriceBookVersion
+from meterplane.kernel import clock
+from meterplane.kernel.errors import CallerError
+from meterplane.kernel.money import UnknownCurrency, minor_digits
+
+# A book's first version applies from here on: history that is loaded later finds its prices.
+THE_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_METERS: tuple[Meter, ...] = ("input_tokens", "output_tokens", "requests")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The version that now is the book's newest."""
+
+    version_id: UUID
+    number: int
+    effective_at: datetime
+
+
+def create_draft(
+    *, book: str, currency: str, prices: Mapping[str, ModelPrices]
+) -> PriceBookVersion:
+    """Add a draft version to `book`, making the book if it is new.
+
+    Raises `CallerError` `currency_unknown`, `currency_differs`, `price_negative` or `prices_empty`.
+    """
+    _check(currency, prices)
+    with transaction.atomic():
+        owner, _ = PriceBook.objects.get_or_create(name=book, defaults={"currency": currency})
+        owner = PriceBook.objects.select_for_update().get(id=owner.id)
+        if owner.currency != currency:
+            raise CallerError(
+                "currency_differs", f"Book {book!r} is in {owner.currency}, not in {currency}."
+            )
+        newest = owner.versions.aggregate(newest=Max("number"))["newest"] or 0
+        version = PriceBookVersion.objects.create(book=owner, number=newest + 1)
+        Price.objects.bulk_create(
+            Price(version=version, model=model, meter=meter, unit_price_pico=price.of(meter))
+            for model, price in sorted(prices.items())
+            for meter in _METERS
+        )
+    return version
+
+
+def publish(version_id: UUID, *, effective_at: datetime | None = None) -> Published:
+    """Publish a draft, effective from `effective_at` (now), and supersede its predecessor.
+
+    The first version of a book applies from the beginning of time unless told otherwise.
+    Raises `CallerError` `version_missing`, `version_not_draft`, or `effective_too_early` when it
+    would change which prices applied in the past.
+    """
+    with transaction.atomic():
+        draft = PriceBookVersion.objects.filter(id=version_id).first()
+        if draft is None:
+            raise CallerError("version_missing", "There is no such price-book version.", status=404)
+        PriceBook.objects.select_for_update().get(id=draft.book_id)
+        draft.refresh_from_db()
+        if draft.status != PriceBookVersion.Status.DRAFT:
+            raise CallerError(
+                "version_not_draft", f"Version {draft.number} is {draft.status}.", status=409
+            )
+        current = PriceBookVersion.objects.filter(
+            book_id=draft.book_id, status=PriceBookVersion.Status.PUBLISHED
+        ).first()
+        now = clock.now()
+        starts_at = effective_at or (now if current else THE_BEGINNING)
+        if current:
+            _supersede(current, starts_at, now)
+        draft.status = PriceBookVersion.Status.PUBLISHED
+        draft.effective_at = starts_at
+        draft.published_at = now
+        draft.save(update_fields=["status", "effective_at", "published_at"])
+    return Published(draft.id, draft.number, starts_at)
+
+
+def _supersede(current: PriceBookVersion, starts_at: datetime, now: datetime) -> None:
+    if starts_at < now or (current.effective_at is not None and starts_at <= current.effective_at):
+        raise CallerError(
+            "effective_too_early",
+            f"Version {current.number} already applies at {starts_at:%Y-%m-%d %H:%M:%S} UTC. "
+            "Choose a later instant.",
+            status=409,
+            field="effective_at",
+        )
+    current.status = PriceBookVersion.Status.SUPERSEDED
+    current.superseded_at = starts_at
+    current.save(update_fields=["status", "superseded_at"])
+
+
+def _check(currency: str, prices: Mapping[str, ModelPrices]) -> None:
+    try:
+        minor_digits(currency)
+    except UnknownCurrency as unknown:
+        raise CallerError("currency_unknown", str(unknown), field="currency") from None
+    if not prices:
+        raise CallerError("prices_empty", "A version needs the price of at least one model.")
+    for model, price in prices.items():
+        for meter in _METERS:
+            if price.of(meter) < 0:
+                raise CallerError(
+                    "price_negative", f"{model}: the price of {meter} is negative.", field="prices"
+                )
