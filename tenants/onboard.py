@@ -67,7 +67,8 @@ def create_project(*, tenant_id: UUID, slug: str, name: str) -> Project:
     with tenant_scope(tenant_id):
         if Project.objects.filter(slug=slug).exists():
             raise CallerError("slug_taken", f"There is a project {slug!r} here.", status=409)
-        return Project.objects.create(tenant_id=tenant_id, slug=slug, name=name)
+        project: Project = Project.objects.create(tenant_id=tenant_id, slug=slug, name=name)
+    return project
 
 
 def add_member(*, tenant_id: UUID, email: str, password: str, role: str) -> Member:
@@ -75,6 +76,7 @@ def add_member(*, tenant_id: UUID, email: str, password: str, role: str) -> Memb
     if role not in Member.Role.values:
         raise CallerError("role_unknown", f"Choose one of {', '.join(Member.Role.values)}.")
     with tenant_scope(tenant_id):
+        member: Member
         member, _ = Member.objects.update_or_create(
             tenant_id=tenant_id, user=_owner(email, password), defaults={"role": role}
         )

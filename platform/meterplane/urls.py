@@ -17,6 +17,5 @@ urlpatterns = [
     path("api/", include("meterplane.api.urls")),
     path("webhooks/stripe", stripe_webhook, name="stripe-webhook"),
     path("console/", console.urls),
-    path("accounts/", include("allauth.urls")),
     path("", include("meterplane.portal.urls")),
 ]

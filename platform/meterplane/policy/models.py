@@ -1,5 +1,7 @@
 """What the gateways read, and what they have been granted."""
 
+from typing import Any
+
 from django.db import models
 
 from meterplane.kernel import clock
@@ -17,7 +19,7 @@ class GatewayPolicy(models.Model):
     document = models.JSONField()
     compiled_at = models.DateTimeField(default=clock.now)
 
-    objects: TenantManager["GatewayPolicy"] = TenantManager()
+    objects: TenantManager[Any] = TenantManager()
 
     class Meta:
         db_table = "gateway_policy"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from meterplane.console.theme import UNFOLD as UNFOLD
 from meterplane.settings.env import django_database, environment
 
 _env = environment()
@@ -35,6 +36,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if _secure else 0
 SECURE_SSL_REDIRECT = False  # TLS ends at the proxy in front
 
 INSTALLED_APPS = [
+    "meterplane.portal",  # first: its templates restyle the sign-in pages
     "unfold",
     "unfold.contrib.filters",
     "django.contrib.admin",
@@ -63,7 +65,6 @@ INSTALLED_APPS = [
     "billing.payments",
     "meterplane.policy",
     "meterplane.api",
-    "meterplane.portal",
     "meterplane.stack",
 ]
 
@@ -128,6 +129,8 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_ADAPTER = "meterplane.portal.accounts.Adapter"
+ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 
 CACHES = {
     "default": {
