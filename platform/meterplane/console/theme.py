@@ -1,0 +1,99 @@
+"""Unfold's settings: the portal's indigo, the console's sidebar. Imported by the settings."""
+
+from typing import Any
+
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+from django.utils.functional import lazy
+
+_static = lazy(static, str)
+
+
+def _item(title: str, icon: str, route: str, **more: Any) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"console:{route}"), **more}
+
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Meterplane console",
+    "SITE_HEADER": "Meterplane",
+    "SITE_SUBHEADER": "Operator console",
+    "SITE_URL": "/",
+    "SITE_SYMBOL": "speed",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": _static("portal/favicon.svg")}
+    ],
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "BORDER_RADIUS": "8px",
+    "ENVIRONMENT": "meterplane.console.dashboard.environment_badge",
+    "DASHBOARD_CALLBACK": "meterplane.console.dashboard.dashboard",
+    "COLORS": {
+        "primary": {
+            "50": "oklch(96.2% .018 272.314)",
+            "100": "oklch(93% .034 272.788)",
+            "200": "oklch(87% .065 274.039)",
+            "300": "oklch(78.5% .115 274.713)",
+            "400": "oklch(67.3% .182 276.935)",
+            "500": "oklch(58.5% .233 277.117)",
+            "600": "oklch(51.1% .262 276.966)",
+            "700": "oklch(45.7% .24 277.023)",
+            "800": "oklch(39.8% .195 277.366)",
+            "900": "oklch(35.9% .144 278.697)",
+            "950": "oklch(25.7% .09 281.288)",
+        },
+    },
+    "COMMAND": {"search_models": True},
+    "SIDEBAR": {
+        "show_search": True,
+        "command_search": True,
+        "navigation": [
+            {"items": [_item("Dashboard", "dashboard", "index")]},
+            {
+                "title": "Customers",
+                "separator": True,
+                "items": [
+                    _item("Organisations", "apartment", "tenants_organisation_changelist"),
+                    _item("Projects", "folder", "tenants_project_changelist"),
+                    _item("Members", "group", "tenants_member_changelist"),
+                    _item("API keys", "key", "tenants_apikey_changelist"),
+                ],
+            },
+            {
+                "title": "Offer",
+                "separator": True,
+                "items": [
+                    _item("Models", "deployed_code", "catalog_model_changelist"),
+                    _item("Price books", "menu_book", "pricing_pricebook_changelist"),
+                    _item("Versions", "history", "pricing_pricebookversion_changelist"),
+                ],
+            },
+            {
+                "title": "Usage",
+                "separator": True,
+                "items": [
+                    _item("Usage events", "bolt", "metering_usageevent_changelist"),
+                    _item("Journal segments", "inventory_2", "metering_journalsegment_changelist"),
+                ],
+            },
+            {
+                "title": "Billing",
+                "separator": True,
+                "items": [
+                    _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
+                    _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
+                    _item(
+                        "Webhook events",
+                        "webhook",
+                        "payments_webhookevent_changelist",
+                        badge="meterplane.console.dashboard.unprocessed_badge",
+                    ),
+                ],
+            },
+            {
+                "title": "Access",
+                "separator": True,
+                "items": [_item("Users", "person", "auth_user_changelist")],
+            },
+        ],
+    },
+}
