@@ -1,0 +1,120 @@
+"""The control API: operator keys only, problems as RFC 9457, another tenant's object is missing."""
+
+import pytest
+from rest_framework.test import APIClient
+
+from meterplane.kernel.ids import uuid7
+from tenants.keys import issue_operator_key
+from tenants.models import ApiKey
+from tenants.scoping import tenant_scope
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def anonymous() -> APIClient:
+    return APIClient()
+
+
+@pytest.fixture
+def operator(db) -> APIClient:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {issue_operator_key('tests')}")
+    return client
+
+
+ROUTES = [
+    ("get", "/api/v1/organisations"),
+    ("post", "/api/v1/organisations"),
+    ("get", "/api/v1/organisations/acme"),
+    ("get", "/api/v1/organisations/acme/keys"),
+    ("post", "/api/v1/organisations/acme/keys"),
+    ("delete", f"/api/v1/organisations/acme/keys/{uuid7()}"),
+    ("get", "/api/v1/organisations/acme/usage"),
+    ("get", "/api/v1/organisations/acme/invoices"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_nobody_enters_without_an_operator_key(anonymous, organisation, method, path):
+    assert getattr(anonymous, method)(path).status_code == 401
+    anonymous.credentials(HTTP_AUTHORIZATION=f"Bearer {organisation.secret}")
+    refused = getattr(anonymous, method)(path)
+    assert refused.status_code == 401
+    assert refused["Content-Type"] == "application/problem+json"
+    assert "mp_admin_" in refused.json()["detail"]
+
+
+def test_an_organisation_is_created_and_read_back(operator):
+    body = {
+        "slug": "initech",
+        "name": "Initech",
+        "owner_email": "owner@initech.example",
+        "owner_password": "a long enough password",
+    }
+    made = operator.post("/api/v1/organisations", body, format="json")
+    assert made.status_code == 201
+    assert "password" not in made.content.decode()
+    assert operator.get("/api/v1/organisations/initech").json() == made.json()
+    assert [o["slug"] for o in operator.get("/api/v1/organisations").json()] == ["initech"]
+    again = operator.post("/api/v1/organisations", body, format="json")
+    assert (again.status_code, again.json()["code"]) == (409, "slug_taken")
+
+
+def test_a_key_is_shown_once_and_revoked(operator, organisation):
+    made = operator.post("/api/v1/organisations/acme/keys", {"name": "ci"}, format="json").json()
+    assert made["secret"].startswith("mp_live_")
+    listed = operator.get("/api/v1/organisations/acme/keys")
+    assert made["secret"] not in listed.content.decode()
+    revoked = operator.delete(f"/api/v1/organisations/acme/keys/{made['id']}")
+    assert revoked.json()["status"] == "revoked"
+    with tenant_scope(organisation.id):
+        assert ApiKey.objects.get(id=made["id"]).status == "revoked"
+
+
+def test_another_tenants_key_is_as_missing_as_one_that_never_was(operator, onboard):
+    onboard("acme")
+    globex = onboard("globex")
+    theirs = operator.delete(f"/api/v1/organisations/acme/keys/{globex.key_id}")
+    never = operator.delete(f"/api/v1/organisations/acme/keys/{uuid7()}")
+    assert theirs.status_code == never.status_code == 404
+    assert theirs.content == never.content
+
+
+def test_bad_input_names_the_field_and_what_to_do(operator, organisation):
+    bad = operator.post("/api/v1/organisations", {"slug": "no spaces!"}, format="json")
+    assert bad.status_code == 400
+    assert {"slug", "name", "owner_email", "owner_password"} == bad.json()["errors"].keys()
+    bad = operator.post(
+        "/api/v1/organisations/acme/keys", {"name": "x", "project": "nope"}, format="json"
+    )
+    assert (bad.status_code, bad.json()["code"]) == (404, "project_not_found")
+    bad = operator.post("/api/v1/organisations", b"{", content_type="application/json")
+    assert (bad.status_code, bad.json()["code"]) == (400, "parse_error")
+
+
+def test_a_missing_organisation_is_a_problem_not_a_page(operator):
+    missing = operator.get("/api/v1/organisations/nobody/usage")
+    assert missing.status_code == 404
+    assert missing.json()["code"] == "organisation_not_found"
+
+
+def test_usage_and_invoices_of_a_new_organisation_are_empty_lists(operator, organisation):
+    assert operator.get("/api/v1/organisations/acme/usage").json() == []
+    assert operator.get("/api/v1/organisations/acme/invoices").json() == []
+    backwards = operator.get(
+        "/api/v1/organisations/acme/usage",
+        {"start": "2026-11-02T00:00:00Z", "end": "2026-11-01T00:00:00Z"},
+    )
+    assert (backwards.status_code, backwards.json()["field"]) == (400, "start")
+
+
+def test_the_committed_openapi_is_what_the_code_says(client):
+    from pathlib import Path
+
+    served = client.get("/api/schema/", HTTP_ACCEPT="application/vnd.oai.openapi")
+    assert served.status_code == 200
+    committed = Path(__file__).resolve().parents[2] / "platform/meterplane/api/openapi.yaml"
+    assert committed.read_text() == served.content.decode(), (
+        "run `manage.py spectacular --file platform/meterplane/api/openapi.yaml`"
+    )

@@ -1,0 +1,70 @@
+"""What the gateway will be told, compiled from tenants, catalog and prices."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from billing.pricing.catalog_prices import publish_catalog_prices
+from meterplane.catalog.models import Model
+from meterplane.catalog.sync import read_catalog, sync_catalog
+from meterplane.contracts import policy as contract
+from meterplane.kernel import money
+from meterplane.kernel.errors import CallerError
+from meterplane.policy.compile import recompile_everyone
+from meterplane.policy.models import GatewayPolicy
+from tenants.scoping import tenant_scope
+
+pytestmark = pytest.mark.django_db
+CATALOG = Path(__file__).resolve().parents[2] / "infra" / "triton" / "catalog.json"
+
+
+def policy_of(organisation) -> contract.KeyPolicy:
+    with tenant_scope(organisation.id):
+        row = GatewayPolicy.objects.get(key_id=organisation.key_id)
+    return msgspec.convert(row.document, contract.KeyPolicy)
+
+
+def test_a_model_without_a_price_is_not_for_sale(organisation):
+    sync_catalog(CATALOG)
+    recompile_everyone()
+    assert policy_of(organisation).models == {}
+
+
+def test_the_catalogs_prices_reach_every_key(organisation):
+    sync_catalog(CATALOG)
+    publish_catalog_prices(CATALOG)
+    assert recompile_everyone() == 1
+    models = policy_of(organisation).models
+    assert set(models) == {"all-minilm-l6-v2", "tiny-lm", "identity"}
+    entries = {e["name"]: e for e in json.loads(CATALOG.read_bytes())["models"]}
+    for name, model in models.items():
+        prices = entries[name]["prices"]
+        assert model.prices.input_token_pico == Decimal(prices["input_token"]) * money.PICO
+        assert model.prices.request_pico == Decimal(prices["request"]) * money.PICO
+
+
+def test_recompiling_what_did_not_change_keeps_its_version(organisation):
+    before = policy_of(organisation)
+    recompile_everyone()
+    assert policy_of(organisation) == before
+
+
+def test_a_model_taken_off_the_catalog_leaves_every_policy(organisation):
+    sync_catalog(CATALOG)
+    publish_catalog_prices(CATALOG)
+    Model.objects.filter(name="identity").update(is_active=False)
+    recompile_everyone()
+    assert "identity" not in policy_of(organisation).models
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"models": 3}', '{"models": [{"name": "x"}]}', "not json"]
+)
+def test_a_broken_catalog_file_is_refused_and_changes_nothing(tmp_path, text):
+    broken = tmp_path / "catalog.json"
+    broken.write_text(text)
+    with pytest.raises(CallerError, match=r"catalog\.json"):
+        read_catalog(broken)
