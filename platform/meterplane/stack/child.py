@@ -24,6 +24,7 @@ from meterplane.stack.component import (
     Component,
     Launch,
     NotStarted,
+    Probe,
     Running,
 )
 from meterplane.stack.processes import Identity
@@ -78,6 +79,7 @@ class Child:
             since_ms=self._since_ms,
             background=component.background,
             process=self.process,
+            stop_signal=component.stop_signal,
             restarts=self.restarts,
             url=component.url,
             log=str(self.log),
@@ -174,7 +176,7 @@ class Child:
 
     def _started(self) -> None:
         waited_s = time.monotonic() - self._spawned
-        if self.component.kind == "service" and self._answers(PROBE_EVERY_S):
+        if self.component.kind == "service" and self._answers(self.component.ready, PROBE_EVERY_S):
             self._become("ready", "")
         elif waited_s > self.component.ready_within_s and not self._forced:
             self._late(f"not ready within {self.component.ready_within_s:.0f} s")
@@ -182,14 +184,15 @@ class Child:
     def _watch(self) -> None:
         if self._attempts and time.monotonic() - self._since > STEADY_AFTER_S:
             self._attempts = 0
-        if time.monotonic() < self._next and self._probe is None:
+        asked = self.component.healthy
+        if asked is None or (time.monotonic() < self._next and self._probe is None):
             return
-        if self._answers(HEALTH_EVERY_S):
+        if self._answers(asked, HEALTH_EVERY_S):
             self._become("ready", "")
         elif self._probe is None:
             self._become("ready", "does not answer")
 
-    def _answers(self, again_in_s: float) -> bool:
+    def _answers(self, asked: Probe, again_in_s: float) -> bool:
         """The verdict of the last finished probe; starts the next when it is due."""
         if self._probe is not None and self._probe.done():
             probe, self._probe = self._probe, None
@@ -197,7 +200,7 @@ class Child:
             return probe.exception() is None and probe.result()
         if self._probe is None and time.monotonic() >= self._next:
             running = Running(self.log, self._log_offset, time.monotonic() - self._spawned)
-            self._probe = self._executor.submit(self.component.ready, running)
+            self._probe = self._executor.submit(asked, running)
         return False
 
     def _stopping(self) -> None:
@@ -272,7 +275,7 @@ def _popen(
         stderr=subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=in_child,
-        **launch.account,  # type: ignore[arg-type]
+        **launch.account,
     )
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
@@ -22,7 +22,7 @@ class Launch:
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    account: Mapping[str, object] = field(default_factory=dict)
+    account: Mapping[str, Any] = field(default_factory=dict)
     cwd: Path | None = None
 
 
@@ -50,7 +50,8 @@ class Component:
         prepare: makes what the process needs and answers how to start it; runs in a thread, again
             before each restart. A step without a process answers None when it is done.
         after: components that must be ready or done first; stopping goes the other way round.
-        ready: asked every 50 ms while starting, every few seconds later. Ignored for a step.
+        ready: asked every 50 ms while starting. Ignored for a step.
+        healthy: asked every few seconds once ready; None asks nothing beyond that it runs.
         background: the stack is ready without it, and its failure is told, not fatal.
     """
 
@@ -60,6 +61,7 @@ class Component:
     kind: Literal["service", "step"] = "service"
     after: tuple[str, ...] = ()
     ready: Probe = lambda running: True
+    healthy: Probe | None = None
     ready_within_s: float = READY_WITHIN_S
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within_s: float = STOP_WITHIN_S

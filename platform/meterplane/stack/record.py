@@ -28,7 +28,10 @@ SETTLED: tuple[State, ...] = ("ready", "done")
 
 
 class ComponentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One component. `detail` is a sentence for people; `since_ms` is when `state` began."""
+    """One component. `detail` is a sentence for people; `since_ms` is when `state` began.
+
+    `log` is written by it alone; `url` is empty for what nobody calls.
+    """
 
     name: str
     title: str
@@ -36,6 +39,7 @@ class ComponentRecord(msgspec.Struct, frozen=True, kw_only=True):
     since_ms: int
     background: bool
     process: Identity | None
+    stop_signal: int
     restarts: int
     url: str
     log: str

@@ -1,0 +1,90 @@
+# Everything starts here, with nothing but make and Python 3.11 or newer on Linux x86-64.
+# Packages come from the index that pip and uv are configured for, exactly as locked in uv.lock.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.synced
+# The machine's own Python: uv's downloads of one need a host that may be out of reach.
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+DETACH ?=
+PORT_BASE ?=
+ARGS ?=
+TESTS ?= tests
+UP_ARGS := $(if $(DETACH),--detach) $(if $(PORT_BASE),--port-base $(PORT_BASE)) $(ARGS)
+
+.PHONY: help
+help: ## Show this help
+	@printf '\n  \033[1mMeterplane\033[0m: run inference as a business\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\n  \033[2mmake up DETACH=1          return when ready\n'
+	@printf '  make up PORT_BASE=9700    use other ports\n'
+	@printf '  make up ARGS=--reset      start afresh, after asking\n'
+	@printf '  make test TESTS=tests/gateway ARGS=-x\033[0m\n\n'
+
+.PHONY: up
+up: $(READY) ## Start everything and print URLs, a login, an API key and a curl line
+	@exec $(BIN)/python manage.py up $(UP_ARGS)
+
+.PHONY: down
+down: $(READY) ## Stop exactly what `make up` started; data stays
+	@exec $(BIN)/python manage.py down $(ARGS)
+
+.PHONY: status
+status: $(READY) ## Show what runs, since when, and how it is
+	@exec $(BIN)/python manage.py status $(ARGS)
+
+.PHONY: doctor
+doctor: $(READY) ## Check this machine and say how to mend what is wrong
+	@exec $(BIN)/python manage.py doctor $(ARGS)
+
+.PHONY: test
+test: $(READY) ## Run the fast tests against real servers
+	@exec $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long' $(ARGS) $(TESTS)
+
+.PHONY: test-long
+test-long: $(READY) ## Run the long tests too
+	@exec $(BIN)/python -m pytest --dist loadgroup -n 2 --timeout 900 $(ARGS) $(TESTS)
+
+.PHONY: bench
+bench: $(READY) ## Measure, on this machine
+	@exec $(BIN)/python -m tests.benchmarks $(ARGS)
+
+.PHONY: lint
+lint: $(READY) ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.lint
+	@echo 'lint: clean'
+
+# Nothing happens here while the lock file and the project file are older than the last sync.
+$(READY): uv.lock pyproject.toml | $(BIN)/uv
+	@echo 'Installing the packages of uv.lock ...'
+	@$(BIN)/uv sync --locked --quiet --python $(BIN)/python || { \
+	  echo 'Packages could not be installed as locked. If pyproject.toml was changed, run:' \
+	    '$(BIN)/uv lock' >&2; exit 1; }
+	@touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'Meterplane needs Python 3.11 or newer; $(PYTHON) is' \
+	    "$$($(PYTHON) --version 2>&1 || echo absent)." \
+	    'Name another: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@[ "$$(uname -sm)" = 'Linux x86_64' ] || { \
+	  echo "The embedded servers exist for Linux on x86-64; this is $$(uname -sm)." \
+	    'Use infra/compose/compose.yaml, or point DATABASE_URL, REDIS_URL, ADMISSION_REDIS_URL' \
+	    'and TRITON_URLS at servers of your own.' >&2; exit 1; }
+	@echo 'Making $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo 'This Python cannot make virtual environments (Debian, Ubuntu:' \
+	    'apt install python3-venv).' >&2; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet uv || { \
+	  echo 'uv could not be installed with pip; is a package index reachable?' >&2; exit 1; }

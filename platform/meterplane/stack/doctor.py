@@ -1,0 +1,335 @@
+"""Check this machine and this installation; each finding says in one sentence how to mend it.
+
+Reads and connects, changes nothing but one file it removes again. With no stack running, servers
+are judged by whether they could be started.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psycopg
+import redis as redis_client
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from meterplane.kernel import clock
+from meterplane.stack import down, installation, ports, probes, servers
+from meterplane.stack.embedded import EmbeddedUnavailable, postgres, redis, require_platform
+from meterplane.stack.layout import PRIVATE, Layout
+from meterplane.stack.record import StackRecord
+
+Verdict = Literal["ok", "note", "broken"]
+MARKS: dict[Verdict, tuple[str, str]] = {
+    "ok": ("✓", "green"),
+    "note": ("!", "yellow"),
+    "broken": ("✗", "bold red"),
+}
+DISK_BYTES_MIN = 500 * 1024**2  # a stack with its demo takes about 200 MB
+DISK_BYTES_COMFORT = 2 * 1024**3
+FSYNC_MS_COMFORT = 50  # each response waits for a shared fsync
+CLOCK_SKEW_S_MAX = 2.0  # Stripe refuses signatures older than 300 s; budgets turn at midnight UTC
+PACKAGES = ("django", "celery", "psycopg", "redis", "uvicorn", "msgspec", "stripe", "rich")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `fix` is empty when there is nothing to do."""
+
+    subject: str
+    verdict: Verdict
+    saying: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined. `record` is None while nothing runs, `located` before the first start."""
+
+    layout: Layout
+    record: StackRecord | None
+    located: servers.Servers | None
+
+
+def examine(layout: Layout) -> list[Finding]:
+    """All findings. A check that itself fails is a finding, not a crash."""
+    findings: list[Finding] = []
+    patient = Patient(layout, down.running(layout), None)
+    try:
+        patient = Patient(layout, patient.record, _locate(patient))
+    except (ValueError, OSError, servers.ConfigurationError) as problem:
+        findings.append(
+            Finding("Configuration", "broken", str(problem), "Correct the variable or file named.")
+        )
+    for subject, check in CHECKS:
+        try:
+            findings.extend(check(patient))
+        except Exception as error:  # a broken check is told like a broken machine
+            findings.append(Finding(subject, "broken", f"{type(error).__name__}: {error}"))
+    return findings
+
+
+def tell(findings: list[Finding], console: Console) -> int:
+    """Print the findings; 1 if something is broken, else 0."""
+    table = Table.grid(padding=(0, 2))
+    for each in findings:
+        mark, style = MARKS[each.verdict]
+        saying = Text(each.saying)
+        if each.fix:
+            saying.append(f"\n{each.fix}", "dim")
+        table.add_row("", Text(mark, style), Text(each.subject), saying)
+    console.print()
+    console.print(table)
+    broken = sum(each.verdict == "broken" for each in findings)
+    closing = f"{broken} broken" if broken else "nothing is broken"
+    console.print(f"\n  {len(findings)} checks, {closing}\n")
+    return 1 if broken else 0
+
+
+def _locate(patient: Patient) -> servers.Servers | None:
+    if not patient.layout.secrets.exists():
+        return None
+    numbers = {name: ports.USUAL_BASE + offset for name, offset in ports.OFFSETS.items()}
+    return servers.locate(
+        patient.layout, ports.Ports(numbers, {}), installation.load(patient.layout)
+    )
+
+
+def _python(_: Patient) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", "ok", f"{version} at {sys.executable}")  # older ones start nothing
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        fix = "Remove .venv/.synced and run `make up`; it installs what uv.lock names."
+        yield Finding("Packages", "broken", f"missing: {', '.join(missing)}", fix)
+    else:
+        yield Finding("Packages", "ok", "installed")
+
+
+def _platform(_: Patient) -> Iterator[Finding]:
+    try:
+        require_platform()
+    except EmbeddedUnavailable as refusal:
+        yield Finding("Platform", "broken", "not Linux on x86-64", str(refusal))
+    else:
+        yield Finding("Platform", "ok", "Linux on x86-64")
+
+
+def _disk(patient: Patient) -> Iterator[Finding]:
+    var = patient.layout.var
+    place = var if var.exists() else var.parent
+    free = shutil.disk_usage(place).free
+    saying = f"{free / 1024**3:.1f} GB free at {place}"
+    fix = "Free some space, or point METERPLANE_VAR at a larger disk."
+    if free < DISK_BYTES_MIN:
+        yield Finding("Disk", "broken", saying, fix)
+    elif free < DISK_BYTES_COMFORT:
+        yield Finding("Disk", "note", saying, fix)
+    else:
+        yield Finding("Disk", "ok", saying)
+
+
+def _ports(patient: Patient) -> Iterator[Finding]:
+    if patient.record is not None:
+        yield Finding("Ports", "ok", "in use by the running stack")
+        return
+    taken = [
+        str(ports.USUAL_BASE + offset)
+        for offset in ports.OFFSETS.values()
+        if not ports.is_free(ports.USUAL_BASE + offset)
+    ]
+    if taken:
+        fix = "Others are chosen by themselves; `make up PORT_BASE=9700` moves them all."
+        yield Finding("Ports", "note", f"taken: {', '.join(taken)}", fix)
+    else:
+        yield Finding("Ports", "ok", f"free from {ports.USUAL_BASE}")
+
+
+def _stack(patient: Patient) -> Iterator[Finding]:
+    if patient.record is None:
+        yield Finding("Stack", "note", "not running", "Start it with `make up`.")
+        return
+    unwell = [
+        f"{each.title}: {each.detail or each.state}"
+        for each in patient.record.components
+        if each.detail or each.state in {"failed", "backing off"}
+    ]
+    if unwell:
+        yield Finding("Stack", "broken", "; ".join(unwell), "Read its log in var/logs.")
+    else:
+        yield Finding("Stack", "ok", f"{patient.record.phase}, every component well")
+
+
+def _postgres(patient: Patient) -> Iterator[Finding]:
+    located = patient.located
+    if located is None or (patient.record is None and located.is_ours("postgres")):
+        binary = postgres.binaries() / "postgres"
+        verdict: Verdict = "ok" if os.access(binary, os.X_OK) else "broken"
+        fix = "" if verdict == "ok" else "Reinstall: remove .venv and run `make up`."
+        yield Finding("PostgreSQL", verdict, f"to be started from {binary}", fix)
+        return
+    fix = "Check DATABASE_URL and that the server runs; `make up` starts the embedded one."
+    try:
+        with psycopg.connect(located.admin_database_url, connect_timeout=3) as connection:
+            yield Finding("PostgreSQL", "ok", f"version {connection.info.server_version // 10_000}")
+            yield from _roles(connection)
+            row = connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+            yield _skew(float(row[0]) if row else 0.0)
+    except psycopg.OperationalError as failure:
+        yield Finding("PostgreSQL", "broken", str(failure).strip(), fix)
+
+
+def _roles(connection: "psycopg.Connection[tuple[object, ...]]") -> Iterator[Finding]:
+    rows = connection.execute(
+        "SELECT rolname::text, rolsuper OR rolcreaterole, rolbypassrls FROM pg_roles"
+        " WHERE rolname = ANY(%s)",
+        (list(postgres.ROLES),),
+    ).fetchall()
+    known = {str(name): (bool(mighty), bool(bypasses)) for name, mighty, bypasses in rows}
+    problems = [f"{role} is missing" for role in postgres.ROLES if role not in known]
+    problems += [f"{role} is too mighty" for role, (mighty, _) in known.items() if mighty]
+    problems += [
+        f"{role} {'bypasses' if bypasses else 'is bound by'} row-level security"
+        for role, (_, bypasses) in known.items()
+        if bypasses != (role == "meterplane_system")
+    ]
+    if problems:
+        fix = "Have a superuser run infra/postgres/roles.sql again."
+        yield Finding("Database roles", "broken", "; ".join(problems), fix)
+    else:
+        yield Finding("Database roles", "ok", "four, each with its own rights")
+
+
+def _skew(database_s: float) -> Finding:
+    skew_s = abs(clock.now_ms() / 1000 - database_s)
+    if skew_s > CLOCK_SKEW_S_MAX:
+        fix = "Let both machines take their time from the same NTP source."
+        return Finding("Clock", "broken", f"{skew_s:.1f} s apart from PostgreSQL's", fix)
+    return Finding("Clock", "ok", f"{skew_s * 1000:.0f} ms apart from PostgreSQL's")
+
+
+def _redis(patient: Patient) -> Iterator[Finding]:
+    located = patient.located
+    for name, title in (("broker", "Redis, broker"), ("admission", "Redis, admission")):
+        if located is None or (patient.record is None and located.is_ours(name)):
+            verdict: Verdict = "ok" if os.access(redis.binary(), os.X_OK) else "broken"
+            fix = "" if verdict == "ok" else "Reinstall: remove .venv and run `make up`."
+            yield Finding(title, verdict, f"to be started from {redis.binary()}", fix)
+            continue
+        url = located.redis_url if name == "broker" else located.admission_redis_url
+        yield from _redis_server(name, title, url)
+
+
+def _redis_server(name: str, title: str, url: str) -> Iterator[Finding]:
+    try:
+        with redis_client.Redis.from_url(url, socket_timeout=3) as connection:
+            connection.ping()
+            policy = connection.config_get("maxmemory-policy")
+    except redis_client.RedisError as failure:
+        yield Finding(title, "broken", str(failure), "Check its URL and that the server runs.")
+        return
+    kept = dict(policy).get("maxmemory-policy") if isinstance(policy, dict) else None
+    if kept not in {None, "noeviction"}:
+        fix = f"Set maxmemory-policy to noeviction: an evicted {name} key loses work or limits."
+        yield Finding(title, "broken", f"maxmemory-policy is {kept}", fix)
+    else:
+        yield Finding(title, "ok", "answers, evicts nothing")
+
+
+def _triton(patient: Patient) -> Iterator[Finding]:
+    located = patient.located
+    if located is not None and not located.is_ours("triton"):
+        url = f"{located.triton_url}/v2/health/ready"
+    elif patient.record is not None:
+        url = f"{patient.record.component('triton').url}/v2/health/ready"
+    else:
+        found = importlib.util.find_spec("pytriton")
+        fix = "" if found else "Reinstall: remove .venv and run `make up`."
+        yield Finding("Triton", "ok" if found else "broken", "to be started from its wheel", fix)
+        return
+    if probes.http_status(url) == 200:
+        yield Finding("Triton", "ok", "ready with all its models")
+    else:
+        fix = "Read var/logs/triton.log, or check TRITON_URLS."
+        yield Finding("Triton", "broken", f"{url} does not answer 200", fix)
+
+
+def _stripe(patient: Patient) -> Iterator[Finding]:
+    key = patient.located.stripe_api_key if patient.located else ""
+    if key.startswith(("sk_live_", "rk_live_")):
+        fix = "Use a test key unless real customers are meant to be charged from this machine."
+        yield Finding("Stripe key", "note", "a live key", fix)
+    elif key and not key.startswith(("sk_test_", "rk_test_")):
+        fix = "Set STRIPE_API_KEY to a secret or restricted key: sk_test_... or rk_test_..."
+        yield Finding("Stripe key", "broken", "not the form of a Stripe key", fix)
+    elif key:
+        yield Finding("Stripe key", "ok", "a test key")
+    if patient.record is None or patient.located is None:
+        return
+    base = patient.located.stripe_api_base
+    if patient.located.is_ours("stripe"):
+        base = patient.record.component("stripe").url
+    if base.startswith("https://") or probes.http_status(f"{base}/v1/customers") is not None:
+        yield Finding("Stripe", "ok", base)
+    else:
+        fix = "Read var/logs/stripe.log, or check STRIPE_API_BASE."
+        yield Finding("Stripe", "broken", f"{base} does not answer", fix)
+
+
+def _journal(patient: Patient) -> Iterator[Finding]:
+    folder = patient.layout.journal
+    if not folder.exists():
+        yield Finding("Journal", "note", "not there yet", "`make up` makes it.")
+        return
+    began = time.perf_counter()
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
+        file.write(b"x" * 4096)
+        file.flush()
+        os.fsync(file.fileno())
+    took_ms = (time.perf_counter() - began) * 1000
+    saying = f"{folder} takes a durable write in {took_ms:.1f} ms"
+    if took_ms > FSYNC_MS_COMFORT:
+        fix = "Put JOURNAL_DIR on a faster disk: every response waits for a shared write."
+        yield Finding("Journal", "note", saying, fix)
+    else:
+        yield Finding("Journal", "ok", saying)
+
+
+def _privacy(patient: Patient) -> Iterator[Finding]:
+    private: list[Path] = [
+        patient.layout.secrets,
+        patient.layout.stack,
+        patient.layout.environment,
+        patient.layout.record,
+    ]
+    open_ones = [
+        path.name for path in private if path.exists() and path.stat().st_mode & 0o777 != PRIVATE
+    ]
+    if open_ones:
+        fix = f"Run: chmod 600 {' '.join(f'var/{name}' for name in open_ones)}"
+        yield Finding("Secrets", "broken", f"readable by others: {', '.join(open_ones)}", fix)
+    else:
+        yield Finding("Secrets", "ok", "readable by their owner only")
+
+
+CHECKS: tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...] = (
+    ("Python", _python),
+    ("Platform", _platform),
+    ("Disk", _disk),
+    ("Ports", _ports),
+    ("Stack", _stack),
+    ("PostgreSQL", _postgres),
+    ("Redis", _redis),
+    ("Triton", _triton),
+    ("Stripe", _stripe),
+    ("Journal", _journal),
+    ("Secrets", _privacy),
+)

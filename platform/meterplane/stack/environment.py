@@ -1,0 +1,125 @@
+"""Which environment each process gets: what it needs, and no credential beyond that.
+
+Needs neither Django nor a running server, so `manage.py` can read it before anything else.
+"""
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from meterplane.stack import processes
+from meterplane.stack.installation import Secrets
+from meterplane.stack.layout import Layout, current, write_private
+from meterplane.stack.servers import Servers
+
+# Ours to set: what the user's shell says about them is read by `servers.locate`, not passed on.
+OURS = (
+    "DATABASE_URL",
+    "MIGRATION_DATABASE_URL",
+    "GATEWAY_DATABASE_URL",
+    "REDIS_URL",
+    "CELERY_BROKER_URL",
+    "ADMISSION_REDIS_URL",
+    "TRITON_URLS",
+    "STRIPE_API_BASE",
+    "STRIPE_API_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+    "API_KEY_PEPPER",
+    "DJANGO_SECRET_KEY",
+    "JOURNAL_DIR",
+    "PUBLIC_WEB_URL",
+    "PUBLIC_GATEWAY_URL",
+    "GATEWAY_HOST",
+    "GATEWAY_PORT",
+    "GATEWAY_WORKER",
+)
+LOOPBACK_NAMES = "127.0.0.1,localhost,::1"
+
+
+def inherited() -> dict[str, str]:
+    """The user's environment without our variables, and no proxy for loopback addresses."""
+    kept = {name: value for name, value in os.environ.items() if name not in OURS}
+    for name in ("NO_PROXY", "no_proxy"):
+        kept[name] = ",".join(filter(None, [kept.get(name, ""), LOOPBACK_NAMES]))
+    return kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def bare() -> dict[str, str]:
+    """What a server that is not Python of ours needs from this machine."""
+    return {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
+    }
+
+
+def control_plane(layout: Layout, servers: Servers, secrets: Secrets) -> dict[str, str]:
+    """Web, workers and management commands. The database role is the application's."""
+    return {
+        "DJANGO_SETTINGS_MODULE": "meterplane.settings",
+        "METERPLANE_ENV": os.environ.get("METERPLANE_ENV", "development"),
+        "METERPLANE_VAR": str(layout.var),
+        "DATABASE_URL": servers.app_database_url,
+        "REDIS_URL": servers.redis_url,
+        "CELERY_BROKER_URL": servers.celery_broker_url,
+        "ADMISSION_REDIS_URL": servers.admission_redis_url,
+        "TRITON_URLS": servers.triton_urls,
+        "STRIPE_API_BASE": servers.stripe_api_base,
+        "STRIPE_API_KEY": servers.stripe_api_key,
+        "STRIPE_WEBHOOK_SECRET": servers.stripe_webhook_secret or secrets.stripe_webhook_secret,
+        "API_KEY_PEPPER": secrets.api_key_pepper,
+        "DJANGO_SECRET_KEY": secrets.django_secret_key,
+        "JOURNAL_DIR": str(layout.journal),
+        "PUBLIC_WEB_URL": servers.web_url,
+        "PUBLIC_GATEWAY_URL": servers.gateway_url,
+    }
+
+
+def migration(servers: Servers) -> dict[str, str]:
+    """On top of the control plane's: the role that owns the tables."""
+    return {
+        "DATABASE_URL": servers.owner_database_url,
+        "MIGRATION_DATABASE_URL": servers.owner_database_url,
+    }
+
+
+def data_plane(
+    layout: Layout, servers: Servers, secrets: Secrets, *, port: int, worker: str
+) -> dict[str, str]:
+    """The gateway: no Stripe, no broker, no application role."""
+    return {
+        "METERPLANE_ENV": os.environ.get("METERPLANE_ENV", "development"),
+        "GATEWAY_DATABASE_URL": servers.gateway_database_url,
+        "ADMISSION_REDIS_URL": servers.admission_redis_url,
+        "TRITON_URLS": servers.triton_urls,
+        "API_KEY_PEPPER": secrets.api_key_pepper,
+        "JOURNAL_DIR": str(layout.journal),
+        "PUBLIC_GATEWAY_URL": servers.gateway_url,
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_WORKER": worker,
+    }
+
+
+def keep(layout: Layout, values: Mapping[str, str]) -> None:
+    """Let management commands from other shells find the running stack."""
+    write_private(layout.environment, msgspec.json.encode(dict(values)))
+
+
+def forget(layout: Layout) -> None:
+    """The stack is gone."""
+    layout.environment.unlink(missing_ok=True)
+
+
+def adopt_running_stack() -> None:
+    """Make this a process of the running stack, if there is one.
+
+    The stack's values win: a shell's own DATABASE_URL is an administrator's, and row-level security
+    would not bind it. What the supervisor starts was told everything and adopts nothing.
+    """
+    if processes.MARKER in os.environ:
+        return
+    try:
+        values = msgspec.json.decode(current().environment.read_bytes(), type=dict[str, str])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return
+    os.environ.update(values)
