@@ -157,9 +157,11 @@ class Blueprint:
             "stripe_sandbox",
             "--port",
             str(self.ports.numbers["stripe"]),
-            "--database",
+            "--data",
             str(self.layout.sandbox),
-            env={"STRIPE_API_KEY": self.servers.stripe_api_key},
+            "--key",
+            self.servers.stripe_api_key,
+            env={},
         )
 
     # -- our own processes
