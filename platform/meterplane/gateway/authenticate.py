@@ -1,0 +1,41 @@
+"""From an Authorization header to a policy. A malformed key dies before any I/O."""
+
+from meterplane.contracts import api_key
+from meterplane.contracts.policy import KeyPolicy
+from meterplane.gateway import errors
+from meterplane.gateway.policies import Policies
+from meterplane.kernel import clock
+
+KEY_CHARS_MAX = 128  # a live key has 57
+
+
+def bearer_digest(authorization: bytes | None, pepper: bytes) -> bytes:
+    """The digest to look a key up by. Raises `CallerError` 401 without any I/O if malformed."""
+    if authorization is None or len(authorization) > KEY_CHARS_MAX:
+        raise errors.key_malformed()
+    scheme, _, credential = authorization.partition(b" ")
+    candidate = credential.strip()
+    if scheme.lower() != b"bearer" or not candidate.isascii():
+        raise errors.key_malformed()
+    secret = candidate.decode()
+    if not api_key.is_well_formed(secret):
+        raise errors.key_malformed()
+    return api_key.digest(secret, pepper)
+
+
+async def authenticate(digest: bytes, policies: Policies) -> KeyPolicy:
+    """The usable policy of a key. Raises `CallerError` 401 or 403, `WorldError` 503."""
+    policy = await policies.find(digest)
+    if policy is None:
+        raise errors.key_unknown()
+    check_usable(policy)
+    return policy
+
+
+def check_usable(policy: KeyPolicy) -> None:
+    """Raise what a key that is known but may not infer is told."""
+    expired = policy.expires_at_ms is not None and clock.now_ms() >= policy.expires_at_ms
+    if policy.status == "revoked" or expired:
+        raise errors.key_unknown()
+    if policy.status == "suspended":
+        raise errors.account_suspended(policy.status_reason)

@@ -1,0 +1,59 @@
+"""Blocks of budget from PostgreSQL, for pools that ran short.
+
+Guarantees: a block was granted by `take_budget`, committed, before anyone credits it. Requests of
+one worker that find the same pool short take turns. What is granted and then not credited (this
+process dies between the two) is lost to the window, never invented.
+"""
+
+import asyncio
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from meterplane.contracts.policy import Budget, KeyPolicy
+from meterplane.gateway.policies import READ_TIMEOUT_S, database_unavailable
+from meterplane.kernel.limits import BUDGET_BLOCK_FRACTION
+
+_TAKE = "SELECT take_budget(%s, %s, %s, %s, %s, %s, %s)"
+
+
+class Budgets:
+    """Takes blocks for one worker."""
+
+    def __init__(self, pool: AsyncConnectionPool) -> None:
+        self._pool = pool
+        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self.taken = 0
+
+    def refilling(self, tenant_id: UUID) -> asyncio.Lock:
+        """Held by the one request of this worker that refills an organisation's pools."""
+        lock = self._locks.get(tenant_id)
+        if lock is None:
+            lock = self._locks[tenant_id] = asyncio.Lock()
+        return lock
+
+    async def take(self, policy: KeyPolicy, budget: Budget, window: str, needed_nano: int) -> int:
+        """A block of at least `needed_nano`, or 0 when the limit does not hold that much more.
+
+        Raises `WorldError` when PostgreSQL does not answer.
+        """
+        block_nano = budget.limit_nano // BUDGET_BLOCK_FRACTION
+        arguments = (
+            policy.tenant_id,
+            budget.scope,
+            budget.scope_id,
+            window,
+            budget.limit_nano,
+            needed_nano,
+            block_nano,
+        )
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S), self._pool.connection() as connection:
+                cursor = await connection.execute(_TAKE, arguments)
+                row = await cursor.fetchone()
+        except (psycopg.Error, PoolTimeout, TimeoutError) as failure:
+            raise database_unavailable() from failure
+        self.taken += 1
+        return int(row[0]) if row else 0

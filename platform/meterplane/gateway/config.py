@@ -1,0 +1,82 @@
+"""The gateway's configuration, read once from the environment and frozen.
+
+Every problem is reported in one list. An empty secret is not a secret: the process refuses to
+start.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+PEPPER_BYTES_MIN = 32
+
+
+class ConfigInvalid(Exception):
+    """The environment cannot be used; `problems` has one sentence per variable."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Where the gateway listens and whom it talks to."""
+
+    host: str
+    port: int
+    worker: str
+    database_url: str
+    admission_redis_url: str
+    triton_urls: list[str]
+    journal_dir: Path
+    pepper: bytes
+
+
+def from_environment(env: Mapping[str, str]) -> Config:
+    """Raises `ConfigInvalid` naming every variable that is missing or wrong."""
+    problems: list[str] = []
+
+    def need(name: str, schemes: tuple[str, ...] = ()) -> str:
+        text = env.get(name, "").strip()
+        if not text:
+            problems.append(f"{name} is empty")
+        elif schemes and urlsplit(text).scheme not in schemes:
+            problems.append(f"{name} must start with {' or '.join(s + '://' for s in schemes)}")
+        return text
+
+    database_url = need("GATEWAY_DATABASE_URL", ("postgresql", "postgres"))
+    redis_url = need("ADMISSION_REDIS_URL", ("redis", "rediss", "unix"))
+    triton_urls = [url.strip().rstrip("/") for url in need("TRITON_URLS").split(",") if url.strip()]
+    for url in triton_urls:
+        if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
+            problems.append(f"TRITON_URLS: {url!r} is not an http://host:port address")
+    pepper = _pepper(need("API_KEY_PEPPER"), problems)
+    journal_dir = need("JOURNAL_DIR")
+    port = env.get("GATEWAY_PORT", "8701")
+    if not port.isdigit() or not 0 < int(port) < 65_536:
+        problems.append("GATEWAY_PORT must be a port number")
+    if problems:
+        raise ConfigInvalid(problems)
+    return Config(
+        host=env.get("GATEWAY_HOST", "127.0.0.1"),
+        port=int(port),
+        worker=env.get("GATEWAY_WORKER", "gateway-1"),
+        database_url=database_url,
+        admission_redis_url=redis_url,
+        triton_urls=triton_urls,
+        journal_dir=Path(journal_dir),
+        pepper=pepper,
+    )
+
+
+def _pepper(text: str, problems: list[str]) -> bytes:
+    try:
+        pepper = bytes.fromhex(text)
+    except ValueError:
+        problems.append("API_KEY_PEPPER must be hexadecimal")
+        return b""
+    if text and len(pepper) < PEPPER_BYTES_MIN:
+        problems.append(f"API_KEY_PEPPER must be at least {PEPPER_BYTES_MIN} bytes")
+    return pepper

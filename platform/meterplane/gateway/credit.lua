@@ -1,0 +1,12 @@
+-- Credit a granted block to a pool, once, and only in the epoch it was taken for.
+--
+-- KEYS[1] epoch   KEYS[2] ids of credited grants   KEYS[3] pool
+-- ARGV[1] epoch   ARGV[2] grant id   ARGV[3] nano
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+if redis.call('SADD', KEYS[2], ARGV[2]) == 0 then
+  return 0
+end
+redis.call('INCRBY', KEYS[3], ARGV[3])
+return 1

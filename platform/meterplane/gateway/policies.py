@@ -1,0 +1,98 @@
+"""Policies of keys: read from PostgreSQL on a miss, held in memory, remembered when unknown.
+
+Guarantees: an unknown key costs one read, then none for `UNKNOWN_KEY_MEMORY_S`; callers that ask
+for the same digest at once share one read. Whether a held policy is still current is not decided
+here: admission compares its version. Caches are keyed by the whole digest, never by a part of it.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+
+import msgspec
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from meterplane.contracts import policy as contract
+from meterplane.kernel.errors import WorldError
+from meterplane.kernel.limits import (
+    POLICY_CACHE_AGE_S_MAX,
+    POLICY_CACHE_ENTRIES_MAX,
+    UNKNOWN_KEY_MEMORY_S,
+    UNKNOWN_KEYS_REMEMBERED_MAX,
+)
+
+_FIND = "SELECT document::text FROM gateway_policy WHERE digest = %s"
+READ_TIMEOUT_S = 2.0
+
+
+def database_unavailable() -> WorldError:
+    return WorldError(
+        "policy_unavailable",
+        "This key could not be looked up just now. Nothing was charged; try again.",
+        retry_after_s=1,
+    )
+
+
+class Policies:
+    """One worker's view of `gateway_policy`."""
+
+    def __init__(self, pool: AsyncConnectionPool) -> None:
+        self._pool = pool
+        self._held: OrderedDict[bytes, tuple[contract.KeyPolicy, float]] = OrderedDict()
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._reading: dict[bytes, asyncio.Task[contract.KeyPolicy | None]] = {}
+        self.reads = 0
+
+    async def find(self, digest: bytes) -> contract.KeyPolicy | None:
+        """The policy of a key, held or read. None for an unknown key.
+
+        Raises `WorldError` when it must be read and PostgreSQL does not answer.
+        """
+        held = self._held.get(digest)
+        if held is not None and time.monotonic() - held[1] < POLICY_CACHE_AGE_S_MAX:
+            self._held.move_to_end(digest)
+            return held[0]
+        until = self._unknown.get(digest)
+        if until is not None:
+            if time.monotonic() < until:
+                return None
+            del self._unknown[digest]
+        return await self.read(digest)
+
+    async def read(self, digest: bytes) -> contract.KeyPolicy | None:
+        """The policy as PostgreSQL has it now. Callers that ask at once share the read."""
+        task = self._reading.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._read(digest))
+            self._reading[digest] = task
+            task.add_done_callback(lambda _: self._reading.pop(digest, None))
+        # Shielded: a caller that leaves must not take the answer from the others.
+        return await asyncio.shield(task)
+
+    async def read_afresh(self, digest: bytes) -> contract.KeyPolicy | None:
+        """Like `read`, but never joins a read that began earlier: it may predate the change."""
+        return await self._read(digest)
+
+    async def _read(self, digest: bytes) -> contract.KeyPolicy | None:
+        self.reads += 1
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S), self._pool.connection() as connection:
+                cursor = await connection.execute(_FIND, (digest,))
+                row = await cursor.fetchone()
+        except (psycopg.Error, PoolTimeout, TimeoutError) as failure:
+            raise database_unavailable() from failure
+        if row is None:
+            self._held.pop(digest, None)
+            self._unknown[digest] = time.monotonic() + UNKNOWN_KEY_MEMORY_S
+            if len(self._unknown) > UNKNOWN_KEYS_REMEMBERED_MAX:
+                self._unknown.popitem(last=False)
+            return None
+        try:
+            policy = contract.decode(row[0])
+        except msgspec.ValidationError as failure:
+            raise database_unavailable() from failure
+        self._held[digest] = (policy, time.monotonic())
+        if len(self._held) > POLICY_CACHE_ENTRIES_MAX:
+            self._held.popitem(last=False)
+        return policy

@@ -1,0 +1,126 @@
+"""Which paths there are, and what each wants done. Everything else is a 404 in its surface's shape.
+
+Triton's own control routes (load, unload, shared memory, trace, log settings, statistics) are not
+listed, so they do not exist here.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from meterplane.gateway import errors, kserve, openai_chat, openai_embeddings
+from meterplane.gateway.authenticate import authenticate, bearer_digest
+from meterplane.gateway.exchange import Exchange
+from meterplane.gateway.pipeline import Parts, serve
+from meterplane.gateway.run import Run
+from meterplane.gateway.surface import Work
+from meterplane.kernel.errors import CallerError
+from meterplane.triton.health import ready
+
+JSON = [(b"content-type", b"application/json")]
+Handler = Callable[[Exchange, Parts], Awaitable[Run | None]]
+_INFER = re.compile(
+    r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,79})(/versions/(?P<version>[0-9]{1,9}))?/infer"
+)
+_MODEL_READY = re.compile(
+    r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,79})(/versions/[0-9]{1,9})?/ready"
+)
+
+
+async def chat(exchange: Exchange, parts: Parts) -> Run:
+    return await serve(exchange, openai_chat.parse, parts)
+
+
+async def embeddings(exchange: Exchange, parts: Parts) -> Run:
+    return await serve(exchange, openai_embeddings.parse, parts)
+
+
+async def infer(exchange: Exchange, parts: Parts) -> Run:
+    match = _INFER.fullmatch(exchange.path)
+    model = match["model"] if match else ""
+    version = (match["version"] if match else None) or ""
+    encoding = exchange.headers.get(b"content-encoding", b"").strip().lower()
+    length = exchange.headers.get(kserve.HEADER_LENGTH)
+
+    def parse(body: bytes) -> Work:
+        return kserve.parse(model, version, kserve.decompress(body, encoding), length)
+
+    return await serve(exchange, parse, parts)
+
+
+async def models(exchange: Exchange, parts: Parts) -> None:
+    """What this key may use."""
+    digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
+    policy = await authenticate(digest, parts.policies)
+    data = [
+        {"id": model.name, "object": "model", "created": 0, "owned_by": "meterplane"}
+        for model in sorted(policy.models.values(), key=lambda model: model.name)
+    ]
+    await exchange.answer(200, JSON, msgspec.json.encode({"object": "list", "data": data}))
+
+
+async def server_live(exchange: Exchange, parts: Parts) -> None:
+    await exchange.answer(200, [], b"")
+
+
+async def server_ready(exchange: Exchange, parts: Parts) -> None:
+    await exchange.answer(200 if await ready(parts.triton) else 400, [], b"")
+
+
+async def model_ready(exchange: Exchange, parts: Parts) -> None:
+    """For a key that may use the model; `tritonclient` looks at the status only."""
+    digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
+    policy = await authenticate(digest, parts.policies)
+    match = _MODEL_READY.fullmatch(exchange.path)
+    model = policy.models.get(match["model"]) if match else None
+    if model is None:
+        raise errors.model_not_found(match["model"] if match else "")
+    await exchange.answer(200 if await ready(parts.triton, model.upstream) else 400, [], b"")
+
+
+async def healthz(exchange: Exchange, parts: Parts) -> None:
+    """This process runs."""
+    await exchange.answer(200, JSON, b'{"status":"ok"}')
+
+
+async def readyz(exchange: Exchange, parts: Parts) -> None:
+    """This worker can take paid requests: its journal is writable."""
+    healthy = parts.journal.healthy
+    body = {"status": "ok" if healthy else "journal_unavailable"}
+    await exchange.answer(200 if healthy else 503, JSON, msgspec.json.encode(body))
+
+
+_EXACT: dict[str, tuple[str, Handler]] = {
+    "/v1/chat/completions": ("POST", chat),
+    "/v1/embeddings": ("POST", embeddings),
+    "/v1/models": ("GET", models),
+    "/v2/health/live": ("GET", server_live),
+    "/v2/health/ready": ("GET", server_ready),
+    "/healthz": ("GET", healthz),
+    "/readyz": ("GET", readyz),
+}
+_PATTERNS: list[tuple[re.Pattern[str], str, Handler]] = [
+    (_INFER, "POST", infer),
+    (_MODEL_READY, "GET", model_ready),
+]
+
+
+def find(method: str, path: str) -> Handler:
+    """The handler of a route. Raises `CallerError` 404 or 405."""
+    found = _EXACT.get(path)
+    if found is None:
+        for pattern, wanted, handler in _PATTERNS:
+            if pattern.fullmatch(path):
+                found = (wanted, handler)
+                break
+    if found is None:
+        raise CallerError(
+            "not_found", f"There is nothing at {path[:200]!r}. See /v1 and /v2.", status=404
+        )
+    wanted, handler = found
+    if method != wanted:
+        raise CallerError(
+            "method_not_allowed", f"Use {wanted} here, not {method[:16]}.", status=405
+        )
+    return handler

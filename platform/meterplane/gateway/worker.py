@@ -1,0 +1,57 @@
+"""What one gateway worker holds open, in the order it is opened; closed in reverse."""
+
+import contextlib
+
+import redis.asyncio as redis
+from psycopg_pool import AsyncConnectionPool
+
+from meterplane.gateway.admit import SCRIPTS, Admitter
+from meterplane.gateway.budgets import Budgets
+from meterplane.gateway.config import Config
+from meterplane.gateway.lua_calls import LuaCalls
+from meterplane.gateway.pipeline import Parts
+from meterplane.gateway.policies import Policies
+from meterplane.journal.writer import JournalWriter
+from meterplane.triton.client import TritonClient
+
+POSTGRES_CONNECTIONS_MAX = 4  # policy reads on a miss and budget blocks, nothing per request
+
+
+class Worker:
+    """Opens and closes the parts of one worker."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = contextlib.AsyncExitStack()
+
+    async def open(self) -> Parts:
+        """Everything a request needs. Raises `JournalUnavailable` when usage cannot be kept.
+
+        PostgreSQL and Redis may be away at start: requests that need them are refused until they
+        come, and the pool keeps trying.
+        """
+        config = self._config
+        journal = JournalWriter.open(config.journal_dir, config.worker)
+        self._stack.push_async_callback(journal.close)
+        pool = AsyncConnectionPool(
+            config.database_url,
+            min_size=1,
+            max_size=POSTGRES_CONNECTIONS_MAX,
+            timeout=2.0,
+            kwargs={"autocommit": True},
+            open=False,
+        )
+        await pool.open(wait=False)
+        self._stack.push_async_callback(pool.close)
+        calls = LuaCalls(redis.Redis.from_url(config.admission_redis_url), SCRIPTS)
+        calls.start()
+        self._stack.push_async_callback(calls.close)
+        triton = TritonClient(config.triton_urls)
+        self._stack.push_async_callback(triton.close)
+        policies = Policies(pool)
+        admitter = Admitter(calls, policies, Budgets(pool))
+        return Parts(config.pepper, policies, admitter, journal, triton)
+
+    async def close(self) -> None:
+        """Close in reverse; the journal last, when nothing writes to it any more."""
+        await self._stack.aclose()

@@ -1,0 +1,40 @@
+"""How an inference server can let us down, each with the status an edge answers."""
+
+from meterplane.kernel.errors import WorldError
+
+
+class TritonUnavailable(WorldError):
+    """No server took the request: nothing was computed."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(
+            "upstream_unavailable",
+            "The inference server cannot be reached just now. Nothing was charged; try again."
+            + (f" ({detail})" if detail else ""),
+            status=503,
+            retry_after_s=2,
+        )
+
+
+class TritonTimeout(WorldError):
+    """A server took the request and was silent for too long."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "upstream_timeout",
+            "The inference server did not answer in time.",
+            status=504,
+            retry_after_s=2,
+        )
+
+
+class TritonBroken(WorldError):
+    """A server answered something that is not HTTP, ended early, or answered too much."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            "upstream_broken",
+            f"The inference server's answer could not be read: {detail}.",
+            status=502,
+            retry_after_s=None,
+        )
