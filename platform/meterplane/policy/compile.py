@@ -7,9 +7,9 @@ two changes cannot overwrite each other's result. A document that did not change
 from uuid import UUID
 
 import msgspec
-from billing.pricing.queries import PublishedBook, published_version
 from django.db import connection, transaction
 
+from billing.pricing.queries import PublishedBook, published_version
 from meterplane.catalog.models import Model
 from meterplane.catalog.queries import active_models
 from meterplane.contracts import policy as contract

@@ -55,9 +55,9 @@ def failure_of(event: dict[str, Any]) -> str | None:
 
 
 def error_text(body: bytes) -> str:
-    """The error text of an answer that is not 200, bounded."""
+    """The error text of an answer that is not 200, bounded. A stream's is inside an event."""
     try:
-        document = msgspec.json.decode(body)
+        document = msgspec.json.decode(body.removeprefix(b"data:").strip())
     except msgspec.DecodeError:
         document = None
     if isinstance(document, dict) and isinstance(document.get("error"), str):

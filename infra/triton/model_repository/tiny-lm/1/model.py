@@ -1,0 +1,116 @@
+"""Triton's face of the generator: the vLLM backend's tensors, decoupled, cancellable.
+
+As there: `num_input_tokens` is on every response; `num_output_tokens` is what this response adds,
+one number per sequence; `finish_reason` is "None" until a sequence is done; without streaming the
+answer starts with the prompt unless `exclude_input_in_output`.
+"""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from generator import Generator, Sampling
+
+REQUESTS_AT_ONCE = 64
+
+
+class TritonPythonModel:
+    """One instance; each request runs on a thread of its own."""
+
+    def initialize(self, args: dict) -> None:
+        """Train on the corpus beside this file (milliseconds)."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self._interval_s = int(parameters["token_interval_ms"]["string_value"]) / 1000
+        self._generator = Generator(Path(__file__).with_name("corpus.txt"))
+        self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE)
+
+    def execute(self, requests: list) -> None:
+        """Hand each request to a thread; answers go through its own sender."""
+        for request in requests:
+            self._threads.submit(self._answer, request, request.get_response_sender())
+
+    def finalize(self) -> None:
+        """Let running requests end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, request: object, sender: object) -> None:
+        final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        try:
+            self._generate(request, sender)
+        except Exception as problem:  # the caller must hear of it, whatever it was
+            error = pb_utils.TritonError(f"Error generating stream: {problem}")
+            sender.send(pb_utils.InferenceResponse(error=error))
+        finally:
+            sender.send(flags=final)
+
+    def _generate(self, request: object, sender: object) -> None:
+        prompt = _text(request, "text_input")
+        stream = _flag(request, "stream")
+        exclude = _flag(request, "exclude_input_in_output", default=stream)
+        if stream and not exclude:
+            raise ValueError("When streaming, exclude_input_in_output = False is not allowed.")
+        sampling = Sampling.read(json.loads(_text(request, "sampling_parameters") or "{}"))
+        answer = _Answer(request, self._generator.count(prompt), sampling.n)
+        sequences = [self._generator.generate(prompt, sampling, i) for i in range(sampling.n)]
+        while not answer.finished:
+            for index, sequence in enumerate(sequences):
+                if answer.reasons[index] == "None":
+                    answer.add(index, *next(sequence))
+            if stream:
+                if sender.is_cancelled():
+                    return
+                sender.send(answer.take())
+                time.sleep(self._interval_s)
+        if not stream:
+            sender.send(answer.take("" if exclude else prompt))
+
+
+class _Answer:
+    """What was generated and not yet sent, per sequence."""
+
+    def __init__(self, request: object, tokens_in: int, sequences: int) -> None:
+        self._request = request
+        self._tokens_in = tokens_in
+        self.reasons = ["None"] * sequences
+        self._texts = [""] * sequences
+        self._tokens = [0] * sequences
+
+    @property
+    def finished(self) -> bool:
+        return "None" not in self.reasons
+
+    def add(self, index: int, text: str, reason: str) -> None:
+        self._texts[index] += text
+        # The last item of a sequence is its reason; it is a token only if it carries text.
+        self._tokens[index] += 1 if reason == "None" or text else 0
+        self.reasons[index] = reason
+
+    def take(self, prefix: str = "") -> object:
+        """The response for what is there, which is then forgotten."""
+        texts = [(prefix + text).encode() for text in self._texts]
+        tensors = [pb_utils.Tensor("text_output", np.array(texts, dtype=np.object_))]
+        if _flag(self._request, "return_finish_reason"):
+            reasons = [reason.encode() for reason in self.reasons]
+            tensors.append(pb_utils.Tensor("finish_reason", np.array(reasons, dtype=np.object_)))
+        if _flag(self._request, "return_num_input_tokens"):
+            count = np.array([self._tokens_in], dtype=np.uint32)
+            tensors.append(pb_utils.Tensor("num_input_tokens", count))
+        if _flag(self._request, "return_num_output_tokens"):
+            counts = np.array(self._tokens, dtype=np.uint32)
+            tensors.append(pb_utils.Tensor("num_output_tokens", counts))
+        self._texts = [""] * len(self._texts)
+        self._tokens = [0] * len(self._tokens)
+        return pb_utils.InferenceResponse(tensors)
+
+
+def _text(request: object, name: str) -> str:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return "" if tensor is None else bytes(tensor.as_numpy().ravel()[0]).decode()
+
+
+def _flag(request: object, name: str, *, default: bool = False) -> bool:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return default if tensor is None else bool(tensor.as_numpy().ravel()[0])
