@@ -28,7 +28,7 @@ from meterplane.stack.component import (
     Running,
 )
 from meterplane.stack.processes import Identity
-from meterplane.stack.record import ComponentRecord, State
+from meterplane.stack.record import ComponentRecord, State, last_lines
 
 PROBE_EVERY_S = 0.05
 HEALTH_EVERY_S = 5.0
@@ -86,6 +86,10 @@ class Child:
             detail=self.detail,
             last_exit=self.last_exit,
         )
+
+    def last_lines(self) -> list[str]:
+        """The end of what it wrote since it was last started."""
+        return last_lines(self.log, since=self._log_offset) if self._spawned else []
 
     # -- what happens
 

@@ -5,13 +5,16 @@ Needs neither Django nor a running server, so `manage.py` can read it before any
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from meterplane.stack import processes
 from meterplane.stack.installation import Secrets
 from meterplane.stack.layout import Layout, current, write_private
-from meterplane.stack.servers import Servers
+
+if TYPE_CHECKING:  # every management command comes through here; servers imports their clients
+    from meterplane.stack.servers import Servers
 
 # Ours to set: what the user's shell says about them is read by `servers.locate`, not passed on.
 OURS = (
@@ -52,7 +55,7 @@ def bare() -> dict[str, str]:
     }
 
 
-def control_plane(layout: Layout, servers: Servers, secrets: Secrets) -> dict[str, str]:
+def control_plane(layout: Layout, servers: "Servers", secrets: Secrets) -> dict[str, str]:
     """Web, workers and management commands. The database role is the application's."""
     return {
         "DJANGO_SETTINGS_MODULE": "meterplane.settings",
@@ -74,7 +77,7 @@ def control_plane(layout: Layout, servers: Servers, secrets: Secrets) -> dict[st
     }
 
 
-def migration(servers: Servers) -> dict[str, str]:
+def migration(servers: "Servers") -> dict[str, str]:
     """On top of the control plane's: the role that owns the tables."""
     return {
         "DATABASE_URL": servers.owner_database_url,
@@ -83,7 +86,7 @@ def migration(servers: Servers) -> dict[str, str]:
 
 
 def data_plane(
-    layout: Layout, servers: Servers, secrets: Secrets, *, port: int, worker: str
+    layout: Layout, servers: "Servers", secrets: Secrets, *, port: int, worker: str
 ) -> dict[str, str]:
     """The gateway: no Stripe, no broker, no application role."""
     return {

@@ -88,12 +88,14 @@ def read(layout: Layout) -> StackRecord | None:
         return None
 
 
-def last_lines(log: Path, count: int = 15, window_bytes: int = 16_384) -> list[str]:
-    """The end of a log, without terminal colours; empty when there is none."""
+def last_lines(
+    log: Path, *, since: int = 0, count: int = 15, window_bytes: int = 16_384
+) -> list[str]:
+    """The end of a log, from byte `since` at most; empty when there is none."""
     try:
         with log.open("rb") as file:
             file.seek(0, 2)
-            file.seek(max(0, file.tell() - window_bytes))
+            file.seek(max(since, file.tell() - window_bytes))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return []

@@ -83,8 +83,10 @@ class Screen:
         self._told = {each.name: (each.state, each.detail) for each in record.components}
 
     def _say(self, each: ComponentRecord) -> None:
-        """One line per change that matters: not for waiting and preparing, nor for an end asked."""
-        if each.state in {"waiting", "preparing", "starting"} and not each.detail:
+        """One line per change that matters: not for waiting, nor for what never ran."""
+        if each.state in {"waiting", "preparing", "starting", "stopping"} and not each.detail:
+            return
+        if each.state == "stopped" and not each.last_exit:
             return
         mark, style = MARKS[each.state]
         line = Text("  ").append(f"{mark} ", style).append(f"{each.title:<22}")

@@ -143,7 +143,7 @@ class Supervisor:
             component=child.component.name,
             reason=child.detail,
             log=str(child.log),
-            tail=record.last_lines(child.log),
+            tail=child.last_lines(),
         )
         self._phase = "stopping"
         child.changed = True
