@@ -23,12 +23,14 @@ UP_ARGS := $(if $(DETACH),--detach) $(if $(PORT_BASE),--port-base $(PORT_BASE)) 
 
 .PHONY: help
 help: ## Show this help
-	@printf '\n  \033[1mMeterplane\033[0m: run inference as a business\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\n  \033[2mmake up DETACH=1          return when ready\n'
-	@printf '  make up PORT_BASE=9700    use other ports\n'
-	@printf '  make up ARGS=--reset      start afresh, after asking\n'
-	@printf '  make test TESTS=tests/gateway ARGS=-x\033[0m\n\n'
+	@if [ -t 1 ]; then b='\033[1m' c='\033[36m' d='\033[2m' n='\033[0m'; else b= c= d= n=; fi; \
+	printf "\n  $${b}Meterplane$${n}: run inference as a business\n\n"; \
+	awk -F ':.*## ' -v c="$$c" -v n="$$n" \
+	  '/^[a-z-]+:.*## / { printf "  " c "make %-10s" n " %s\n", $$1, $$2 }' $(MAKEFILE_LIST); \
+	printf "\n$${d}  make up DETACH=1          return when ready\n"; \
+	printf '  make up PORT_BASE=9700    use other ports\n'; \
+	printf '  make up ARGS=--reset      start afresh, after asking\n'; \
+	printf "  make test TESTS=tests/gateway ARGS=-x$${n}\n\n"
 
 .PHONY: up
 up: $(READY) ## Start everything and print URLs, a login, an API key and a curl line

@@ -117,12 +117,12 @@ def _work(dice: random.Random, habit: Habit) -> _Work:
         return _chat(dice, streams=habit == "support" or dice.random() < 0.3)
     if habit == "notebook" and dice.random() < 0.5:
         return _tensor(dice)
-    return _embedding(dice, texts=dice.randint(16, 64) if habit == "indexing" else 1)
+    return _embedding(dice, texts=dice.randint(64, 256) if habit == "indexing" else 1)
 
 
 def _chat(dice: random.Random, *, streams: bool) -> _Work:
-    tokens_in = min(1_500, int(dice.lognormvariate(5.2, 0.7)) + 8)
-    tokens_out = min(400, int(dice.lognormvariate(4.4, 0.6)) + 1)
+    tokens_in = min(3_000, int(dice.lognormvariate(7.2, 0.5)) + 8)  # with retrieved context
+    tokens_out = min(1_000, int(dice.lognormvariate(5.5, 0.5)) + 1)
     first_byte_ms = int(dice.lognormvariate(3.6, 0.4)) + 5
     return _Work(
         model=CHAT,
@@ -130,7 +130,7 @@ def _chat(dice: random.Random, *, streams: bool) -> _Work:
         stream=streams,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        tokens_out_max=512,
+        tokens_out_max=1_024,
         rows=1,
         bytes_in=tokens_in * 4 + 180,
         bytes_out=tokens_out * (190 if streams else 5) + 320,
@@ -140,8 +140,10 @@ def _chat(dice: random.Random, *, streams: bool) -> _Work:
 
 
 def _embedding(dice: random.Random, *, texts: int) -> _Work:
-    tokens_in = sum(min(256, int(dice.lognormvariate(3.4, 0.6)) + 3) for _ in range(texts))
-    total_ms = 6 + tokens_in // 18 + dice.randrange(6)
+    tokens_in = sum(
+        min(256, int(dice.lognormvariate(4.9 if texts > 1 else 3.0, 0.5)) + 3) for _ in range(texts)
+    )
+    total_ms = 6 + tokens_in // 24 + dice.randrange(6)
     return _Work(
         model=EMBEDDING,
         surface="openai.embeddings",
