@@ -1,0 +1,299 @@
+"""Every refusal in the shape of its surface, and nothing of it in the journal."""
+
+import httpx2 as httpx
+import openai
+import psycopg
+import pytest
+import redis
+import tritonclient.http as triton_http
+import tritonclient.utils
+
+from meterplane.contracts import admission_keys
+from tenants.keys import revoke_key
+from tenants.standing import set_standing
+from tests import environment
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CHAT = (
+    "/v1/chat/completions",
+    {"model": "tiny-lm", "messages": [{"role": "user", "content": "x"}]},
+)
+EMBED = ("/v1/embeddings", {"model": "all-minilm-l6-v2", "input": "x"})
+INFER = (
+    "/v2/models/identity/infer",
+    {"inputs": [{"name": "INPUT0", "shape": [1], "datatype": "FP32", "data": [1]}]},
+)
+SURFACES = pytest.mark.parametrize("call", [CHAT, EMBED, INFER], ids=["chat", "embed", "infer"])
+UNKNOWN_KEY = "mp_live_0000000000000000000000000000000000000000000"
+
+
+def unknown_key() -> str:
+    from meterplane.contracts import api_key
+
+    return api_key.mint("live", b"another installation's pepper..." * 2).secret
+
+
+def told(answer: httpx.Response) -> str:
+    """The message of an error, after checking that it has its surface's shape."""
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()["error"]
+    if answer.request.url.path.startswith("/v1/"):
+        assert set(error) == {"message", "type", "param", "code"}
+        return error["message"]
+    assert answer.json().keys() == {"error"}
+    assert isinstance(error, str)
+    return error
+
+
+@SURFACES
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer x", "Basic abc", f"Bearer {UNKNOWN_KEY}", "Bearer " + "é" * 57],
+)
+def test_a_malformed_key_is_401(gateway, call, header):
+    headers = {} if header is None else {"Authorization": header.encode()}
+    answer = httpx.post(gateway.url + call[0], json=call[1], headers=headers)
+    assert answer.status_code == 401
+    assert "mp_live_" in told(answer)
+
+
+def statements_of(database_role: str) -> int:
+    """How many policy lookups PostgreSQL has answered for the gateway's role."""
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
+        admin.execute("SELECT pg_stat_force_next_flush()")
+        row = admin.execute(
+            "SELECT coalesce(sum(idx_scan + seq_scan), 0) FROM pg_stat_user_tables"
+            " WHERE relname = 'gateway_policy'"
+        ).fetchone()
+    return int(row[0])
+
+
+def test_a_malformed_key_dies_without_a_read_and_an_unknown_one_after_one(gateway, acme):
+    """Counted where it cannot lie: the servers' own statistics."""
+    import time
+
+    def scans_and_commands():
+        time.sleep(1.1)  # PostgreSQL sessions report their counts at most once a second
+        with redis.Redis.from_url(environment.redis_url("admission")) as admission:
+            commands = admission.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+        return statements_of("meterplane_gateway"), commands
+
+    before = scans_and_commands()
+    for _ in range(20):
+        answer = httpx.post(
+            gateway.url + CHAT[0], json=CHAT[1], headers={"Authorization": f"Bearer {UNKNOWN_KEY}"}
+        )
+        assert answer.status_code == 401
+    assert scans_and_commands() == before
+    stranger = unknown_key()
+    for _ in range(20):
+        answer = httpx.post(
+            gateway.url + CHAT[0], json=CHAT[1], headers={"Authorization": f"Bearer {stranger}"}
+        )
+        assert answer.status_code == 401
+    after = scans_and_commands()
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 0)
+
+
+@SURFACES
+def test_an_unknown_model_is_404(gateway, acme, call):
+    path, body = call
+    if path.startswith("/v2"):
+        path = "/v2/models/nothing/infer"
+    else:
+        body = body | {"model": "nothing"}
+    with gateway.client(acme.secret) as client:
+        answer = client.post(path, json=body)
+    assert answer.status_code == 404
+    assert "nothing" in told(answer)
+
+
+@SURFACES
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"nonsense", b"\xff\xfe", b"[" * 10_000])
+def test_a_body_that_is_not_a_json_object_is_400(gateway, acme, call, content):
+    with gateway.client(acme.secret) as client:
+        answer = client.post(call[0], content=content)
+    assert answer.status_code == 400
+    assert "JSON" in told(answer)
+
+
+@pytest.mark.parametrize(
+    ("call", "change", "field"),
+    [
+        (CHAT, {"messages": []}, "messages"),
+        (CHAT, {"max_tokens": 0}, "max_tokens"),
+        (CHAT, {"n": 99}, "n"),
+        (CHAT, {"temperature": 9}, "temperature"),
+        (CHAT, {"temperature": "hot"}, "temperature"),
+        (CHAT, {"lora_path": "/etc/passwd"}, "lora_path"),
+        (CHAT, {"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+        (CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
+        (CHAT, {"model": None}, "model"),
+        (EMBED, {"input": []}, "input"),
+        (EMBED, {"input": ""}, "input"),
+        (EMBED, {"encoding_format": "hex"}, "encoding_format"),
+        (EMBED, {"dimensions": 7}, "dimensions"),
+        (EMBED, {"model": "tiny-lm"}, "model"),
+        (CHAT, {"model": "identity"}, "model"),
+    ],
+)
+def test_a_wrong_parameter_is_named(gateway, acme, call, change, field):
+    with gateway.client(acme.secret) as client:
+        answer = client.post(call[0], json=call[1] | change)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": []},
+        {"parameters": {"shared_memory_region": "x"}},
+        {"inputs": [INFER[1]["inputs"][0] | {"parameters": {"shared_memory_region": "x"}}]},
+        {"outputs": [{"name": "OUTPUT0", "parameters": {"shared_memory_region": "x"}}]},
+        {"surprise": 1},
+    ],
+)
+def test_what_could_reach_beyond_an_infer_request_is_refused(gateway, acme, change):
+    with gateway.client(acme.secret) as client:
+        answer = client.post(INFER[0], json=INFER[1] | change)
+    assert answer.status_code == 400
+    assert told(answer)
+    assert gateway.frames() == []
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "0", "999999", "9" * 40])
+def test_a_wrong_binary_header_is_400(gateway, acme, length):
+    with gateway.client(acme.secret) as client:
+        headers = {"Inference-Header-Content-Length": length}
+        answer = client.post(INFER[0], json=INFER[1], headers=headers)
+    assert answer.status_code == 400
+    assert "Inference-Header-Content-Length" in told(answer)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/chat/completions", 405),
+        ("DELETE", "/v2/models/identity/infer", 405),
+        ("POST", "/v1/nothing", 404),
+        ("POST", "/v2/repository/models/identity/unload", 404),
+        ("GET", "/v2/systemsharedmemory/status", 404),
+        ("POST", "/v2/logging", 404),
+        ("GET", "/v2/models/identity/stats", 404),
+        ("POST", "/v2/models/../identity/infer", 404),
+        ("GET", "/", 404),
+    ],
+)
+def test_what_is_not_a_route_does_not_exist(gateway, method, path, status):
+    answer = httpx.request(method, gateway.url + path)
+    assert answer.status_code == status
+    assert told(answer)
+
+
+def test_an_oversized_body_is_413(gateway, acme):
+    with gateway.client(acme.secret) as client:
+        answer = client.post(EMBED[0], content=b" " * (16 * 1024 * 1024 + 1))
+    assert answer.status_code == 413
+    assert "16 MB" in told(answer)
+
+
+def test_an_unknown_encoding_is_415_and_a_bomb_is_413(gateway, acme):
+    import gzip
+
+    with gateway.client(acme.secret) as client:
+        answer = client.post(INFER[0], content=b"x", headers={"Content-Encoding": "br"})
+        assert answer.status_code == 415
+        bomb = gzip.compress(b" " * (64 * 1024 * 1024))
+        answer = client.post(INFER[0], content=bomb, headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 413
+
+
+def test_a_model_that_refuses_costs_nothing_and_is_recorded(gateway, acme):
+    wrong = {"inputs": [{"name": "WRONG", "shape": [1], "datatype": "FP32", "data": [1]}]}
+    with gateway.client(acme.secret) as client:
+        answer = client.post(INFER[0], json=wrong)
+    assert answer.status_code == 400
+    assert "WRONG" in told(answer)
+    (settled,) = gateway.settles()
+    assert (settled.status, settled.cost_nano, settled.requests) == ("error", 0, 0)
+
+
+@SURFACES
+def test_triton_stopped_is_503(start_gateway, acme, call):
+    from tests.conftest import free_port
+
+    gateway = start_gateway(f"http://127.0.0.1:{free_port()}")
+    with gateway.client(acme.secret) as client:
+        answer = client.post(call[0], json=call[1])
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "Nothing was charged" in told(answer)
+    (settled,) = gateway.settles()
+    assert (settled.status, settled.cost_nano) == ("error", 0)
+
+
+@SURFACES
+def test_redis_gone_is_503_never_allow(start_gateway, triton, acme, call):
+    gateway = start_gateway(triton.http_url, ADMISSION_REDIS_URL="unix:///nonexistent.sock")
+    with gateway.client(acme.secret) as client:
+        answer = client.post(call[0], json=call[1])
+    assert answer.status_code == 503
+    assert told(answer)
+    assert gateway.frames() == []
+
+
+@SURFACES
+def test_postgres_gone_is_503(start_gateway, triton, acme, call):
+    gateway = start_gateway(
+        triton.http_url, GATEWAY_DATABASE_URL="postgresql://nobody@/none?host=/nonexistent"
+    )
+    with gateway.client(acme.secret) as client:
+        answer = client.post(call[0], json=call[1])
+    assert answer.status_code == 503
+    assert told(answer)
+
+
+@SURFACES
+def test_a_revoked_key_is_refused_by_the_very_next_request(gateway, acme, call):
+    with gateway.client(acme.secret) as client:
+        assert client.post(call[0], json=call[1]).status_code == 200
+        revoke_key(tenant_id=acme.id, key_id=acme.key_id)
+        refused = client.post(call[0], json=call[1])
+    assert refused.status_code == 401
+    assert "revoked" in told(refused)
+
+
+def test_a_suspended_organisation_is_told_why(gateway, acme):
+    with gateway.client(acme.secret) as client:
+        assert client.post(CHAT[0], json=CHAT[1]).status_code == 200
+        set_standing(tenant_id=acme.id, standing="suspended", reason="invoice overdue")
+        refused = client.post(CHAT[0], json=CHAT[1])
+        assert refused.status_code == 403
+        assert "invoice overdue" in told(refused)
+        set_standing(tenant_id=acme.id, standing="active", reason="")
+        assert client.post(CHAT[0], json=CHAT[1]).status_code == 200
+
+
+def test_a_flushed_redis_lets_nobody_in_under_an_old_policy(gateway, acme, redis_url):
+    with gateway.client(acme.secret) as client:
+        assert client.post(INFER[0], json=INFER[1]).status_code == 200
+        revoke_key(tenant_id=acme.id, key_id=acme.key_id)
+        with redis.Redis.from_url(redis_url) as admission:
+            admission.flushall()
+            admission.script_flush()
+        assert client.post(INFER[0], json=INFER[1]).status_code == 401
+        with redis.Redis.from_url(redis_url) as admission:
+            assert admission.get(admission_keys.version(acme.id, acme.key_id)) is None
+
+
+def test_the_sdks_raise_their_own_exceptions(gateway, acme):
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=unknown_key()) as client:
+        with pytest.raises(openai.AuthenticationError) as refused:
+            client.models.list()
+        assert refused.value.code == "invalid_api_key"
+    native = triton_http.InferenceServerClient(gateway.url.removeprefix("http://"))
+    with pytest.raises(tritonclient.utils.InferenceServerException, match="API key"):
+        native.infer("identity", [triton_http.InferInput("INPUT0", [1], "FP32")])
+    native.close()
