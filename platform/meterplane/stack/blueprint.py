@@ -4,8 +4,10 @@ Everything independent starts at once. Whatever the environment says is elsewher
 waited for by nobody: its absence shows in the component that needs it.
 """
 
+import errno
 import signal
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from meterplane.stack.servers import Servers
 MODEL_REPOSITORY = ROOT / "infra" / "triton" / "model_repository"
 GATEWAY_WORKER = "local"
 WORKER_PROCESSES = 2
+TEXT_BUSY_ATTEMPTS = 10
+TEXT_BUSY_PAUSE_S = 0.05
 # Steps of the application that come after the tables exist.
 _TABLES = "migrate"
 
@@ -110,7 +114,19 @@ class Blueprint:
             Component(
                 name="triton",
                 title="Triton",
-                prepare=lambda: _embedded(
+                prepare=self._triton,
+                ready=probe,
+                healthy=probe,
+                ready_within_s=90,
+                url=self.servers.triton_url,
+            )
+        ]
+
+    def _triton(self) -> Launch:
+        attempts = 0
+        while True:
+            try:
+                return _embedded(
                     triton.triton_command(
                         home=self.layout.triton,
                         repository=MODEL_REPOSITORY,
@@ -118,13 +134,14 @@ class Blueprint:
                         grpc_port=self.ports.numbers["triton-grpc"],
                         metrics_port=self.ports.numbers["triton-metrics"],
                     )
-                ),
-                ready=probe,
-                healthy=probe,
-                ready_within_s=90,
-                url=self.servers.triton_url,
-            )
-        ]
+                )
+            except OSError as error:
+                # It copies a program and runs it. A child that is forked in between holds the
+                # copy open for writing until its own exec, and then the kernel refuses to run it.
+                attempts += 1
+                if error.errno != errno.ETXTBSY or attempts == TEXT_BUSY_ATTEMPTS:
+                    raise
+            time.sleep(TEXT_BUSY_PAUSE_S)
 
     def _payments(self) -> list[Component]:
         made: list[Component] = []

@@ -27,6 +27,7 @@ from meterplane.stack.component import (
     Probe,
     Running,
 )
+from meterplane.stack.embedded import EmbeddedUnavailable
 from meterplane.stack.processes import Identity
 from meterplane.stack.record import ComponentRecord, State, last_lines
 
@@ -155,7 +156,7 @@ class Child:
         work, self._work = self._work, None
         try:
             launch = work.result()
-        except NotStarted as refusal:
+        except (NotStarted, EmbeddedUnavailable) as refusal:
             self._fail(str(refusal))
         except Exception as error:  # whatever a server's own tooling raised: named, not lost
             self._fail(f"{type(error).__name__}: {error}")
