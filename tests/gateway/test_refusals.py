@@ -12,6 +12,7 @@ from meterplane.contracts import admission_keys
 from tenants.keys import revoke_key
 from tenants.standing import set_standing
 from tests import environment
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -273,7 +274,7 @@ def test_a_suspended_organisation_is_told_why(gateway, acme):
         assert refused.status_code == 403
         assert "invoice overdue" in told(refused)
         set_standing(tenant_id=acme.id, standing="active", reason="")
-        assert client.post(CHAT[0], json=CHAT[1]).status_code == 200
+        wait_until(lambda: client.post(CHAT[0], json=CHAT[1]).status_code == 200, "being let in", 2)
 
 
 def test_a_flushed_redis_lets_nobody_in_under_an_old_policy(gateway, acme, redis_url):

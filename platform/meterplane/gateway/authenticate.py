@@ -5,6 +5,7 @@ from meterplane.contracts.policy import KeyPolicy
 from meterplane.gateway import errors
 from meterplane.gateway.policies import Policies
 from meterplane.kernel import clock
+from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 
 KEY_CHARS_MAX = 128  # a live key has 57
 
@@ -26,16 +27,24 @@ def bearer_digest(authorization: bytes | None, pepper: bytes) -> bytes:
 async def authenticate(digest: bytes, policies: Policies) -> KeyPolicy:
     """The usable policy of a key. Raises `CallerError` 401 or 403, `WorldError` 503."""
     policy = await policies.find(digest)
+    if policy is not None and not is_usable(policy):
+        # What is held may be past: a suspended organisation that has paid infers again at once.
+        policy = await policies.find(digest, REFUSING_POLICY_AGE_S_MAX)
     if policy is None:
         raise errors.key_unknown()
     check_usable(policy)
     return policy
 
 
+def is_usable(policy: KeyPolicy) -> bool:
+    """True if the key may infer, as far as this policy knows."""
+    expired = policy.expires_at_ms is not None and clock.now_ms() >= policy.expires_at_ms
+    return policy.status == "active" and not expired
+
+
 def check_usable(policy: KeyPolicy) -> None:
     """Raise what a key that is known but may not infer is told."""
-    expired = policy.expires_at_ms is not None and clock.now_ms() >= policy.expires_at_ms
-    if policy.status == "revoked" or expired:
-        raise errors.key_unknown()
     if policy.status == "suspended":
         raise errors.account_suspended(policy.status_reason)
+    if not is_usable(policy):
+        raise errors.key_unknown()

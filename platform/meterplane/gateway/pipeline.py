@@ -19,6 +19,7 @@ from meterplane.gateway.run import Run
 from meterplane.gateway.surface import Work
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 from meterplane.triton.client import TritonClient
 
 Parse = Callable[[bytes], Work]
@@ -40,6 +41,9 @@ async def serve(exchange: Exchange, parse: Parse, parts: Parts) -> Run:
     digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
     policy = await authenticate(digest, parts.policies)
     work = parse(await exchange.body())
+    if work.model not in policy.models:
+        # It may have come on sale since this policy was read.
+        policy = await parts.policies.find(digest, REFUSING_POLICY_AGE_S_MAX) or policy
     work.model_policy(policy)
     admission = await parts.admitter.admit(
         exchange.request_id, digest, policy, work.worst_cost_nano

@@ -44,13 +44,15 @@ class Policies:
         self._reading: dict[bytes, asyncio.Task[contract.KeyPolicy | None]] = {}
         self.reads = 0
 
-    async def find(self, digest: bytes) -> contract.KeyPolicy | None:
-        """The policy of a key, held or read. None for an unknown key.
+    async def find(
+        self, digest: bytes, age_s_max: float = POLICY_CACHE_AGE_S_MAX
+    ) -> contract.KeyPolicy | None:
+        """The policy of a key, held for at most `age_s_max` or read. None for an unknown key.
 
         Raises `WorldError` when it must be read and PostgreSQL does not answer.
         """
         held = self._held.get(digest)
-        if held is not None and time.monotonic() - held[1] < POLICY_CACHE_AGE_S_MAX:
+        if held is not None and time.monotonic() - held[1] < age_s_max:
             self._held.move_to_end(digest)
             return held[0]
         until = self._unknown.get(digest)

@@ -14,6 +14,7 @@ UNKNOWN_KEY_MEMORY_S = 30  # how long an unknown digest is refused without a rea
 UNKNOWN_KEYS_REMEMBERED_MAX = 65_536  # 65,536 x ~120 bytes = 8 MB
 POLICY_CACHE_ENTRIES_MAX = 16_384
 POLICY_CACHE_AGE_S_MAX = 60  # an idle policy is read again; Redis decides if it is still current
+REFUSING_POLICY_AGE_S_MAX = 1.0  # before a held policy refuses a key or a model, it is this fresh
 
 # --- journal
 SEGMENT_BYTES_MAX = 1024 * 1024
