@@ -1,0 +1,83 @@
+"""Each embedded server gives way to an external one, by its variable."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from meterplane.stack import servers
+from meterplane.stack.blueprint import Blueprint
+from meterplane.stack.component import check_order
+from meterplane.stack.installation import Secrets
+from meterplane.stack.layout import Layout
+from meterplane.stack.ports import OFFSETS, Ports
+from meterplane.stack.servers import ConfigurationError, Servers
+
+PORTS = Ports({name: 8700 + offset for name, offset in OFFSETS.items()}, {})
+SECRETS = Secrets.generate()
+SERVER_COMPONENTS = {"postgres", "broker", "admission", "triton", "stripe"}
+
+
+def located(**given: str) -> Servers:
+    return servers.locate(Layout(Path("/srv/var")), PORTS, SECRETS, given)
+
+
+def names(tmp_path: Path, **given: str) -> set[str]:
+    layout = Layout(tmp_path)
+    found = servers.locate(layout, PORTS, SECRETS, given)
+    components = Blueprint(layout, PORTS, found).components()
+    check_order(components)
+    return {component.name for component in components}
+
+
+def test_nothing_given_means_everything_is_started_here(tmp_path: Path):
+    assert names(tmp_path) >= SERVER_COMPONENTS
+    assert located().external == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("postgres", {"DATABASE_URL": "postgresql://root:pw@db:5432/meterplane"}),
+        ("broker", {"REDIS_URL": "redis://cache:6379/0"}),
+        ("admission", {"ADMISSION_REDIS_URL": "redis://limits:6379/0"}),
+        ("triton", {"TRITON_URLS": "http://gpu-1:8000,http://gpu-2:8000"}),
+        ("stripe", {"STRIPE_API_BASE": "https://stripe", "STRIPE_API_KEY": "sk_test_1"}),
+    ],
+)
+def test_a_given_server_is_not_started_here(tmp_path: Path, name: str, given: dict[str, str]):
+    assert SERVER_COMPONENTS - names(tmp_path, **given) == {name}
+
+
+def test_the_application_never_gets_the_administrators_rights():
+    found = located(DATABASE_URL="postgresql://root:p%40ss@db:5432/meterplane?sslmode=require")
+    assert found.admin_database_url.startswith("postgresql://root:")
+    for role, url in (
+        ("meterplane_owner", found.owner_database_url),
+        ("meterplane_app", found.app_database_url),
+        ("meterplane_gateway", found.gateway_database_url),
+    ):
+        parts = urlsplit(url)
+        assert (parts.username, parts.password) == (role, SECRETS.database_passwords[role])
+        assert (parts.hostname, parts.port) == ("db", 5432)
+        assert (parts.path, parts.query) == ("/meterplane", "sslmode=require")
+
+
+def test_the_embedded_database_is_reached_by_a_socket_with_a_role_each():
+    found = located()
+    assert urlsplit(found.app_database_url).username == "meterplane_app"
+    assert "host=" in found.app_database_url
+    assert servers.database_name(found.app_database_url) == "meterplane"
+    assert servers.database_name(servers.maintenance_url(found.admin_database_url)) == "postgres"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"STRIPE_API_BASE": "https://api.stripe.example"}, "STRIPE_API_KEY"),
+        ({"DATABASE_URL": "postgresql://root@db:5432"}, "names no database"),
+    ],
+)
+def test_half_an_external_server_is_refused(given: dict[str, str], says: str):
+    with pytest.raises(ConfigurationError, match=says):
+        located(**given)
