@@ -75,18 +75,12 @@ def main() -> int:
     names: dict[str, object] = {"python": python, "STAYS": STAYS, "signal": signal}
     exec(script, names)
     layout = Layout(var)
-    supervisor = Supervisor(
-        layout,
-        names["components"],  # type: ignore[arg-type]
-        publish=lambda found: (
-            (var / "published.json").write_text(
-                json.dumps(
-                    {each.name: each.process and each.process.pid for each in found.components}
-                )
-            )
-            and None
-        ),
-    )
+
+    def publish(found: StackRecord) -> None:
+        pids = {each.name: each.process and each.process.pid for each in found.components}
+        (var / "published.json").write_text(json.dumps(pids))
+
+    supervisor = Supervisor(layout, names["components"], publish=publish)  # type: ignore[arg-type]
     return supervisor.run()
 
 

@@ -1,5 +1,6 @@
 """A stack is stopped from any shell, and what a killed supervisor left is found again."""
 
+import signal
 from pathlib import Path
 
 import msgspec
@@ -70,4 +71,4 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(layout: Layout):
     record.write(layout, msgspec.structs.replace(found, components=components))
     assert down.stop_leftovers(layout) == []
     assert processes.is_alive(survivor)
-    assert processes.send(survivor, down.signal.SIGKILL)
+    assert processes.send(survivor, signal.SIGKILL)

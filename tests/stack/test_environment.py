@@ -1,5 +1,6 @@
 """Each process gets the credentials it needs and no others."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -62,15 +63,15 @@ def test_a_management_command_becomes_part_of_the_running_stack(
     with monkeypatch.context() as started_by_the_supervisor:
         started_by_the_supervisor.setenv(MARKER, str(layout.var))
         environment.adopt_running_stack()
-        assert environment.os.environ["DATABASE_URL"].endswith("elsewhere/x")
+        assert os.environ["DATABASE_URL"].endswith("elsewhere/x")
     environment.adopt_running_stack()
-    assert environment.os.environ["DATABASE_URL"].endswith("here/x")
+    assert os.environ["DATABASE_URL"].endswith("here/x")
 
 
 def test_without_a_running_stack_nothing_is_adopted(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("METERPLANE_VAR", str(layout.var))
-    before = dict(environment.os.environ)
+    before = dict(os.environ)
     environment.adopt_running_stack()
-    assert dict(environment.os.environ) == before
+    assert dict(os.environ) == before
