@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "meterplane.policy",
     "meterplane.api",
     "meterplane.stack",
+    "meterplane.worker",
 ]
 
 MIDDLEWARE = [

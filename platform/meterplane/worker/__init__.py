@@ -1,0 +1,5 @@
+"""Celery: `celery -A meterplane.worker`. An installed app: every Django process can send."""
+
+from meterplane.worker.app import app
+
+__all__ = ["app"]

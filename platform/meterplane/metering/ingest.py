@@ -1,0 +1,224 @@
+"""One journal segment into PostgreSQL, in one transaction.
+
+Guarantees: whatever the order, the number of copies and the number of workers, a request is one row
+of `usage_event` and counted once in `usage_hour`; a segment is recorded if and only if its events
+are. The only marker of "seen" is the row itself.
+
+Content that cannot become an event (a damaged frame, a key nobody issued) is kept in
+`usage_quarantine` with its reason and logged as an error; it never holds up the rest of the
+journal. A message whose bytes are not the segment's is refused: the file is still on the
+gateway's disk, and the shipper sends it again.
+"""
+
+import hashlib
+import logging
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from meterplane.contracts.usage import SegmentMessage, Settle, encode
+from meterplane.journal import reader
+from meterplane.journal.segment import SEGMENT_FILE_BYTES_MAX
+from meterplane.kernel import clock
+from meterplane.kernel.errors import CallerError
+from meterplane.kernel.ids import minted_at_ms, minted_on
+from meterplane.metering.partitions import ensure_partitions
+from tenants.scoping import system_scope
+
+log = logging.getLogger(__name__)
+
+FIRST_DAY = date(2020, 1, 1)
+CLOCK_AHEAD_MAX = timedelta(days=1)
+
+COLUMNS = (
+    "tenant_id", "event_day", "request_id", "event_at", "project_id", "key_id", "model", "surface",
+    "stream", "status", "http_status", "tokens_in", "tokens_out", "requests", "rows", "bytes_in",
+    "bytes_out", "provenance", "currency", "price_version_id", "cost_nano", "reserved_nano",
+    "settled_at", "first_byte_ms", "total_ms", "server", "segment_id",
+)  # fmt: skip
+_LIST = ", ".join(COLUMNS)
+
+# One session-wide staging table: making one per segment would fill the system catalog.
+_STAGING = "CREATE TEMP TABLE IF NOT EXISTS usage_staging (LIKE usage_event) ON COMMIT DELETE ROWS"
+
+# Rows are inserted, and hours touched, in the order of their keys: two workers that meet wait for
+# each other in one direction only. What was there already returns nothing, and so is not added.
+_INSERT = f"""
+WITH fresh AS (
+  INSERT INTO usage_event ({_LIST})
+  SELECT {", ".join("s." + name for name in COLUMNS)}
+    FROM usage_staging s
+    JOIN api_key k ON (k.tenant_id, k.id, k.project_id) = (s.tenant_id, s.key_id, s.project_id)
+   ORDER BY s.tenant_id, s.event_day, s.request_id
+  ON CONFLICT DO NOTHING
+  RETURNING *
+), added AS (
+  INSERT INTO usage_hour AS h (
+    tenant_id, hour, project_id, key_id, model, surface, status, price_version_id, currency,
+    events, requests, tokens_in, tokens_out, rows, bytes_in, bytes_out, cost_nano, total_ms_sum)
+  SELECT tenant_id, date_trunc('hour', event_at, 'UTC') AS hour, project_id, key_id, model,
+         surface, status, price_version_id, currency, count(*), sum(requests), sum(tokens_in),
+         sum(tokens_out), sum(rows), sum(bytes_in), sum(bytes_out), sum(cost_nano), sum(total_ms)
+    FROM fresh
+   GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+   ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
+  ON CONFLICT (tenant_id, hour, project_id, key_id, model, surface, status, price_version_id)
+  DO UPDATE SET
+    events = h.events + excluded.events,
+    requests = h.requests + excluded.requests,
+    tokens_in = h.tokens_in + excluded.tokens_in,
+    tokens_out = h.tokens_out + excluded.tokens_out,
+    rows = h.rows + excluded.rows,
+    bytes_in = h.bytes_in + excluded.bytes_in,
+    bytes_out = h.bytes_out + excluded.bytes_out,
+    cost_nano = h.cost_nano + excluded.cost_nano,
+    total_ms_sum = h.total_ms_sum + excluded.total_ms_sum
+)
+SELECT count(*) FROM fresh
+"""  # noqa: S608  the column list is the constant above
+
+_STRANGERS = """
+INSERT INTO usage_quarantine (segment_id, reason, payload)
+SELECT s.segment_id, 'no such key in this project of this tenant',
+       convert_to(row_to_json(s)::text, 'UTF8')
+  FROM usage_staging s
+  LEFT JOIN api_key k ON (k.tenant_id, k.id, k.project_id) = (s.tenant_id, s.key_id, s.project_id)
+ WHERE k.id IS NULL
+"""
+
+
+class SegmentRefused(CallerError):
+    """The message is not the segment it says it is. Nothing was written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("segment_refused", message)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """How many events the segment held and how many of them were new."""
+
+    events: int
+    inserted: int
+    quarantined: int = 0
+
+
+def ingest_segment(message: SegmentMessage) -> IngestResult:
+    """Take one segment in. Any number of times, by any number of workers.
+
+    Raises `SegmentRefused` when the message was altered on its way.
+    """
+    content = reader.parse_segment(_body(message))
+    settles, unreadable = _sort(content)
+    impossible = [settle for settle in settles if _day(settle) is None]
+    settles = [settle for settle in settles if _day(settle) is not None]
+    ensure_partitions({minted_on(settle.request_id) for settle in settles})
+    with system_scope("a gateway's journal holds many tenants' usage"), connection.cursor() as db:
+        db.execute(
+            "INSERT INTO journal_segment (segment_id, gateway, events) VALUES (%s, %s, %s)"
+            " ON CONFLICT DO NOTHING",
+            [message.segment_id, message.gateway, len(settles)],
+        )
+        if db.rowcount == 0:
+            return IngestResult(len(settles), 0)
+        quarantined = _quarantine(db, message.segment_id, unreadable, impossible)
+        inserted, strangers = _insert(db, message.segment_id, settles) if settles else (0, 0)
+        db.execute(
+            "UPDATE journal_segment SET inserted = %s WHERE segment_id = %s",
+            [inserted, message.segment_id],
+        )
+    if quarantined + strangers:
+        log.error(
+            "segment %s of %s: %s records quarantined",
+            message.segment_id, message.gateway, quarantined + strangers,
+        )  # fmt: skip
+    return IngestResult(len(settles), inserted, quarantined + strangers)
+
+
+def _body(message: SegmentMessage) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        body = inflater.decompress(message.body, SEGMENT_FILE_BYTES_MAX + 1)
+    except zlib.error as problem:
+        raise SegmentRefused(f"segment {message.segment_id} is not zlib: {problem}") from None
+    if len(body) > SEGMENT_FILE_BYTES_MAX:
+        raise SegmentRefused(f"segment {message.segment_id} is larger than a segment can be")
+    if hashlib.sha256(body).hexdigest() != message.sha256:
+        raise SegmentRefused(f"segment {message.segment_id} does not have the digest it names")
+    return body
+
+
+def _sort(content: reader.SegmentContent) -> tuple[list[Settle], list[tuple[str, bytes]]]:
+    """The usage events of a segment, and what is unreadable of it with the reason."""
+    settles: list[Settle] = []
+    unreadable: list[tuple[str, bytes]] = []
+    if content.damage is not None:
+        where = f"damaged at byte {content.damage.offset} ({content.damage.kind})"
+        unreadable.append((where, b""))
+    elif content.header is None:
+        unreadable.append(("the header is unreadable", b""))
+    for payload in content.payloads:
+        frame = reader.decode_payload(payload)
+        if frame is None:
+            unreadable.append(("a frame of no known kind", payload.body))
+        elif isinstance(frame, Settle):
+            settles.append(frame)
+    return settles, unreadable
+
+
+def _day(settle: Settle) -> date | None:
+    """The UTC day of an event, from its id alone; None for a record that can be no event."""
+    if settle.request_id.version != 7 or min(_counts(settle)) < 0:
+        return None
+    day = minted_on(settle.request_id)
+    # A gateway's clock may run ahead by a little; a year ahead is a broken clock.
+    return day if FIRST_DAY <= day <= clock.now().date() + CLOCK_AHEAD_MAX else None
+
+
+def _counts(settle: Settle) -> tuple[int, ...]:
+    return (
+        settle.tokens_in, settle.tokens_out, settle.requests, settle.rows, settle.bytes_in,
+        settle.bytes_out, settle.cost_nano, settle.reserved_nano - settle.cost_nano,
+    )  # fmt: skip
+
+
+def _insert(db: Any, segment_id: UUID, settles: Iterable[Settle]) -> tuple[int, int]:
+    """Events inserted, and events of keys nobody issued."""
+    db.execute(_STAGING)
+    with db.copy(f"COPY usage_staging ({_LIST}) FROM STDIN") as copy:
+        for settle in settles:
+            copy.write_row(_row(settle, segment_id))
+    db.execute(_STRANGERS)
+    strangers = int(db.rowcount)
+    db.execute(_INSERT)
+    return int(db.fetchone()[0]), strangers
+
+
+def _row(settle: Settle, segment_id: UUID) -> tuple[Any, ...]:
+    event_at = clock.from_ms(minted_at_ms(settle.request_id))
+    return (
+        settle.tenant_id, minted_on(settle.request_id), settle.request_id, event_at,
+        settle.project_id, settle.key_id, settle.model, settle.surface, settle.stream,
+        settle.status, settle.http_status, settle.tokens_in, settle.tokens_out, settle.requests,
+        settle.rows, settle.bytes_in, settle.bytes_out, settle.provenance, settle.currency,
+        settle.price_version_id, settle.cost_nano, settle.reserved_nano,
+        clock.from_ms(settle.settled_at_ms), settle.first_byte_ms, settle.total_ms, settle.server,
+        segment_id,
+    )  # fmt: skip
+
+
+def _quarantine(
+    db: Any, segment_id: UUID, unreadable: list[tuple[str, bytes]], impossible: list[Settle]
+) -> int:
+    rows = unreadable + [("counts or an id no event can have", encode(s)) for s in impossible]
+    for reason, payload in rows:
+        db.execute(
+            "INSERT INTO usage_quarantine (segment_id, reason, payload) VALUES (%s, %s, %s)",
+            [segment_id, reason, payload],
+        )
+    return len(rows)

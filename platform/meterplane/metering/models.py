@@ -1,0 +1,129 @@
+"""What was used. The tables are made in SQL (partitions, roll-ups); these models read them.
+
+`usage_event` is written by `ingest.py` and by nobody else, and never changed.
+"""
+
+from typing import Any
+
+from django.db import models
+
+from tenants.scoping import TenantManager
+
+
+class UsageEvent(models.Model):
+    """One settled request. Columns as in `contracts.usage.Settle`."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "event_day", "request_id")
+    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
+    event_day = models.DateField()
+    request_id = models.UUIDField()
+    event_at = models.DateTimeField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    model = models.TextField()
+    surface = models.TextField()
+    stream = models.BooleanField()
+    status = models.TextField()
+    http_status = models.IntegerField()
+    tokens_in = models.BigIntegerField()
+    tokens_out = models.BigIntegerField()
+    requests = models.IntegerField()
+    rows = models.BigIntegerField()
+    bytes_in = models.BigIntegerField()
+    bytes_out = models.BigIntegerField()
+    provenance = models.TextField()
+    currency = models.TextField()
+    price_version_id = models.UUIDField()
+    cost_nano = models.BigIntegerField()
+    reserved_nano = models.BigIntegerField()
+    settled_at = models.DateTimeField()
+    first_byte_ms = models.IntegerField()
+    total_ms = models.IntegerField()
+    server = models.TextField()
+    segment_id = models.UUIDField()
+    ingested_at = models.DateTimeField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        managed = False
+        db_table = "usage_event"
+
+    def __str__(self) -> str:
+        return f"{self.request_id} {self.model} {self.status}"
+
+
+class UsageHour(models.Model):
+    """Sums of the events of one hour, by everything usage is asked by."""
+
+    pk = models.CompositePrimaryKey(
+        "tenant_id",
+        "hour",
+        "project_id",
+        "key_id",
+        "model",
+        "surface",
+        "status",
+        "price_version_id",
+    )
+    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
+    hour = models.DateTimeField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    model = models.TextField()
+    surface = models.TextField()
+    status = models.TextField()
+    price_version_id = models.UUIDField()
+    currency = models.TextField()
+    events = models.BigIntegerField()
+    requests = models.BigIntegerField()
+    tokens_in = models.BigIntegerField()
+    tokens_out = models.BigIntegerField()
+    rows = models.BigIntegerField()
+    bytes_in = models.BigIntegerField()
+    bytes_out = models.BigIntegerField()
+    cost_nano = models.BigIntegerField()
+    total_ms_sum = models.BigIntegerField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        managed = False
+        db_table = "usage_hour"
+
+    def __str__(self) -> str:
+        return f"{self.hour} {self.model} {self.status}"
+
+
+class JournalSegment(models.Model):
+    """A journal segment that was taken in. The shipper deletes a file only once it finds this."""
+
+    segment_id = models.UUIDField(primary_key=True)
+    gateway = models.TextField()
+    events = models.IntegerField()
+    inserted = models.IntegerField()
+    ingested_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "journal_segment"
+
+    def __str__(self) -> str:
+        return f"{self.segment_id} of {self.gateway}"
+
+
+class UsageQuarantine(models.Model):
+    """Journal content that could not become usage events, kept for a person to look at."""
+
+    id = models.UUIDField(primary_key=True)
+    segment_id = models.UUIDField()
+    reason = models.TextField()
+    payload = models.BinaryField()
+    quarantined_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "usage_quarantine"
+
+    def __str__(self) -> str:
+        return f"{self.segment_id}: {self.reason}"

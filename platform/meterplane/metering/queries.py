@@ -1,0 +1,353 @@
+"""Reads of usage. Every function needs an open door (`tenants.scoping`) and answers for it.
+
+Inside `tenant_scope` the answer is that organisation's, inside `system_scope` everybody's; without
+a door each raises `TenantScopeMissing`. Intervals are half-open, [start, end), by the instant a
+request was admitted, in UTC. Sums come from `usage_hour` and `usage_event` in one statement, so a
+segment that is ingested meanwhile is in both or in neither.
+
+Bounds: a series has at most `SERIES_HOURS_MAX` hours or `SERIES_DAYS_MAX` days, a list at most
+`PAGE_ROWS_MAX` rows; listing requests looks back `LIST_DAYS_MAX` days.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db import connection
+
+from meterplane.kernel.errors import CallerError
+from meterplane.kernel.ids import minted_on
+from tenants.scoping import current_scope
+
+SERIES_HOURS_MAX = 24 * 93  # three months
+SERIES_DAYS_MAX = 800  # two years, and a margin to compare with the year before
+SERIES_ROWS_MAX = 50_000  # 800 days x 60 models; what a page can still draw
+PAGE_ROWS_MAX = 500
+LIST_DAYS_MAX = 92
+
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+_COUNTS = ("requests", "tokens_in", "tokens_out", "events", "cost_nano")
+
+# What a series may be split by, and the column that holds it.
+Split = Literal["none", "model", "key", "project", "status", "surface"]
+_SPLIT_COLUMNS: dict[Split, str] = {
+    "none": "''",
+    "model": "model",
+    "key": "key_id::text",
+    "project": "project_id::text",
+    "status": "status",
+    "surface": "surface",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageAggregate:
+    """Sums of one model at one price version: what rating needs."""
+
+    model: str
+    price_version_id: UUID
+    currency: str
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    events: int
+    cost_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBucket:
+    """Sums of one hour or day. `at` is its first instant, `split` the model, key id, ... or ''."""
+
+    at: datetime
+    split: str
+    currency: str
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    events: int
+    cost_nano: int
+    total_ms_sum: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSlice:
+    """Sums of one model, key, ... over an interval. `events_ok` are those with status `ok`."""
+
+    split: str
+    currency: str
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    events: int
+    events_ok: int
+    cost_nano: int
+    total_ms_sum: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """One request. `project_id` and `key_id` are looked up by who shows them."""
+
+    request_id: UUID
+    tenant_id: UUID
+    project_id: UUID
+    key_id: UUID
+    event_at: datetime
+    settled_at: datetime
+    model: str
+    surface: str
+    stream: bool
+    status: str
+    http_status: int
+    tokens_in: int
+    tokens_out: int
+    requests: int
+    rows: int
+    bytes_in: int
+    bytes_out: int
+    provenance: str
+    currency: str
+    price_version_id: UUID
+    cost_nano: int
+    reserved_nano: int
+    first_byte_ms: int
+    total_ms: int
+    server: str
+
+
+_ROW_COLUMNS = ", ".join(RequestRow.__slots__)
+
+
+def usage_between(start: datetime, end: datetime) -> list[UsageAggregate]:
+    """Sums by model, price version and currency, exact for any two instants."""
+    source, parameters = _usage(start, end)
+    rows = _read(
+        f"SELECT model, price_version_id, currency, {_sums()} FROM ({source}) AS usage"
+        " GROUP BY model, price_version_id, currency ORDER BY model, price_version_id, currency",
+        parameters,
+    )
+    return [UsageAggregate(row[0], row[1], row[2], *map(int, row[3:])) for row in rows]
+
+
+def usage_by_hour(start: datetime, end: datetime, split: Split = "model") -> list[UsageBucket]:
+    """A series by hour, without empty hours. Raises `CallerError` `period_too_long`."""
+    return _series("hour", start, end, split, SERIES_HOURS_MAX * _HOUR)
+
+
+def usage_by_day(start: datetime, end: datetime, split: Split = "model") -> list[UsageBucket]:
+    """A series by UTC day, without empty days. Raises `CallerError` `period_too_long`."""
+    return _series("day", start, end, split, SERIES_DAYS_MAX * _DAY)
+
+
+def usage_by(split: Split, start: datetime, end: datetime) -> list[UsageSlice]:
+    """Sums over the interval by model, key, project, status or surface; the costliest first."""
+    source, parameters = _usage(start, end)
+    column = _SPLIT_COLUMNS[split]
+    rows = _read(
+        f"SELECT {column} AS split, currency, sum(requests), sum(tokens_in), sum(tokens_out),"
+        " sum(events), COALESCE(sum(events) FILTER (WHERE status = 'ok'), 0), sum(cost_nano),"
+        f" sum(total_ms_sum) FROM ({source}) AS usage GROUP BY 1, 2"
+        " ORDER BY sum(cost_nano) DESC, sum(events) DESC, 1, 2 LIMIT %(rows_max)s",
+        parameters | {"rows_max": SERIES_ROWS_MAX},
+    )
+    return [UsageSlice(row[0], row[1], *map(int, row[2:])) for row in rows]
+
+
+def usage_by_model(start: datetime, end: datetime) -> list[UsageSlice]:
+    """Sums over the interval by model, the costliest first."""
+    return usage_by("model", start, end)
+
+
+def totals(start: datetime, end: datetime) -> list[UsageSlice]:
+    """Sums over the interval, one row per currency; no row without usage."""
+    return usage_by("none", start, end)
+
+
+def recent_requests(
+    limit: int,
+    before: UUID | None = None,
+    *,
+    model: str | None = None,
+    status: str | None = None,
+    key_id: UUID | None = None,
+    until: datetime | None = None,
+) -> list[RequestRow]:
+    """The newest requests first; for the next page, `before` is the last request id shown.
+
+    Looks back `LIST_DAYS_MAX` days from `before`, or from `until`, or from the newest there is.
+    An unknown `before` has nothing before it.
+    """
+    rows_max = max(1, min(limit, PAGE_ROWS_MAX))
+    door, parameters = _door()
+    newest = _listing_end(before, until)
+    if newest is None:
+        return []
+    conditions = [door, "event_at >= %(oldest)s", "event_day >= %(oldest_day)s"]
+    parameters |= {
+        "rows_max": rows_max,
+        "oldest": newest[0] - LIST_DAYS_MAX * _DAY,
+        "oldest_day": (newest[0] - (LIST_DAYS_MAX + 1) * _DAY).date(),
+        "newest": newest[0],
+        "newest_day": (newest[0] + _DAY).date(),
+        "newest_id": newest[1],
+    }
+    conditions += ["event_day <= %(newest_day)s", "event_at <= %(newest)s"]
+    if newest[1] is not None:
+        conditions.append("(event_at, request_id) < (%(newest)s, %(newest_id)s)")
+    for column, wanted in (("model", model), ("status", status), ("key_id", key_id)):
+        if wanted is not None:
+            conditions.append(f"{column} = %({column})s")
+            parameters[column] = wanted
+    rows = _read(
+        f"SELECT {_ROW_COLUMNS} FROM usage_event WHERE {' AND '.join(conditions)}"
+        " ORDER BY event_at DESC, request_id DESC LIMIT %(rows_max)s",
+        parameters,
+    )
+    return [RequestRow(*row) for row in rows]
+
+
+def request_by_id(request_id: UUID) -> RequestRow | None:
+    """One request of the open door, from one partition; None if there is none."""
+    door, parameters = _door()
+    if request_id.version != 7:
+        return None
+    rows = _read(
+        f"SELECT {_ROW_COLUMNS} FROM usage_event WHERE {door}"
+        " AND event_day = %(event_day)s AND request_id = %(request_id)s",
+        parameters | {"event_day": minted_on(request_id), "request_id": request_id},
+    )
+    return RequestRow(*rows[0]) if rows else None
+
+
+def first_usage_at() -> datetime | None:
+    """The first instant the open door has usage from, however late that usage arrived."""
+    door, parameters = _door()
+    ((hour,),) = _read(f"SELECT min(hour) FROM usage_hour WHERE {door}", parameters)
+    if hour is None:
+        return None
+    condition, interval = _events_in(hour, hour + _HOUR, "first")
+    ((first,),) = _read(
+        f"SELECT min(event_at) FROM usage_event WHERE {door} AND {condition}",
+        parameters | interval,
+    )
+    return _instant(first)
+
+
+def last_usage_at() -> datetime | None:
+    """The last instant the open door has usage from."""
+    door, parameters = _door()
+    ((hour,),) = _read(f"SELECT max(hour) FROM usage_hour WHERE {door}", parameters)
+    if hour is None:
+        return None
+    condition, interval = _events_in(hour, hour + _HOUR, "last")
+    ((last,),) = _read(
+        f"SELECT max(event_at) FROM usage_event WHERE {door} AND {condition}",
+        parameters | interval,
+    )
+    return _instant(last)
+
+
+def _series(
+    unit: Literal["hour", "day"], start: datetime, end: datetime, split: Split, longest: timedelta
+) -> list[UsageBucket]:
+    if end - start > longest:
+        raise CallerError(
+            "period_too_long", f"A series by {unit} spans at most {longest.days} days.", field="end"
+        )
+    source, parameters = _usage(start, end)
+    rows = _read(
+        f"SELECT date_trunc('{unit}', hour, 'UTC') AS at, {_SPLIT_COLUMNS[split]} AS split,"
+        f" currency, {_sums()}, sum(total_ms_sum) FROM ({source}) AS usage"
+        " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT %(rows_max)s",
+        parameters | {"rows_max": SERIES_ROWS_MAX},
+    )
+    return [UsageBucket(row[0], row[1], row[2], *map(int, row[3:])) for row in rows]
+
+
+def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:
+    """SQL of the usage in [start, end): whole hours from the roll-up, the edges from the events."""
+    door, parameters = _door()
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ValueError("a naive datetime has no instant; attach UTC first")
+    start, end = start.astimezone(UTC), end.astimezone(UTC)
+    first_hour, last_hour = _hour_ceil(start), _hour_floor(end)
+    edges: Sequence[tuple[datetime, datetime]] = [(start, end)]
+    parts = []
+    columns = "model, key_id, project_id, status, surface, price_version_id, currency"
+    if first_hour < last_hour:
+        edges = [(start, first_hour), (last_hour, end)]
+        parts.append(
+            f"SELECT hour, {columns}, {', '.join(_COUNTS)}, total_ms_sum FROM usage_hour"
+            f" WHERE {door} AND hour >= %(first_hour)s AND hour < %(last_hour)s"
+        )
+        parameters |= {"first_hour": first_hour, "last_hour": last_hour}
+    for number, (edge_start, edge_end) in enumerate(edges):
+        condition, interval = _events_in(edge_start, edge_end, f"edge{number}")
+        parameters |= interval
+        parts.append(
+            f"SELECT date_trunc('hour', event_at, 'UTC') AS hour, {columns}, requests, tokens_in,"
+            " tokens_out, 1 AS events, cost_nano, total_ms AS total_ms_sum FROM usage_event"
+            f" WHERE {door} AND {condition}"
+        )
+    return " UNION ALL ".join(parts), parameters
+
+
+def _events_in(start: datetime, end: datetime, name: str) -> tuple[str, dict[str, Any]]:
+    """Events admitted in [start, end). The day of an id is at most one off the day of admission
+    (checked by the table), so naming three days lets PostgreSQL skip all other partitions."""
+    return (
+        f"event_at >= %({name}_start)s AND event_at < %({name}_end)s"
+        f" AND event_day BETWEEN %({name}_first_day)s AND %({name}_last_day)s",
+        {
+            f"{name}_start": start,
+            f"{name}_end": end,
+            f"{name}_first_day": (start - _DAY).date(),
+            f"{name}_last_day": (end + _DAY).date(),
+        },
+    )
+
+
+def _listing_end(
+    before: UUID | None, until: datetime | None
+) -> tuple[datetime, UUID | None] | None:
+    """Where a page starts: behind the request `before`, or at the newest instant there is."""
+    if before is not None:
+        row = request_by_id(before)
+        return (row.event_at, row.request_id) if row else None
+    newest = until or last_usage_at()
+    return (newest, None) if newest else None
+
+
+def _door() -> tuple[str, dict[str, Any]]:
+    """The condition the open door puts on every row. Row-level security says the same again."""
+    tenant_id = current_scope().tenant_id
+    if tenant_id is None:
+        return "true", {}
+    return "tenant_id = %(tenant_id)s", {"tenant_id": tenant_id}
+
+
+def _sums() -> str:
+    return ", ".join(f"sum({name})" for name in _COUNTS)
+
+
+def _hour_floor(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
+
+
+def _hour_ceil(instant: datetime) -> datetime:
+    floor = _hour_floor(instant)
+    return floor if floor == instant else floor + _HOUR
+
+
+def _instant(instant: Any) -> datetime | None:
+    return instant if isinstance(instant, datetime) else None
+
+
+def _read(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows

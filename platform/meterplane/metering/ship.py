@@ -1,0 +1,201 @@
+"""The shipper: sealed segments of this host's journals to any worker, until PostgreSQL has them.
+
+Guarantees: a segment's file is deleted only when `journal_segment` records it, every ADMIT in it
+has its SETTLE, and every older segment of its journal is gone. Sending again is harmless, so
+nothing is remembered across restarts: what is on disk is what there is to do. A broker or
+database that is away is waited for; the backlog stays on disk.
+
+One shipper runs per host. Of a gateway that died it takes over the journal: it holds its lock,
+recovers it (`journal.recovery`) and ships it like any other.
+"""
+
+import hashlib
+import logging
+import os
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+from django.db import close_old_connections, connection
+from django.db.utils import InterfaceError, OperationalError
+from kombu.exceptions import OperationalError as BrokerError
+
+from meterplane.contracts.usage import Admit, SegmentMessage, Settle
+from meterplane.journal import reader
+from meterplane.journal.directory import LOCK_NAME, claim, list_directories, worker_of
+from meterplane.journal.recovery import recover
+from meterplane.journal.segment import SegmentPath, list_segments
+from meterplane.metering.tasks import ingest_segment
+from tenants.scoping import system_scope
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+RESEND_AFTER_S = 15.0  # a worker takes a segment in within milliseconds; this one was lost
+IN_FLIGHT_MAX = 32  # of one journal: 32 MB at most in the broker
+AWAY_PAUSE_S = 1.0
+
+Send = Callable[[SegmentMessage], None]
+
+
+@dataclass(slots=True)
+class _Shipped:
+    """One sealed segment: what it opened, when it was last sent, whether it is recorded."""
+
+    path: SegmentPath
+    admits: set[UUID]
+    sent_at: float | None = None
+    recorded: bool = False
+
+
+@dataclass(slots=True)
+class _Journal:
+    """One directory under watch. `lock` is held when its gateway is gone."""
+
+    directory: Path
+    lock: int | None = None
+    segments: dict[UUID, _Shipped] = field(default_factory=dict)
+    settled: set[UUID] = field(default_factory=set)
+
+
+def send_to_worker(message: SegmentMessage) -> None:
+    """Hand a segment to whichever Celery worker is free. Raises kombu's OperationalError."""
+    ingest_segment.apply_async(args=(msgspec.to_builtins(message),), retry=False)
+
+
+class Shipper:
+    """Ships the journals under `root`. Call `step` again and again."""
+
+    def __init__(self, root: Path, send: Send = send_to_worker) -> None:
+        self._root = root
+        self._send = send
+        self._journals: dict[str, _Journal] = {}
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Ship until `stopping()`; wait out whatever is away."""
+        while not stopping():
+            try:
+                busy = self.step()
+            except (OperationalError, InterfaceError, BrokerError) as away:
+                log.warning("waiting: %s", str(away).strip().splitlines()[:1])
+                connection.close()
+                time.sleep(AWAY_PAUSE_S)
+                continue
+            close_old_connections()
+            if not busy:
+                time.sleep(POLL_S)
+
+    def step(self) -> bool:
+        """Look once at every journal; True if something was sent or deleted.
+
+        Raises Django's or kombu's OperationalError when a server is away.
+        """
+        busy = False
+        directories = list_directories(self._root)
+        for name in self._journals.keys() - {path.name for path in directories}:
+            del self._journals[name]
+        for directory in directories:
+            journal = self._journals.setdefault(directory.name, _Journal(directory))
+            busy = self._ship(journal) or busy
+        return busy
+
+    @property
+    def backlog(self) -> int:
+        """Sealed segments that are still on disk."""
+        return sum(len(journal.segments) for journal in self._journals.values())
+
+    def _ship(self, journal: _Journal) -> bool:
+        if journal.lock is None:
+            journal.lock = claim(journal.directory)
+            if journal.lock is not None:
+                recover(journal.directory)
+        self._look(journal)
+        busy = self._send_some(journal)
+        self._mark_recorded(journal)
+        busy = self._delete_prefix(journal) or busy
+        if journal.lock is not None and not list_segments(journal.directory):
+            self._remove(journal)
+        return busy
+
+    def _look(self, journal: _Journal) -> None:
+        """Read segments that were sealed since, in order."""
+        for path in list_segments(journal.directory):
+            if not path.sealed:
+                break  # a later one cannot be sealed before it
+            if path.segment_id in journal.segments:
+                continue
+            admits: set[UUID] = set()
+            for frame in reader.frames_of(reader.read_segment(path.path)):
+                if isinstance(frame, Admit):
+                    admits.add(frame.request_id)
+                elif isinstance(frame, Settle):
+                    journal.settled.add(frame.request_id)
+            journal.segments[path.segment_id] = _Shipped(path, admits)
+
+    def _send_some(self, journal: _Journal) -> bool:
+        now = time.monotonic()
+        sent = False
+        in_flight = 0
+        for shipped in journal.segments.values():
+            if shipped.recorded:
+                continue
+            in_flight += 1
+            if in_flight > IN_FLIGHT_MAX:
+                break
+            if shipped.sent_at is None or now - shipped.sent_at > RESEND_AFTER_S:
+                self._send(_message(shipped.path, worker_of(journal.directory)))
+                shipped.sent_at = now
+                sent = True
+        return sent
+
+    def _mark_recorded(self, journal: _Journal) -> None:
+        waiting = [
+            segment_id
+            for segment_id, shipped in journal.segments.items()
+            if shipped.sent_at is not None and not shipped.recorded
+        ]
+        if not waiting:
+            return
+        with system_scope("the shipper asks what was taken in"), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT segment_id FROM journal_segment WHERE segment_id = ANY(%s)", [waiting]
+            )
+            for (segment_id,) in cursor.fetchall():
+                journal.segments[segment_id].recorded = True
+
+    def _delete_prefix(self, journal: _Journal) -> bool:
+        deleted = False
+        for segment_id, shipped in list(journal.segments.items()):
+            if not shipped.recorded or not shipped.admits <= journal.settled:
+                break
+            shipped.path.path.unlink(missing_ok=True)
+            del journal.segments[segment_id]
+            journal.settled -= shipped.admits
+            deleted = True
+        return deleted
+
+    def _remove(self, journal: _Journal) -> None:
+        """Nothing is left of a dead gateway's journal but its lock."""
+        (journal.directory / LOCK_NAME).unlink(missing_ok=True)
+        try:
+            journal.directory.rmdir()
+        except OSError as kept:
+            log.error("%s holds files that are not ours: %s", journal.directory, kept)
+            return
+        if journal.lock is not None:
+            os.close(journal.lock)
+        del self._journals[journal.directory.name]
+
+
+def _message(path: SegmentPath, gateway: str) -> SegmentMessage:
+    data = path.path.read_bytes()
+    return SegmentMessage(
+        segment_id=path.segment_id,
+        gateway=gateway,
+        sha256=hashlib.sha256(data).hexdigest(),
+        body=zlib.compress(data, 1),
+    )

@@ -1,0 +1,56 @@
+"""The Celery application, its settings and its schedule.
+
+A message is a doorbell: state lives in PostgreSQL, every task looks for work and finishes it, so a
+lost message delays and a doubled one changes nothing. The settings below make loss and doubling
+rare, they are not what correctness rests on.
+"""
+
+import os
+
+import django
+from celery import Celery
+from django.apps import apps
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "meterplane.settings")
+
+VISIBILITY_TIMEOUT_S = 3600  # a message whose worker vanished comes back after this
+TASK_TIME_LIMIT_S = 600  # below the visibility timeout, or a long task would run twice
+SWEEP_EVERY_S = 30
+PARTITIONS_EVERY_S = 3600
+
+app = Celery("meterplane")
+app.conf.update(
+    broker_url=settings.CELERY_BROKER_URL,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
+    visibility_timeout=VISIBILITY_TIMEOUT_S,
+    accept_content=["json"],
+    task_serializer="json",
+    result_serializer="json",
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    task_time_limit=TASK_TIME_LIMIT_S,
+    task_soft_time_limit=TASK_TIME_LIMIT_S - 30,
+    worker_soft_shutdown_timeout=10,
+    worker_hijack_root_logger=False,
+    timezone="UTC",
+    enable_utc=True,
+    beat_schedule={
+        "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
+        "partitions ahead": {"task": "metering.ensure_partitions", "schedule": PARTITIONS_EVERY_S},
+    },
+)
+app.set_default()
+
+
+def _installed() -> list[str]:
+    """Every installed app may have a `tasks` module."""
+    if not apps.ready:
+        django.setup()
+    return [config.name for config in apps.get_app_configs()]
+
+
+app.autodiscover_tasks(_installed)
