@@ -51,7 +51,7 @@ def visible_event(stack: RunningStack, request_id: str) -> tuple[str, int, int, 
         " WHERE request_id = %s",
         request_id,
     )
-    return row  # type: ignore[return-value]
+    return row
 
 
 def test_the_printed_curl_line_answers_with_384_numbers(stack: RunningStack, tmp_path: Path):

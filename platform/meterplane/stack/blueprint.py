@@ -219,7 +219,7 @@ class Blueprint:
                 title="Journal shipper",
                 prepare=lambda: self._manage("ship_journal"),
                 after=(_TABLES, "broker"),
-                ready=probes.up_for(1.0),
+                ready=probes.logged(b"shipping "),
             ),
             Component(
                 name="web",
