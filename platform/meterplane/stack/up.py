@@ -118,6 +118,7 @@ class _Teller:
         self._located = located
         self._screen = screen
         self._was_ready = False
+        self._has_failed = False
 
     def publish(self, found: StackRecord) -> None:
         secrets = installation.load(self._layout)
@@ -138,7 +139,8 @@ class _Teller:
             stack = stack_file.read(self._layout)
             if stack is not None:
                 tell_ready(self._screen.console, stack, found, "Stop with Ctrl-C. Logs: var/logs")
-        if found.phase == "failed" and found.failure is not None:
+        if found.failure is not None and not self._has_failed:
+            self._has_failed = True
             tell_failure(self._screen.console, found.failure)
 
 
