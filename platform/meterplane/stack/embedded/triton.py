@@ -20,7 +20,6 @@ import glob
 import hashlib
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -56,7 +55,7 @@ def triton_command(
 ) -> EmbeddedCommand:
     """Prepare `home` and answer how to start Triton on `repository`, on loopback.
 
-    Creates the backend folder (a copy, about 3 MB) and a small virtual environment, and removes
+    Creates a backend folder and a small virtual environment there, both of links, and removes
     shared memory that a killed server of the same `home` left behind. The server stays in the
     foreground. It ends on SIGTERM, waiting `EXIT_TIMEOUT_S` at most for requests in flight; its
     stubs end with it, and by themselves within about a second when it is killed.
@@ -151,21 +150,23 @@ def _prepare_backends(server: Path, home: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for source in (*(server / "backends" / "python").iterdir(), stub):
         if source.is_file():
-            _copy_if_changed(source, target / source.name)
+            _link(source, target / source.name)
     return target.parent
 
 
-def _copy_if_changed(source: Path, target: Path) -> None:
-    """Copy with permissions. Replaced in one step: a running stub keeps the file it was started
-    from, where writing into it would fail with "text file busy"."""
-    wanted = source.stat()
-    if target.is_file():
-        present = target.stat()
-        if (present.st_size, present.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns):
-            return
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
-    shutil.copy2(source, partial)
-    partial.replace(target)
+def _link(target: Path, link: Path) -> None:
+    """Point `link` at `target`, in one step.
+
+    A link and not a copy: whoever forks while a copied program is still open for writing hands
+    that descriptor to its child, and until the child's exec the kernel refuses to run the copy
+    ("text file busy").
+    """
+    if link.is_symlink() and link.readlink() == target:
+        return
+    partial = link.with_name(f"{link.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    partial.replace(link)
 
 
 def _find_libpython(libraries: Path) -> _Libpython:
@@ -228,9 +229,7 @@ def _prepare_python(home: Path, libpython: _Libpython) -> Path:
         f"home = {interpreter.parent}\ninclude-system-site-packages = false\n"
     )
     (site_packages / "meterplane.pth").write_text("\n".join(lines) + "\n")
-    link = programs / "python3"
-    link.unlink(missing_ok=True)
-    link.symlink_to(interpreter)
+    _link(interpreter, programs / "python3")
     return programs
 
 
