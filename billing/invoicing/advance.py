@@ -1,0 +1,85 @@
+"""Move an invoice along its states; the only writer of them.
+
+    draft -> open -> paid | void | uncollectible          uncollectible -> paid | void
+
+Guarantees: monotonic. A move that is not in the table is not made, and says so by returning False:
+old news, in any order and any number, changes nothing. An invoice gets its number in the
+transaction that finalises it, from its tenant's series, so numbers have no gaps.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from billing.invoicing.models import Invoice, InvoiceSeries
+from tenants.queries import organisation
+
+_S = Invoice.Status
+# From each state to each state that news of it may bring, the way there.
+_WAY: dict[tuple[str, str], tuple[str, ...]] = {
+    (_S.DRAFT, _S.OPEN): (_S.OPEN,),
+    (_S.DRAFT, _S.PAID): (_S.OPEN, _S.PAID),
+    (_S.DRAFT, _S.VOID): (_S.OPEN, _S.VOID),
+    (_S.DRAFT, _S.UNCOLLECTIBLE): (_S.OPEN, _S.UNCOLLECTIBLE),
+    (_S.OPEN, _S.PAID): (_S.PAID,),
+    (_S.OPEN, _S.VOID): (_S.VOID,),
+    (_S.OPEN, _S.UNCOLLECTIBLE): (_S.UNCOLLECTIBLE,),
+    (_S.UNCOLLECTIBLE, _S.PAID): (_S.PAID,),
+    (_S.UNCOLLECTIBLE, _S.VOID): (_S.VOID,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is known of an invoice now. `attempts` counts failed and successful charges."""
+
+    status: str
+    at: datetime
+    hosted_url: str = ""
+    attempts: int = 0
+
+
+def advance(invoice_id: UUID, news: News) -> bool:
+    """Apply `news`; True if the status moved. Needs the tenant's door."""
+    invoice = Invoice.objects.select_for_update().get(id=invoice_id)
+    if news.status != _S.DRAFT:
+        invoice.hosted_url = news.hosted_url or invoice.hosted_url
+        invoice.payment_attempts = max(invoice.payment_attempts, news.attempts)
+        invoice.save(update_fields=["hosted_url", "payment_attempts"])
+    way = _WAY.get((invoice.status, news.status), ())
+    for status in way:
+        _step(invoice, status, news.at)
+    return bool(way)
+
+
+def _step(invoice: Invoice, status: str, at: datetime) -> None:
+    if invoice.status == _S.DRAFT:
+        invoice.number = _next_number(invoice.tenant_id)
+        invoice.finalised_at = at
+    if status == _S.PAID:
+        invoice.paid_at = at
+    invoice.status = status
+    invoice.save(update_fields=["status", "number", "finalised_at", "paid_at"])
+
+
+def _next_number(tenant_id: UUID) -> str:
+    series = InvoiceSeries.objects.select_for_update().first() or _begin_series(tenant_id)
+    series.last_number += 1
+    series.save(update_fields=["last_number"])
+    return f"{series.prefix}-{series.last_number:06d}"
+
+
+def _begin_series(tenant_id: UUID) -> InvoiceSeries:
+    """The prefix is fixed here: renaming an organisation does not rename its series."""
+    slug = organisation().slug.upper()
+    for prefix in (slug, f"{slug}-{tenant_id.hex[-6:].upper()}"):  # slugs may differ in case only
+        try:
+            with transaction.atomic():
+                InvoiceSeries.objects.create(tenant_id=tenant_id, prefix=prefix)
+        except IntegrityError:
+            continue  # taken, or this tenant's series was begun at the same time
+        break
+    series: InvoiceSeries = InvoiceSeries.objects.select_for_update().get()
+    return series

@@ -1,0 +1,166 @@
+"""Close billing periods: rate what was used and write down what is owed, once.
+
+A period is a calendar month (UTC, half-open) or its beginning, when it is closed early. The first
+one starts with the month of the tenant's first usage or creation, whichever is earlier.
+
+Guarantees: the same call again, or at the same time elsewhere, gives the same invoices. A lock per
+tenant makes that cheap; the chain of periods (see `models`) makes it true. A period, its invoice
+and its lines commit together or not at all. Usage that comes later is not lost: it is a line of the
+next invoice, naming its own period (`late`).
+
+Does not know the payment provider: an invoice made here is a draft to be collected.
+
+An empty period is recorded without an invoice: a customer who used nothing gets no paper, no number
+is spent, and the next period still starts where this one ended.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+
+from billing.invoicing.late import late_quantities
+from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
+from billing.invoicing.usage import month_after, month_of, prices_for, quantities_of
+from billing.rating.rate import Period, RatedLine, RatedPeriod, rate
+from meterplane.kernel import clock
+from meterplane.kernel.errors import CallerError
+from meterplane.kernel.invariant import ensure
+from meterplane.metering.queries import first_usage_at
+from tenants.queries import organisation
+from tenants.scoping import tenant_scope
+
+MONTHS_PER_CALL_MAX = 120  # ten years: more is a wrong date, not a late close
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPeriod:
+    """Where the next period starts, and where its predecessor ended, if there is one."""
+
+    starts_at: datetime
+    follows_at: datetime | None
+
+
+def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
+    """Close every month that ended by `until`, and the running one up to it.
+
+    Returns the invoice of the period ending at `until`; None if that period owed nothing, or if
+    nothing is open before `until`. Raises `CallerError` `period_not_over` for an instant to come
+    and `period_already_closed` for one inside a closed period.
+    """
+    if until.tzinfo is None or until > clock.now():
+        raise CallerError(
+            "period_not_over",
+            "A period can be closed up to the present, not beyond.",
+            field="until",
+        )
+    for _ in range(MONTHS_PER_CALL_MAX):
+        with tenant_scope(tenant_id):
+            _one_closer_at_a_time(tenant_id)
+            period = open_period()
+            if period.starts_at >= until:
+                return _closed_at(until, period)
+            _close(tenant_id, period, min(until, month_after(period.starts_at)))
+    raise CallerError(
+        "period_too_long",
+        f"More than {MONTHS_PER_CALL_MAX} months are open; close them in parts.",
+        field="until",
+    )
+
+
+def open_period() -> OpenPeriod:
+    """The period that is running. Needs the tenant's door."""
+    last = BillingPeriod.objects.order_by("-ends_at").first()
+    if last is not None:
+        return OpenPeriod(last.ends_at, last.ends_at)
+    began = organisation().created_at
+    return OpenPeriod(month_of(min(began, first_usage_at() or began)), None)
+
+
+def rate_open(period: OpenPeriod, until: datetime, currency: str) -> RatedPeriod:
+    """What the open period owes up to `until`, late usage of closed ones included.
+
+    The same function gives the upcoming invoice and the final one. Needs the tenant's door.
+    """
+    quantities = quantities_of(Period(period.starts_at, until))
+    quantities += late_quantities(before=period.starts_at)
+    return rate(quantities, prices_for(quantities), currency)
+
+
+def describe(line: RatedLine) -> str:
+    """A line's text on the invoice."""
+    text = f"{line.model}: {line.explanation}"
+    if line.period.is_late:
+        starts_on, ends_on = line.period.starts_at.date(), line.period.ends_at.date()
+        text += f" (used from {starts_on} until {ends_on}, arrived later)"
+    return text
+
+
+def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
+    currency = organisation().currency
+    rated = rate_open(period, ends_at, currency)
+    ensure(
+        rated.total_minor == sum(line.amount_minor for line in rated.lines),
+        "the lines of an invoice add up to its total",
+    )
+    closed = BillingPeriod.objects.create(
+        tenant_id=tenant_id,
+        starts_at=period.starts_at,
+        ends_at=ends_at,
+        follows_at=period.follows_at,
+        content_hash=rated.content_hash,
+    )
+    if not rated.lines:
+        return
+    invoice = Invoice.objects.create(
+        tenant_id=tenant_id,
+        period=closed,
+        period_start=closed.starts_at,
+        period_end=closed.ends_at,
+        currency=currency,
+        total_minor=rated.total_minor,
+        content_hash=rated.content_hash,
+    )
+    InvoiceLine.objects.bulk_create(
+        InvoiceLine(
+            tenant_id=tenant_id,
+            invoice=invoice,
+            position=position,
+            model=line.model,
+            meter=line.meter,
+            description=describe(line),
+            quantity=line.quantity,
+            unit_price_pico=line.unit_price_pico,
+            price_version_id=line.price_version_id,
+            amount_minor=line.amount_minor,
+            period_start=line.period.starts_at,
+            period_end=line.period.ends_at,
+            is_late=line.period.is_late,
+        )
+        for position, line in enumerate(rated.lines, start=1)
+    )
+
+
+def _closed_at(until: datetime, period: OpenPeriod) -> Invoice | None:
+    """What a repeated call answers. An instant before the first period has nothing to close."""
+    if period.follows_at is None or until == period.follows_at:
+        return Invoice.objects.filter(period_end=until).first()
+    if BillingPeriod.objects.filter(ends_at=until).exists():
+        return Invoice.objects.filter(period_end=until).first()
+    if BillingPeriod.objects.filter(starts_at__lt=until).exists():
+        raise CallerError(
+            "period_already_closed",
+            f"Usage is closed up to {period.starts_at:%Y-%m-%d %H:%M:%S} UTC already.",
+            status=409,
+            field="until",
+        )
+    return None
+
+
+def _one_closer_at_a_time(tenant_id: UUID) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
+            [f"invoicing.close:{tenant_id}"],
+        )

@@ -1,0 +1,53 @@
+"""A tenant's customer at the provider: made once, found again after an unclear outcome."""
+
+from uuid import UUID
+
+from billing.payments import steps
+from billing.payments.models import BillingAccount, PaymentStep
+from billing.payments.provider import CustomerOrder, PaymentProvider
+from tenants.models import Member
+from tenants.queries import organisation
+from tenants.scoping import tenant_scope
+
+TEST_CARD = "pm_card_visa"
+
+
+def ensure_account(tenant_id: UUID, provider: PaymentProvider) -> str:
+    """The tenant's customer id, creating the customer where there is none.
+
+    Raises what `PaymentProvider.send` raises.
+    """
+    with tenant_scope(tenant_id):
+        account = BillingAccount.objects.filter(provider=provider.name).first()
+        if account is not None:
+            return str(account.customer_id)
+        owner = Member.objects.filter(role=Member.Role.OWNER).select_related("user").first()
+        order = CustomerOrder(
+            tenant_id, organisation().name, owner.user.email if owner is not None else ""
+        )
+        step = steps.freeze(
+            tenant_id, None, PaymentStep.Kind.CUSTOMER, provider.customer_parameters(order)
+        )
+    customer_id = steps.perform(
+        tenant_id,
+        step.id,
+        provider,
+        target_id="",
+        recover=lambda since: provider.find_customer(tenant_id, since),
+    )
+    with tenant_scope(tenant_id):
+        BillingAccount.objects.get_or_create(
+            tenant_id=tenant_id, provider=provider.name, defaults={"customer_id": customer_id}
+        )
+        return str(BillingAccount.objects.get(provider=provider.name).customer_id)
+
+
+def attach_test_card(tenant_id: UUID, provider: PaymentProvider, card: str = TEST_CARD) -> str:
+    """Give the tenant a test card to be charged. Refused on a live account."""
+    customer_id = ensure_account(tenant_id, provider)
+    payment_method = provider.attach_test_card(customer_id, card)
+    with tenant_scope(tenant_id):
+        BillingAccount.objects.filter(provider=provider.name).update(
+            default_payment_method=payment_method
+        )
+    return payment_method

@@ -1,0 +1,62 @@
+"""What the provider says of an invoice now, applied to ours and to the tenant's standing.
+
+Monotonic and idempotent: read in any order, any number of times, the end is the same.
+"""
+
+from uuid import UUID
+
+from billing.invoicing.advance import News, advance
+from billing.invoicing.models import Invoice
+from billing.payments.provider import ProviderInvoice
+from meterplane.kernel import clock
+from tenants.models import Organisation
+from tenants.queries import organisation
+from tenants.scoping import tenant_scope
+from tenants.standing import set_standing
+
+_FINAL = {Invoice.Status.PAID, Invoice.Status.VOID, Invoice.Status.UNCOLLECTIBLE}
+
+
+def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
+    """Apply what was read; True if our invoice's status moved."""
+    news = News(
+        status=theirs.status,
+        at=theirs.paid_at or clock.now(),
+        hosted_url=theirs.hosted_url,
+        attempts=theirs.attempts,
+    )
+    with tenant_scope(tenant_id):
+        moved = advance(invoice_id, news)
+        invoice = Invoice.objects.select_for_update().get(id=invoice_id)
+        if invoice.collection_state != Invoice.Collection.PARKED:
+            invoice.collection_state = _collection(invoice)
+            invoice.save(update_fields=["collection_state"])
+        _judge(tenant_id)
+    return moved
+
+
+def _collection(invoice: Invoice) -> str:
+    if invoice.status in _FINAL:
+        return Invoice.Collection.DONE
+    if invoice.status == Invoice.Status.OPEN and invoice.payment_attempts:
+        return Invoice.Collection.AWAITING_PAYMENT
+    return Invoice.Collection.PENDING
+
+
+def _judge(tenant_id: UUID) -> None:
+    """Past due while an invoice could not be charged, active again once none is.
+
+    A suspension is somebody's decision: a payment does not lift it, nor does this impose one.
+    """
+    owing = Invoice.objects.filter(
+        status__in=[Invoice.Status.OPEN, Invoice.Status.UNCOLLECTIBLE], payment_attempts__gt=0
+    ).order_by("period_end")
+    standing = organisation().standing
+    if standing == Organisation.Standing.SUSPENDED:
+        return
+    first = owing.first()
+    if first is not None:
+        reason = f"Invoice {first.number} could not be charged"
+        set_standing(tenant_id=tenant_id, standing=Organisation.Standing.PAST_DUE, reason=reason)
+    elif standing == Organisation.Standing.PAST_DUE:
+        set_standing(tenant_id=tenant_id, standing=Organisation.Standing.ACTIVE, reason="")

@@ -1,0 +1,140 @@
+"""One call to the provider that must happen once, across crashes.
+
+    freeze: parameters, digest and idempotency key are committed before the first call
+    perform: SENT is committed, the call is made outside any transaction, its result is committed
+
+After a crash between the call and its result, the same key with the same bytes is sent again: the
+provider answers with what it did. That holds for as long as it remembers keys (24 h); beyond that,
+and after a server error it might replay for ever, we look first and send under a new key only if
+what we wanted is not there.
+"""
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from billing.payments.models import PaymentStep
+from billing.payments.provider import (
+    Parameters,
+    PaymentProvider,
+    ProviderFault,
+    ProviderRefused,
+    SendKind,
+)
+from meterplane.kernel import clock
+from meterplane.kernel.invariant import ensure
+from tenants.scoping import tenant_scope
+
+KEY_REMEMBERED = timedelta(hours=23)  # Stripe may forget a key after 24 h
+CLOCK_SLACK = timedelta(minutes=5)  # the provider's clock against ours, when listing since
+
+Recover = Callable[[datetime], str | None]
+State = PaymentStep.State
+
+
+def freeze(
+    tenant_id: UUID, run_id: UUID | None, kind: str, parameters: Parameters, name: str = ""
+) -> PaymentStep:
+    """The step that is to be performed: the newest that has not failed, or a new revision.
+
+    Needs the tenant's door. `name` tells steps of a kind apart within a run.
+    """
+    known: PaymentStep | None = (
+        PaymentStep.objects.filter(run_id=run_id, kind=kind).order_by("-revision").first()
+    )
+    if known is not None and known.state != State.FAILED:
+        return known
+    revision = known.revision + 1 if known is not None else 1
+    text = msgspec.json.encode(parameters, order="sorted").decode()
+    owner = run_id or tenant_id
+    step: PaymentStep = PaymentStep.objects.create(
+        tenant_id=tenant_id,
+        run_id=run_id,
+        kind=kind,
+        revision=revision,
+        parameters=text,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        idempotency_key=f"{kind}:{owner}:{revision}{name}",
+    )
+    return step
+
+
+def perform(
+    tenant_id: UUID,
+    step_id: UUID,
+    provider: PaymentProvider,
+    *,
+    target_id: str,
+    recover: Recover,
+) -> str:
+    """Bring one step behind us; the id of what it made or moved.
+
+    `recover(since)` reads whether it happened already. Raises what `PaymentProvider.send` raises;
+    a definite refusal fails this revision.
+    """
+    step = _load(tenant_id, step_id)
+    if step.state == State.DONE:
+        return step.result_id
+    ensure(step.state != State.FAILED, "a failed revision is not sent again")
+    if step.first_sent_at is not None and _must_look(step):
+        found = recover(step.first_sent_at - CLOCK_SLACK)
+        if found is not None:
+            return _done(tenant_id, step, found, "found there")
+        if clock.now() - step.first_sent_at > KEY_REMEMBERED or step.state == State.UNCLEAR:
+            _set(tenant_id, step, state=State.FAILED, note="not there; a new revision follows")
+            with tenant_scope(tenant_id):
+                successor = freeze(
+                    tenant_id, step.run_id, step.kind, msgspec.json.decode(step.parameters)
+                )
+            return perform(tenant_id, successor.id, provider, target_id=target_id, recover=recover)
+    return _send(tenant_id, step, provider, target_id)
+
+
+def _send(tenant_id: UUID, step: PaymentStep, provider: PaymentProvider, target_id: str) -> str:
+    now = clock.now()
+    _set(
+        tenant_id,
+        step,
+        state=State.SENT,
+        attempts=step.attempts + 1,
+        first_sent_at=step.first_sent_at or now,
+        last_sent_at=now,
+    )
+    kind: SendKind = msgspec.convert(step.kind, SendKind)
+    parameters = msgspec.json.decode(step.parameters)
+    try:
+        result_id = provider.send(kind, target_id, parameters, step.idempotency_key)
+    except ProviderFault as fault:
+        _set(tenant_id, step, state=State.UNCLEAR, note=fault.message)
+        raise
+    except ProviderRefused as refused:
+        _set(tenant_id, step, state=State.FAILED, note=f"{refused.code}: {refused.message}")
+        raise
+    return _done(tenant_id, step, result_id, "")
+
+
+def _must_look(step: PaymentStep) -> bool:
+    age = clock.now() - (step.first_sent_at or clock.now())
+    return step.state == State.UNCLEAR or age > KEY_REMEMBERED
+
+
+def _load(tenant_id: UUID, step_id: UUID) -> PaymentStep:
+    with tenant_scope(tenant_id):
+        step: PaymentStep = PaymentStep.objects.get(id=step_id)
+    return step
+
+
+def _set(tenant_id: UUID, step: PaymentStep, **values: Any) -> None:
+    for name, value in values.items():
+        setattr(step, name, value)
+    with tenant_scope(tenant_id):
+        step.save(update_fields=list(values))
+
+
+def _done(tenant_id: UUID, step: PaymentStep, result_id: str, note: str) -> str:
+    _set(tenant_id, step, state=State.DONE, result_id=result_id, done_at=clock.now(), note=note)
+    return result_id

@@ -1,0 +1,324 @@
+"""The Stripe adapter: the only importer of `stripe`.
+
+Guarantees: every call carries our pinned API version, an explicit idempotency key and its frozen
+parameters; amounts are integers; every foreign exception becomes one of `provider`'s. Telemetry is
+off, waits are bounded. A live key is refused when the base address is on this machine.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import stripe
+from django.conf import settings
+
+from billing.payments.provider import (
+    CardDeclined,
+    CustomerOrder,
+    DraftOrder,
+    EventRefused,
+    LineOrder,
+    Parameters,
+    ProviderCustomer,
+    ProviderEvent,
+    ProviderFault,
+    ProviderInvoice,
+    ProviderLine,
+    ProviderNotConfigured,
+    ProviderRefused,
+    ProviderUnavailable,
+    SendKind,
+)
+
+log = logging.getLogger(__name__)
+
+API_VERSION = "2026-10-28.endive"
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+NETWORK_RETRIES = 2
+LIST_PAGE = 100
+SIGNATURE_AGE_S_MAX = 300
+LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
+TEST_PREFIXES = ("sk_test_", "rk_test_")
+LIVE_PREFIXES = ("sk_live_", "rk_live_")
+
+stripe.enable_telemetry = False
+
+
+class Stripe:
+    """One Stripe account, or the sandbox: the same code, another key and base address."""
+
+    name = "stripe"
+
+    def __init__(self, api_key: str, api_base: str = "") -> None:
+        """Raises `ProviderNotConfigured` for a key that cannot be meant."""
+        self.is_live = api_key.startswith(LIVE_PREFIXES)
+        _check(api_key, api_base, self.is_live)
+        timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        bases = ("api", "files", "connect", "meter_events")
+        self._client = stripe.StripeClient(
+            api_key,
+            base_addresses=dict.fromkeys(bases, api_base.rstrip("/")) if api_base else {},  # type: ignore[arg-type]
+            http_client=stripe.RequestsClient(timeout=timeout),
+            max_network_retries=NETWORK_RETRIES,
+            stripe_version=API_VERSION,
+        )
+
+    # --- what is frozen before it is sent
+
+    def customer_parameters(self, order: CustomerOrder) -> Parameters:
+        """Metadata is how a customer is found again: an e-mail is not unique."""
+        return {
+            "name": order.name,
+            "email": order.email,
+            "metadata": {"meterplane_tenant": str(order.tenant_id)},
+        }
+
+    def draft_parameters(self, order: DraftOrder) -> Parameters:
+        """Nothing pending is swept in, and Stripe does not finalise by itself."""
+        return {
+            "customer": order.customer_id,
+            "currency": order.currency.lower(),
+            "auto_advance": False,
+            "collection_method": "charge_automatically",
+            "pending_invoice_items_behavior": "exclude",
+            "description": order.description,
+            "metadata": {
+                "meterplane_invoice": str(order.invoice_id),
+                "meterplane_tenant": str(order.tenant_id),
+                "meterplane_digest": order.digest,
+            },
+        }
+
+    def lines_parameters(self, lines: Sequence[LineOrder]) -> Parameters:
+        """Integer amounts; quantity and unit price are in the description."""
+        return {
+            "lines": [
+                {
+                    "description": line.description,
+                    "amount": line.amount_minor,
+                    "period": {
+                        "start": int(line.starts_at.timestamp()),
+                        "end": int(line.ends_at.timestamp()),
+                    },
+                    "metadata": {"meterplane_line": line.uid},
+                }
+                for line in lines
+            ]
+        }
+
+    def finalise_parameters(self) -> Parameters:
+        return {"auto_advance": False}
+
+    def pay_parameters(self) -> Parameters:
+        return {}
+
+    # --- sends
+
+    def send(
+        self, kind: SendKind, target_id: str, parameters: Parameters, idempotency_key: str
+    ) -> str:
+        """One call with exactly these parameters; see the port."""
+        body: Any = dict(parameters)
+        options: Any = {"idempotency_key": idempotency_key}
+        invoices = self._client.v1.invoices
+        with _translated():
+            if kind == "customer":
+                return self._client.v1.customers.create(body, options).id
+            if kind == "draft":
+                return invoices.create(body, options).id
+            if kind == "lines":
+                return invoices.add_lines(target_id, body, options).id
+            if kind == "finalise":
+                return invoices.finalize_invoice(target_id, body, options).id
+            return invoices.pay(target_id, body, options).id
+
+    # --- reads
+
+    def customer(self, customer_id: str) -> ProviderCustomer:
+        with _translated():
+            found = self._client.v1.customers.retrieve(customer_id).to_dict(for_json=True)
+        settings_of = found.get("invoice_settings") or {}
+        return ProviderCustomer(customer_id, settings_of.get("default_payment_method") or "")
+
+    def invoice(self, provider_invoice_id: str) -> ProviderInvoice:
+        with _translated():
+            found = self._client.v1.invoices.retrieve(provider_invoice_id)
+            return _invoice(found.to_dict(for_json=True))
+
+    def lines(self, provider_invoice_id: str) -> list[ProviderLine]:
+        """All of them, page by page: the list inside an invoice is only the first page."""
+        with _translated():
+            first = self._client.v1.invoices.line_items.list(
+                provider_invoice_id, {"limit": LIST_PAGE}
+            )
+            return [_line(line.to_dict(for_json=True)) for line in first.auto_paging_iter()]
+
+    def find_customer(self, tenant_id: UUID, since: datetime) -> str | None:
+        with _translated():
+            page = self._client.v1.customers.list(
+                {"limit": LIST_PAGE, "created": {"gte": int(since.timestamp())}}
+            )
+            for customer in page.auto_paging_iter():
+                metadata = customer.to_dict(for_json=True).get("metadata") or {}
+                if metadata.get("meterplane_tenant") == str(tenant_id):
+                    return customer.id
+        return None
+
+    def find_invoice(self, customer_id: str, our_invoice_id: UUID, since: datetime) -> str | None:
+        with _translated():
+            page = self._client.v1.invoices.list(
+                {
+                    "customer": customer_id,
+                    "limit": LIST_PAGE,
+                    "created": {"gte": int(since.timestamp())},
+                }
+            )
+            for invoice in page.auto_paging_iter():
+                metadata = invoice.to_dict(for_json=True).get("metadata") or {}
+                if metadata.get("meterplane_invoice") == str(our_invoice_id):
+                    return str(invoice.id)
+        return None
+
+    def attach_test_card(self, customer_id: str, card: str) -> str:
+        if self.is_live:
+            raise ProviderRefused("live_account", "A test card does not belong on a live account.")
+        with _translated():
+            attached = self._client.v1.payment_methods.attach(card, {"customer": customer_id})
+            self._client.v1.customers.update(
+                customer_id, {"invoice_settings": {"default_payment_method": attached.id}}
+            )
+        return attached.id
+
+    def ensure_webhook_endpoint(self, url: str, *, renew: bool) -> str | None:
+        with _translated():
+            endpoints = self._client.v1.webhook_endpoints
+            for known in endpoints.list({"limit": LIST_PAGE}).auto_paging_iter():
+                if known.url == url:
+                    if not renew:
+                        return None
+                    endpoints.delete(known.id)
+            body: Any = {"url": url, "enabled_events": ["*"], "api_version": API_VERSION}
+            made = endpoints.create(body)
+        return made.secret
+
+
+def provider() -> Stripe:
+    """The account of this installation. Raises `ProviderNotConfigured`."""
+    return Stripe(settings.STRIPE_API_KEY, settings.STRIPE_API_BASE)
+
+
+def read_event(payload: bytes, signature: str, secrets: Sequence[str]) -> ProviderEvent:
+    """A webhook, verified on its raw bytes. Raises `EventRefused` naming what is wrong.
+
+    Any of `secrets` may have signed it: two during a rotation. No secret, no event.
+    """
+    usable = [secret for secret in secrets if secret.startswith("whsec_") and len(secret) > 20]
+    if not usable:
+        raise EventRefused("no webhook secret is configured")
+    verified = None
+    for secret in usable:
+        try:
+            stripe.WebhookSignature.verify_header(
+                payload.decode(), signature, secret, SIGNATURE_AGE_S_MAX
+            )
+            verified = stripe.Event.construct_from(stripe.util.json.loads(payload), "")
+        except (stripe.SignatureVerificationError, ValueError):
+            continue
+    if verified is None:
+        raise EventRefused("the signature does not match, or is too old")
+    event = verified.to_dict(for_json=True)
+    return _event(event)
+
+
+def _event(event: Mapping[str, Any]) -> ProviderEvent:
+    if event.get("api_version") != API_VERSION:
+        raise EventRefused(f"the event is of API version {event.get('api_version')!r}")
+    if bool(event.get("livemode")) != settings.STRIPE_API_KEY.startswith(LIVE_PREFIXES):
+        raise EventRefused("the event is of the other mode, live or test")
+    about = (event.get("data") or {}).get("object") or {}
+    return ProviderEvent(
+        event_id=str(event.get("id", "")),
+        type=str(event.get("type", "")),
+        object_type=str(about.get("object", "")),
+        object_id=str(about.get("id", "")),
+    )
+
+
+def _check(api_key: str, api_base: str, is_live: bool) -> None:
+    if not api_key.startswith(TEST_PREFIXES + LIVE_PREFIXES) or len(api_key) < 16:
+        raise ProviderNotConfigured(
+            "stripe_key_invalid",
+            "STRIPE_API_KEY must be a secret or restricted key (sk_test_, sk_live_, rk_...).",
+        )
+    if api_base and urlsplit(api_base).scheme not in {"http", "https"}:
+        raise ProviderNotConfigured("stripe_base_invalid", "STRIPE_API_BASE must be an http URL.")
+    if is_live and api_base and urlsplit(api_base).hostname in LOOPBACK_HOSTS:
+        raise ProviderNotConfigured(
+            "stripe_live_key_on_loopback", "A live Stripe key must not be sent to this machine."
+        )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Stripe's exceptions as the port's."""
+    try:
+        yield
+    except stripe.CardError as declined:
+        raise CardDeclined(declined.code or "card_declined", _message(declined)) from declined
+    except (stripe.AuthenticationError, stripe.PermissionError) as denied:
+        raise ProviderNotConfigured("stripe_access_denied", _message(denied)) from denied
+    except (stripe.APIConnectionError, stripe.RateLimitError) as away:
+        raise ProviderUnavailable("stripe_unavailable", _message(away)) from away
+    except stripe.InvalidRequestError as refused:
+        code = "missing" if refused.http_status == 404 else refused.code or "invalid_request"
+        raise ProviderRefused(code, _message(refused)) from refused
+    except stripe.StripeError as other:
+        if other.http_status == 409:
+            raise ProviderUnavailable("stripe_busy", _message(other)) from other
+        if other.http_status is not None and other.http_status < 500:
+            raise ProviderRefused(other.code or "refused", _message(other)) from other
+        raise ProviderFault("stripe_fault", _message(other)) from other
+
+
+def _message(failure: stripe.StripeError) -> str:
+    return failure.user_message or str(failure)
+
+
+def _invoice(found: Mapping[str, Any]) -> ProviderInvoice:
+    metadata = found.get("metadata") or {}
+    paid_at = (found.get("status_transitions") or {}).get("paid_at")
+    customer = found.get("customer")
+    return ProviderInvoice(
+        provider_invoice_id=str(found["id"]),
+        our_invoice_id=str(metadata.get("meterplane_invoice", "")),
+        digest=str(metadata.get("meterplane_digest", "")),
+        customer_id=str(customer["id"] if isinstance(customer, dict) else customer),
+        status=str(found["status"]),
+        currency=str(found["currency"]).upper(),
+        subtotal_minor=int(found["subtotal"]),
+        total_minor=int(found["total"]),
+        amount_due_minor=int(found["amount_due"]),
+        starting_balance_minor=int(found.get("starting_balance") or 0),
+        ending_balance_minor=found.get("ending_balance"),
+        attempts=int(found.get("attempt_count") or 0),
+        is_attempted=bool(found.get("attempted")),
+        is_live=bool(found.get("livemode")),
+        number=str(found.get("number") or ""),
+        hosted_url=str(found.get("hosted_invoice_url") or ""),
+        paid_at=datetime.fromtimestamp(paid_at, tz=UTC) if paid_at else None,
+    )
+
+
+def _line(found: Mapping[str, Any]) -> ProviderLine:
+    metadata = found.get("metadata") or {}
+    return ProviderLine(
+        uid=str(metadata.get("meterplane_line", "")),
+        amount_minor=int(found["amount"]),
+        currency=str(found["currency"]).upper(),
+        description=str(found.get("description") or ""),
+    )
