@@ -216,7 +216,7 @@ def _run(
 ) -> PaymentRun:
     lines = _line_orders(tenant_id, invoice.id)
     frozen = [str(invoice.id), customer_id, invoice.currency, invoice.total_minor]
-    frozen += [[line.uid, line.description, line.amount_minor] for line in lines]  # type: ignore[list-item]
+    frozen += [[line.uid, line.description, line.amount_minor] for line in lines]
     digest = hashlib.sha256(msgspec.json.encode(frozen)).hexdigest()
     with tenant_scope(tenant_id):
         run: PaymentRun
