@@ -234,8 +234,10 @@ def read_event(payload: bytes, signature: str, secrets: Sequence[str]) -> Provid
 
 def _signed_by(secret: str, payload: bytes, signature: str) -> bool:
     try:
-        return stripe.WebhookSignature.verify_header(
-            payload.decode(), signature, secret, SIGNATURE_AGE_S_MAX
+        return bool(
+            stripe.WebhookSignature.verify_header(
+                payload.decode(), signature, secret, SIGNATURE_AGE_S_MAX
+            )
         )
     except (stripe.SignatureVerificationError, UnicodeDecodeError):
         return False
