@@ -44,7 +44,10 @@ COLUMNS = (
 _LIST = ", ".join(COLUMNS)
 
 # One session-wide staging table: making one per segment would fill the system catalog.
-_STAGING = "CREATE TEMP TABLE IF NOT EXISTS usage_staging (LIKE usage_event) ON COMMIT DELETE ROWS"
+_STAGING = (
+    "CREATE TEMP TABLE IF NOT EXISTS usage_staging (LIKE usage_event INCLUDING DEFAULTS)"
+    " ON COMMIT DELETE ROWS"
+)
 
 # Rows are inserted, and hours touched, in the order of their keys: two workers that meet wait for
 # each other in one direction only. What was there already returns nothing, and so is not added.

@@ -250,6 +250,15 @@ def last_usage_at() -> datetime | None:
     return _instant(last)
 
 
+def keys_last_used() -> dict[UUID, datetime]:
+    """The hour each key of the open door was last used in."""
+    door, parameters = _door()
+    rows = _read(
+        f"SELECT key_id, max(hour) FROM usage_hour WHERE {door} GROUP BY key_id", parameters
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def _series(
     unit: Literal["hour", "day"], start: datetime, end: datetime, split: Split, longest: timedelta
 ) -> list[UsageBucket]:

@@ -29,8 +29,8 @@ CREATE TABLE usage_event (
   cost_nano bigint NOT NULL,
   reserved_nano bigint NOT NULL,
   settled_at timestamptz NOT NULL,
-  first_byte_ms integer NOT NULL,
-  total_ms integer NOT NULL,
+  first_byte_ms bigint NOT NULL,
+  total_ms bigint NOT NULL,
   server text NOT NULL,
   segment_id uuid NOT NULL,
   ingested_at timestamptz NOT NULL DEFAULT now(),
@@ -115,7 +115,9 @@ BEGIN
     RAISE EXCEPTION 'no usage is from %', day USING ERRCODE = 'invalid_parameter_value';
   END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('usage_partition', 0));
-  IF to_regclass(name) IS NOT NULL THEN
+  -- Asked of the catalog itself: to_regclass may answer from a cache older than the lock.
+  IF EXISTS (SELECT FROM pg_class WHERE relname = name
+             AND relnamespace = 'public'::regnamespace) THEN
     RETURN;
   END IF;
   EXECUTE format('CREATE TABLE %I (LIKE usage_event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',

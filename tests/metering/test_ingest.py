@@ -1,0 +1,225 @@
+"""A request is one event and counted once, whatever happens to the message that carries it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import psycopg
+import pytest
+from django.db import connections
+from django.db.models import Sum
+
+from meterplane.journal.segment import encode_segment
+from meterplane.kernel import clock
+from meterplane.kernel.ids import uuid7
+from meterplane.metering.ingest import IngestResult, SegmentRefused, ingest_segment
+from meterplane.metering.models import JournalSegment, UsageEvent, UsageHour, UsageQuarantine
+from tenants.scoping import TenantScopeMissing, system_scope, tenant_scope
+from tests import environment
+from tests.metering.segments import message, packed, random_settles, settle
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SUMS = ("requests", "tokens_in", "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano")
+
+
+def totals() -> tuple[dict[str, int], dict[str, int]]:
+    """Sums of the events and of the roll-ups, over every tenant."""
+    with system_scope("test"):
+        events = UsageEvent.objects.aggregate(**{name: Sum(name) for name in SUMS})
+        events["events"] = UsageEvent.objects.count()
+        hours = UsageHour.objects.aggregate(**{name: Sum(name) for name in (*SUMS, "events")})
+    return (
+        {name: int(value or 0) for name, value in events.items()},
+        {name: int(value or 0) for name, value in hours.items()},
+    )
+
+
+def test_a_segment_becomes_events_and_roll_ups(organisation):
+    frames = [settle(organisation) for _ in range(5)]
+    assert ingest_segment(message(frames)) == IngestResult(5, 5)
+    events, hours = totals()
+    assert events == hours
+    assert (events["events"], events["tokens_out"], events["cost_nano"]) == (5, 100, 67_500)
+    with tenant_scope(organisation.id):
+        stored = UsageEvent.objects.get(request_id=frames[0].request_id)
+    for name in msgspec.structs.asdict(frames[0]).keys() - {"admitted_at_ms", "settled_at_ms"}:
+        assert getattr(stored, name) == getattr(frames[0], name)
+
+
+def test_replaying_a_segment_charges_nobody_twice(organisation):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    frames = random_settles(organisation, chance, 300)
+    segments = [message(frames[start : start + 30]) for start in range(0, 300, 30)]
+    # The same requests in other segments too: a journal that was recovered twice.
+    segments += [message(chance.sample(frames, 50)) for _ in range(5)]
+    failures: list[BaseException] = []
+
+    def replay(order: random.Random) -> None:
+        try:
+            for each in order.sample(segments * 3, len(segments) * 3):
+                ingest_segment(each)
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            connections.close_all()
+
+    threads = [
+        threading.Thread(target=replay, args=(random.Random(chance.random()),)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    events, hours = totals()
+    assert events == hours
+    assert events["events"] == 300
+    assert events["cost_nano"] == sum(frame.cost_nano for frame in frames)
+    with system_scope("test"):
+        assert JournalSegment.objects.count() == len(segments)
+        assert sum(row.inserted for row in JournalSegment.objects.all()) == 300
+
+
+def test_a_late_segment_lands_in_its_own_day(organisation):
+    long_ago = clock.to_ms(datetime(2025, 2, 28, 23, 59, 59, tzinfo=UTC))
+    ingest_segment(message([settle(organisation, at_ms=long_ago)]))
+    with psycopg.connect(environment.database_url("postgres")) as admin:
+        row = admin.execute("SELECT count(*) FROM usage_event_20250228").fetchone()
+    assert row == (1,)
+
+
+def test_an_altered_message_is_refused_and_writes_nothing(organisation):
+    good = message([settle(organisation)])
+    bad = [
+        msgspec.structs.replace(good, sha256="0" * 64),
+        msgspec.structs.replace(good, body=b"not zlib"),
+        msgspec.structs.replace(good, body=good.body[:-9]),
+    ]
+    for each in bad:
+        with pytest.raises(SegmentRefused):
+            ingest_segment(each)
+    with system_scope("test"):
+        assert JournalSegment.objects.count() == 0
+    assert ingest_segment(good).inserted == 1
+
+
+def test_what_cannot_be_an_event_is_kept_aside_and_holds_nothing_up(organisation, onboard):
+    stranger = settle(organisation, key_id=uuid7())
+    crossed = settle(organisation, key_id=onboard("globex").key_id)
+    impossible = settle(organisation, tokens_in=-1)
+    overcharged = settle(organisation, cost_nano=99, reserved_nano=98)
+    future = settle(organisation, at_ms=clock.now_ms() + 10 * 86_400_000)
+    good = settle(organisation)
+    result = ingest_segment(message([stranger, crossed, impossible, overcharged, future, good]))
+    assert (result.inserted, result.quarantined) == (1, 5)
+    with system_scope("test"):
+        assert UsageQuarantine.objects.count() == 5
+    events, hours = totals()
+    assert events == hours
+    assert events["events"] == 1
+
+
+def test_a_damaged_segment_gives_what_is_readable_and_is_not_forgotten(organisation):
+    segment_id = uuid7()
+    data = encode_segment(segment_id, "test", [settle(organisation) for _ in range(3)])
+    torn = packed(data[:-7], segment_id)
+    assert ingest_segment(torn) == IngestResult(2, 2, 1)
+    with system_scope("test"):
+        assert "damaged" in UsageQuarantine.objects.get().reason
+
+
+def test_usage_is_seen_through_its_tenants_door_only(organisation, onboard):
+    globex = onboard("globex")
+    ingest_segment(message([settle(organisation), settle(globex), settle(globex)]))
+    with pytest.raises(TenantScopeMissing):
+        UsageEvent.objects.count()
+    with tenant_scope(organisation.id):
+        assert (UsageEvent.objects.count(), UsageHour.objects.count()) == (1, 1)
+    with tenant_scope(globex.id), connections["default"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM usage_event")
+        assert cursor.fetchone() == (2,)
+    # Not around the policy either: a partition is reached through its parent.
+    partition = f"usage_event_{clock.now():%Y%m%d}"
+    with (
+        psycopg.connect(environment.database_url("meterplane_app")) as app,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        app.execute(f"SELECT * FROM {partition}".encode())
+
+
+def test_events_cannot_be_changed_by_the_app(organisation):
+    ingest_segment(message([settle(organisation)]))
+    with (
+        psycopg.connect(environment.database_url("meterplane_app")) as app,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        app.execute("SELECT set_config('app.tenant_id', %s, true)", (str(organisation.id),))
+        app.execute("UPDATE usage_event SET cost_nano = 0")
+
+
+WORKER = """
+import sys, django
+django.setup()
+import msgspec
+from meterplane.contracts.usage import SegmentMessage
+from meterplane.metering import ingest
+decode = msgspec.msgpack.Decoder(list[SegmentMessage]).decode
+print("ready", flush=True)
+for message in decode(sys.stdin.buffer.read()):
+    ingest.ingest_segment(message)
+"""
+
+
+def test_a_worker_killed_in_the_middle_duplicates_and_loses_nothing(organisation):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    frames = random_settles(organisation, chance, 2000)
+    segments = [message(frames[start : start + 20]) for start in range(0, 2000, 20)]
+    killed = 0
+    for _ in range(6):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        )
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(msgspec.msgpack.encode(segments))
+        worker.stdin.close()
+        assert worker.stdout.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.02, 0.4))
+        killed += worker.poll() is None
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        worker.stdout.close()
+        events, hours = totals()
+        assert events == hours
+    assert killed > 0
+    for each in segments:
+        ingest_segment(each)
+    events, hours = totals()
+    assert events == hours
+    assert events["events"] == 2000
+    assert events["cost_nano"] == sum(frame.cost_nano for frame in frames)
+
+
+def test_a_week_of_partitions_is_made_ahead(db):
+    from meterplane.metering import partitions
+
+    partitions._known.clear()
+    partitions.ensure_days_ahead()
+    last = clock.now().date() + timedelta(days=7)
+    with psycopg.connect(environment.database_url("postgres")) as admin:
+        row = admin.execute("SELECT to_regclass(%s) IS NOT NULL", (f"usage_event_{last:%Y%m%d}",))
+        assert row.fetchone() == (True,)
