@@ -1,0 +1,111 @@
+"""Every call the sandbox simulates, as one table. What is not here is answered 404 and logged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stripe_sandbox import (
+    customers,
+    events,
+    invoice_lines,
+    invoice_states,
+    invoices,
+    payment_intents,
+    payment_methods,
+    payments,
+    webhook_endpoints,
+)
+from stripe_sandbox.call import Answer, Call
+from stripe_sandbox.params import Takes
+from stripe_sandbox.store import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A verb and a path, what it takes, and the act behind it."""
+
+    method: str
+    path: str
+    takes: Takes
+    act: Callable[[Call], Document | Answer]
+
+
+def _under(
+    path: str,
+    *acts: tuple[str, str, Takes, Callable[[Call], Document | Answer]],
+) -> tuple[Endpoint, ...]:
+    return tuple(
+        Endpoint(method, f"/v1/{path}{tail}", takes, act) for method, tail, takes, act in acts
+    )
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *_under(
+        "customers",
+        ("POST", "", customers.CREATE, customers.create),
+        ("GET", "", customers.LIST, customers.list_all),
+        ("GET", "/{id}", customers.RETRIEVE, customers.retrieve),
+        ("POST", "/{id}", customers.UPDATE, customers.update),
+        ("DELETE", "/{id}", customers.DELETE, customers.delete),
+        (
+            "GET",
+            "/{id}/payment_methods",
+            payment_methods.LIST_OF_CUSTOMER,
+            payment_methods.list_of_customer,
+        ),
+    ),
+    *_under(
+        "payment_methods",
+        ("POST", "", payment_methods.CREATE, payment_methods.create),
+        ("GET", "", payment_methods.LIST, payment_methods.list_all),
+        ("GET", "/{id}", payment_methods.RETRIEVE, payment_methods.retrieve),
+        ("POST", "/{id}/attach", payment_methods.ATTACH, payment_methods.attach),
+        ("POST", "/{id}/detach", payment_methods.DETACH, payment_methods.detach),
+    ),
+    *_under(
+        "invoices",
+        ("POST", "", invoices.CREATE, invoices.create),
+        ("GET", "", invoices.LIST, invoices.list_all),
+        ("GET", "/{id}", invoices.RETRIEVE, invoices.retrieve),
+        ("POST", "/{id}", invoices.UPDATE, invoices.update),
+        ("DELETE", "/{id}", invoices.DELETE, invoices.delete),
+        ("POST", "/{id}/add_lines", invoice_lines.ADD_LINES, invoice_lines.add_lines),
+        ("GET", "/{id}/lines", invoice_lines.LIST_LINES, invoice_lines.list_lines),
+        ("POST", "/{id}/finalize", invoice_states.FINALIZE, invoice_states.finalize),
+        ("POST", "/{id}/pay", payments.PAY, payments.pay),
+        ("POST", "/{id}/void", invoice_states.VOID, invoice_states.void),
+        (
+            "POST",
+            "/{id}/mark_uncollectible",
+            invoice_states.MARK_UNCOLLECTIBLE,
+            invoice_states.mark_uncollectible,
+        ),
+    ),
+    *_under(
+        "invoiceitems",
+        ("POST", "", invoice_lines.CREATE_ITEM, invoice_lines.create_item),
+        ("GET", "", invoice_lines.LIST_ITEMS, invoice_lines.list_items),
+        ("GET", "/{id}", invoice_lines.RETRIEVE_ITEM, invoice_lines.retrieve_item),
+    ),
+    *_under(
+        "invoice_payments",
+        ("GET", "", payment_intents.LIST_LINKS, payment_intents.list_links),
+        ("GET", "/{id}", payment_intents.RETRIEVE_LINK, payment_intents.retrieve_link),
+    ),
+    *_under(
+        "payment_intents",
+        ("GET", "/{id}", payment_intents.RETRIEVE, payment_intents.retrieve),
+    ),
+    *_under(
+        "events",
+        ("GET", "", events.LIST, events.list_all),
+        ("GET", "/{id}", events.RETRIEVE, events.retrieve),
+    ),
+    *_under(
+        "webhook_endpoints",
+        ("POST", "", webhook_endpoints.CREATE, webhook_endpoints.create),
+        ("GET", "", webhook_endpoints.LIST, webhook_endpoints.list_all),
+        ("GET", "/{id}", webhook_endpoints.RETRIEVE, webhook_endpoints.retrieve),
+        ("POST", "/{id}", webhook_endpoints.UPDATE, webhook_endpoints.update),
+        ("DELETE", "/{id}", webhook_endpoints.DELETE, webhook_endpoints.delete),
+    ),
+)
