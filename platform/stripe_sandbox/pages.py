@@ -51,8 +51,10 @@ OFFERED = (
 )
 
 _NO_MINOR = frozenset(
-    ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga")
-    + ("pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf")
+    (
+        *("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga"),
+        *("pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"),
+    )
 )
 _THREE_DIGITS = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
 _SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
