@@ -9,8 +9,7 @@ closed period stays closed. A run that was stopped half way is simply run again.
 
 import asyncio
 import time
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from django.conf import settings
 
 from billing.invoicing.close import close_period
 from billing.pricing.queries import published_version
+from meterplane.contracts.usage import Admit, Settle
 from meterplane.journal.directory import list_directories, worker_of
 from meterplane.journal.segment import SegmentPath, list_segments
 from meterplane.journal.writer import JournalWriter
@@ -27,7 +27,6 @@ from meterplane.kernel.invariant import ensure
 from meterplane.stack import demo, demo_payment, demo_usage
 from meterplane.stack.demo_usage import UnitPrices
 from meterplane.stack.layout import Layout, write_private
-from tenants.models import Organisation
 
 WRITER = "demo"
 TAKEN_IN_WITHIN_S = 300.0  # about 5 s on two cores
@@ -51,7 +50,10 @@ def load_history(layout: Layout) -> int:
         return 0
     _store(file, progress)
     until = clock.from_ms(progress.until_ms)
-    written = asyncio.run(_write(organisation, until))
+    requests = demo_usage.history(
+        demo.callers(organisation), _prices(), demo.history_starts_at(until), until
+    )
+    written = asyncio.run(_write(requests))
     _wait_until_taken_in()
     this_month = until.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     close_period(organisation.id, this_month)
@@ -60,10 +62,7 @@ def load_history(layout: Layout) -> int:
     return written
 
 
-async def _write(organisation: Organisation, until: datetime) -> int:
-    requests = demo_usage.history(
-        demo.callers(organisation), _prices(), demo.history_starts_at(until), until
-    )
+async def _write(requests: Iterable[tuple[Admit, Settle]]) -> int:
     journal = JournalWriter.open(Path(settings.JOURNAL_DIR), WRITER)
     written = 0
     try:
