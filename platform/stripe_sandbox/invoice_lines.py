@@ -135,18 +135,36 @@ def list_items(call: Call) -> Document:
 
 def _add(call: Call, invoice: Document, fields: Any, name: str) -> Document:
     """One item and its line on the draft; returns the item."""
+    shared = _shared(call, invoice, fields, name)
+    item: Document = {
+        "id": ids.new("ii"),
+        "object": "invoiceitem",
+        **shared,
+        **dict.fromkeys(
+            ("customer_account", "frozen_fields", "invoicing_rules", "parent"),
+        ),
+        "customer": invoice["customer"],
+        "date": call.now,
+        "net_amount": shared["amount"],
+        "proration": False,
+        "proration_details": None,
+        "tax_rates": [],
+        "test_clock": None,
+    }
+    call.store.insert(item, created=call.now)
+    call.store.insert(_line(item["id"], shared), created=call.now)
+    emit(call, "invoiceitem.created", public(call, item))
+    return item
+
+
+def _shared(call: Call, invoice: Document, fields: Any, name: str) -> Document:
+    """What an item and its line have in common."""
     period = fields.get("period") or {"start": call.now, "end": call.now}
     if period["end"] < period["start"]:
         param = f"{name}[period][end]" if name else "period[end]"
         raise refused("The period's end must not be before its start.", param=param)
     amount = fields["amount"]
-    pricing = {
-        # Stripe makes an inline price for a bare amount; prices are not simulated beyond their ids.
-        "price_details": {"price": ids.new("price"), "product": ids.new("prod", 14)},
-        "type": "price_details",
-        "unit_amount_decimal": str(amount),
-    }
-    shared: Document = {
+    return {
         "amount": amount,
         "currency": invoice["currency"],
         "description": fields.get("description"),
@@ -156,50 +174,34 @@ def _add(call: Call, invoice: Document, fields: Any, name: str) -> Document:
         "livemode": False,
         "metadata": merged_metadata({}, fields.get("metadata", {})),
         "period": period,
-        "pricing": pricing,
+        # Stripe makes an inline price for a bare amount; prices exist here as ids only.
+        "pricing": {
+            "price_details": {"price": ids.new("price"), "product": ids.new("prod", 14)},
+            "type": "price_details",
+            "unit_amount_decimal": str(amount),
+        },
         "quantity": 1,
         "quantity_decimal": "1",
     }
-    item: Document = {
-        "id": ids.new("ii"),
-        "object": "invoiceitem",
-        **shared,
-        "customer": invoice["customer"],
-        "customer_account": None,
-        "date": call.now,
-        "frozen_fields": None,
-        "invoicing_rules": None,
-        "net_amount": amount,
-        "parent": None,
-        "proration": False,
-        "proration_details": None,
-        "tax_rates": [],
-        "test_clock": None,
-    }
-    line: Document = {
+
+
+def _line(item_id: str, shared: Document) -> Document:
+    details = {"invoice_item": item_id, "proration": False, "subscription": None}
+    return {
         "id": ids.new("il"),
         "object": "line_item",
         **shared,
         "discount_amounts": [],
         "parent": {
-            "invoice_item_details": {
-                "invoice_item": item["id"],
-                "proration": False,
-                "proration_details": {"credited_items": None},
-                "subscription": None,
-            },
+            "invoice_item_details": {**details, "proration_details": {"credited_items": None}},
             "subscription_item_details": None,
             "type": "invoice_item_details",
         },
         "pretax_credit_amounts": [],
         "subscription": None,
-        "subtotal": amount,
+        "subtotal": shared["amount"],
         "taxes": [],
     }
-    call.store.insert(item, created=call.now)
-    call.store.insert(line, created=call.now)
-    emit(call, "invoiceitem.created", public(call, item))
-    return item
 
 
 def _total(call: Call, invoice: Document) -> None:

@@ -86,35 +86,43 @@ LIST = Takes(
 )
 
 
+_NOTHING_YET = (
+    *("account_tax_ids", "application", "automatically_finalizes_at", "custom_fields"),
+    *("customer_account", "default_payment_method", "default_source", "description", "due_date"),
+    *("effective_at", "ending_balance", "footer", "from_invoice", "hosted_invoice_url"),
+    *("invoice_pdf", "last_finalization_error", "latest_revision", "next_payment_attempt"),
+    *("number", "on_behalf_of", "parent", "receipt_number", "rendering", "shipping_cost"),
+    *("shipping_details", "statement_descriptor", "status_details", "test_clock"),
+    *("_page_token", "_intent"),
+)
+_ZERO = (
+    *("amount_due", "amount_overpaid", "amount_paid", "amount_paid_off_stripe"),
+    *("amount_remaining", "amount_shipping", "attempt_count", "post_payment_credit_notes_amount"),
+    *("pre_payment_credit_notes_amount", "subtotal", "subtotal_excluding_tax", "total"),
+    "total_excluding_tax",
+)
+_EMPTY = (
+    *("customer_tax_ids", "default_tax_rates", "discounts", "total_discount_amounts"),
+    *("total_pretax_credit_amounts", "total_taxes"),
+)
+_TAX_OFF = dict.fromkeys(("disabled_reason", "liability", "provider", "status"))
+_SETTINGS = dict.fromkeys(("default_mandate", "payment_method_options", "payment_method_types"))
+_MOVES = dict.fromkeys(("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at"))
+
+
 def _blank(call: Call, customer: Document, currency: str) -> Document:
-    nothing = (
-        "account_tax_ids application automatically_finalizes_at custom_fields customer_account "
-        "default_payment_method default_source description due_date effective_at ending_balance "
-        "footer from_invoice hosted_invoice_url invoice_pdf last_finalization_error "
-        "latest_revision next_payment_attempt number on_behalf_of parent receipt_number rendering "
-        "shipping_cost shipping_details statement_descriptor test_clock"
-    )
-    zero = (
-        "amount_due amount_overpaid amount_paid amount_paid_off_stripe amount_remaining "
-        "amount_shipping attempt_count post_payment_credit_notes_amount "
-        "pre_payment_credit_notes_amount subtotal subtotal_excluding_tax total total_excluding_tax"
-    )
+    """A draft without lines; the names it bears follow the customer until finalization."""
     return {
         "id": ids.new("in"),
         "object": "invoice",
-        **dict.fromkeys(nothing.split()),
-        **dict.fromkeys(zero.split(), 0),
+        **dict.fromkeys(_NOTHING_YET),
+        **dict.fromkeys(_ZERO, 0),
+        **{name: [] for name in _EMPTY},
         "account_country": "US",
         "account_name": "Stripe sandbox",
         "attempted": False,
         "auto_advance": False,
-        "automatic_tax": {
-            "disabled_reason": None,
-            "enabled": False,
-            "liability": None,
-            "provider": None,
-            "status": None,
-        },
+        "automatic_tax": {"enabled": False, **_TAX_OFF},
         "billing_reason": "manual",
         "collection_method": "charge_automatically",
         "created": call.now,
@@ -126,34 +134,16 @@ def _blank(call: Call, customer: Document, currency: str) -> Document:
         "customer_phone": customer["phone"],
         "customer_shipping": customer["shipping"],
         "customer_tax_exempt": customer["tax_exempt"],
-        "customer_tax_ids": [],
-        "default_tax_rates": [],
-        "discounts": [],
         "issuer": {"type": "self"},
         "livemode": False,
         "metadata": {},
-        "payment_settings": {
-            "default_mandate": None,
-            "payment_method_options": None,
-            "payment_method_types": None,
-        },
+        "payment_settings": dict(_SETTINGS),
         "period_end": call.now,
         "period_start": call.now,
         "starting_balance": customer["balance"],
         "status": "draft",
-        "status_details": None,
-        "status_transitions": {
-            "finalized_at": None,
-            "marked_uncollectible_at": None,
-            "paid_at": None,
-            "voided_at": None,
-        },
-        "total_discount_amounts": [],
-        "total_pretax_credit_amounts": [],
-        "total_taxes": [],
+        "status_transitions": dict(_MOVES),
         "webhooks_delivered_at": call.now,
-        "_page_token": None,
-        "_intent": None,
     }
 
 
