@@ -11,12 +11,15 @@ from meterplane.stack import doctor, down, layout, ports, screen
 from meterplane.stack.up import UpOptions, up
 
 NOTHING_RUNS = 3
+PLAIN_WIDTH = 160  # a log or a pipe has no edge; tables are cut at none
 
 
 def run(arguments: list[str]) -> int:
     """Run one command of the stack."""
     options = _parser().parse_args(arguments)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     place = layout.current()
     if options.command == "up":
         return up(

@@ -7,13 +7,15 @@ are judged by whether they could be started.
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import psycopg
 import redis as redis_client
@@ -22,7 +24,15 @@ from rich.table import Table
 from rich.text import Text
 
 from meterplane.kernel import clock
-from meterplane.stack import down, installation, ports, probes, servers
+from meterplane.stack import (
+    down,
+    environment,
+    installation,
+    ports,
+    probes,
+    servers,
+    stack_file,
+)
 from meterplane.stack.embedded import EmbeddedUnavailable, postgres, redis, require_platform
 from meterplane.stack.layout import PRIVATE, Layout
 from meterplane.stack.record import StackRecord
@@ -37,6 +47,7 @@ DISK_BYTES_MIN = 500 * 1024**2  # a stack with its demo takes about 200 MB
 DISK_BYTES_COMFORT = 2 * 1024**3
 FSYNC_MS_COMFORT = 50  # each response waits for a shared fsync
 CLOCK_SKEW_S_MAX = 2.0  # Stripe refuses signatures older than 300 s; budgets turn at midnight UTC
+BYPASS_ROW_SECURITY = ("meterplane_system", "meterplane_owner")
 PACKAGES = ("django", "celery", "psycopg", "redis", "uvicorn", "msgspec", "stripe", "rich")
 
 
@@ -52,19 +63,27 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is examined. `record` is None while nothing runs, `located` before the first start."""
+    """What is examined. `record` is None while nothing runs.
+
+    An address is empty for a server that is not running and would be started here.
+    """
 
     layout: Layout
     record: StackRecord | None
-    located: servers.Servers | None
+    database: str = ""
+    broker: str = ""
+    admission: str = ""
+    triton: str = ""
+    stripe: str = ""
+    stripe_key: str = ""
 
 
 def examine(layout: Layout) -> list[Finding]:
     """All findings. A check that itself fails is a finding, not a crash."""
     findings: list[Finding] = []
-    patient = Patient(layout, down.running(layout), None)
+    patient = Patient(layout, down.running(layout))
     try:
-        patient = Patient(layout, patient.record, _locate(patient))
+        patient = _addresses(patient)
     except (ValueError, OSError, servers.ConfigurationError) as problem:
         findings.append(
             Finding("Configuration", "broken", str(problem), "Correct the variable or file named.")
@@ -94,12 +113,38 @@ def tell(findings: list[Finding], console: Console) -> int:
     return 1 if broken else 0
 
 
-def _locate(patient: Patient) -> servers.Servers | None:
+def _addresses(patient: Patient) -> Patient:
+    """Of the running stack, or of the external servers that a start would use."""
+    running = stack_file.read(patient.layout) if patient.record else None
+    if running is not None:
+        told = environment.kept(patient.layout)
+        return replace(
+            patient,
+            database=running.database,
+            broker=running.redis,
+            admission=told.get("ADMISSION_REDIS_URL", ""),
+            triton=running.triton,
+            stripe=running.stripe,
+            stripe_key=told.get("STRIPE_API_KEY", ""),
+        )
     if not patient.layout.secrets.exists():
-        return None
+        return patient
     numbers = {name: ports.USUAL_BASE + offset for name, offset in ports.OFFSETS.items()}
-    return servers.locate(
+    located = servers.locate(
         patient.layout, ports.Ports(numbers, {}), installation.load(patient.layout)
+    )
+
+    def external(name: str, address: str) -> str:
+        return "" if located.is_ours(name) else address
+
+    return replace(
+        patient,
+        database=external("postgres", located.admin_database_url),
+        broker=external("broker", located.redis_url),
+        admission=external("admission", located.admission_redis_url),
+        triton=external("triton", located.triton_url),
+        stripe=external("stripe", located.stripe_api_base),
+        stripe_key=located.stripe_api_key,
     )
 
 
@@ -169,16 +214,12 @@ def _stack(patient: Patient) -> Iterator[Finding]:
 
 
 def _postgres(patient: Patient) -> Iterator[Finding]:
-    located = patient.located
-    if located is None or (patient.record is None and located.is_ours("postgres")):
-        binary = postgres.binaries() / "postgres"
-        verdict: Verdict = "ok" if os.access(binary, os.X_OK) else "broken"
-        fix = "" if verdict == "ok" else "Reinstall: remove .venv and run `make up`."
-        yield Finding("PostgreSQL", verdict, f"to be started from {binary}", fix)
+    if not patient.database:
+        yield _program("PostgreSQL", postgres.binaries() / "postgres")
         return
     fix = "Check DATABASE_URL and that the server runs; `make up` starts the embedded one."
     try:
-        with psycopg.connect(located.admin_database_url, connect_timeout=3) as connection:
+        with psycopg.connect(patient.database, connect_timeout=3) as connection:
             yield Finding("PostgreSQL", "ok", f"version {connection.info.server_version // 10_000}")
             yield from _roles(connection)
             row = connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
@@ -199,7 +240,7 @@ def _roles(connection: "psycopg.Connection[tuple[object, ...]]") -> Iterator[Fin
     problems += [
         f"{role} {'bypasses' if bypasses else 'is bound by'} row-level security"
         for role, (_, bypasses) in known.items()
-        if bypasses != (role == "meterplane_system")
+        if bypasses != (role in BYPASS_ROW_SECURITY)
     ]
     if problems:
         fix = "Have a superuser run infra/postgres/roles.sql again."
@@ -217,15 +258,22 @@ def _skew(database_s: float) -> Finding:
 
 
 def _redis(patient: Patient) -> Iterator[Finding]:
-    located = patient.located
-    for name, title in (("broker", "Redis, broker"), ("admission", "Redis, admission")):
-        if located is None or (patient.record is None and located.is_ours(name)):
-            verdict: Verdict = "ok" if os.access(redis.binary(), os.X_OK) else "broken"
-            fix = "" if verdict == "ok" else "Reinstall: remove .venv and run `make up`."
-            yield Finding(title, verdict, f"to be started from {redis.binary()}", fix)
-            continue
-        url = located.redis_url if name == "broker" else located.admission_redis_url
-        yield from _redis_server(name, title, url)
+    for name, title, url in (
+        ("broker", "Redis, broker", patient.broker),
+        ("admission", "Redis, admission", patient.admission),
+    ):
+        if url:
+            yield from _redis_server(name, title, url)
+        else:
+            yield _program(title, redis.binary())
+
+
+def _program(subject: str, path: Path) -> Finding:
+    if os.access(path, os.X_OK):
+        return Finding(subject, "ok", "comes with the packages, to be started")
+    return Finding(
+        subject, "broken", f"{path} cannot be run", "Remove .venv and run `make up`: it reinstalls."
+    )
 
 
 def _redis_server(name: str, title: str, url: str) -> Iterator[Finding]:
@@ -245,16 +293,13 @@ def _redis_server(name: str, title: str, url: str) -> Iterator[Finding]:
 
 
 def _triton(patient: Patient) -> Iterator[Finding]:
-    located = patient.located
-    if located is not None and not located.is_ours("triton"):
-        url = f"{located.triton_url}/v2/health/ready"
-    elif patient.record is not None:
-        url = f"{patient.record.component('triton').url}/v2/health/ready"
-    else:
+    if not patient.triton:
         found = importlib.util.find_spec("pytriton")
-        fix = "" if found else "Reinstall: remove .venv and run `make up`."
-        yield Finding("Triton", "ok" if found else "broken", "to be started from its wheel", fix)
+        fix = "" if found else "Remove .venv and run `make up`: it reinstalls."
+        saying = "comes with the packages, to be started" if found else "pytriton is missing"
+        yield Finding("Triton", "ok" if found else "broken", saying, fix)
         return
+    url = f"{patient.triton}/v2/health/ready"
     if probes.http_status(url) == 200:
         yield Finding("Triton", "ok", "ready with all its models")
     else:
@@ -263,7 +308,7 @@ def _triton(patient: Patient) -> Iterator[Finding]:
 
 
 def _stripe(patient: Patient) -> Iterator[Finding]:
-    key = patient.located.stripe_api_key if patient.located else ""
+    key = patient.stripe_key
     if key.startswith(("sk_live_", "rk_live_")):
         fix = "Use a test key unless real customers are meant to be charged from this machine."
         yield Finding("Stripe key", "note", "a live key", fix)
@@ -272,16 +317,23 @@ def _stripe(patient: Patient) -> Iterator[Finding]:
         yield Finding("Stripe key", "broken", "not the form of a Stripe key", fix)
     elif key:
         yield Finding("Stripe key", "ok", "a test key")
-    if patient.record is None or patient.located is None:
-        return
-    base = patient.located.stripe_api_base
-    if patient.located.is_ours("stripe"):
-        base = patient.record.component("stripe").url
-    if base.startswith("https://") or probes.http_status(f"{base}/v1/customers") is not None:
-        yield Finding("Stripe", "ok", base)
+    if not patient.stripe:
+        yield Finding("Stripe", "ok", "the sandbox, to be started")
+    elif _listens(patient.stripe):
+        yield Finding("Stripe", "ok", f"{patient.stripe} can be reached")
     else:
-        fix = "Read var/logs/stripe.log, or check STRIPE_API_BASE."
-        yield Finding("Stripe", "broken", f"{base} does not answer", fix)
+        fix = "Read var/logs/stripe.log, or check STRIPE_API_BASE and this machine's way out."
+        yield Finding("Stripe", "broken", f"{patient.stripe} cannot be reached", fix)
+
+
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=3).close()
+    except OSError:
+        return False
+    return True
 
 
 def _journal(patient: Patient) -> Iterator[Finding]:

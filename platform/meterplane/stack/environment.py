@@ -113,16 +113,19 @@ def forget(layout: Layout) -> None:
     layout.environment.unlink(missing_ok=True)
 
 
+def kept(layout: Layout) -> dict[str, str]:
+    """The running stack's environment; empty when none runs."""
+    try:
+        return msgspec.json.decode(layout.environment.read_bytes(), type=dict[str, str])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+
+
 def adopt_running_stack() -> None:
     """Make this a process of the running stack, if there is one.
 
     The stack's values win: a shell's own DATABASE_URL is an administrator's, and row-level security
     would not bind it. What the supervisor starts was told everything and adopts nothing.
     """
-    if processes.MARKER in os.environ:
-        return
-    try:
-        values = msgspec.json.decode(current().environment.read_bytes(), type=dict[str, str])
-    except (FileNotFoundError, msgspec.DecodeError):
-        return
-    os.environ.update(values)
+    if processes.MARKER not in os.environ:
+        os.environ.update(kept(current()))

@@ -117,16 +117,17 @@ def tell_ready(console: Console, stack: StackFile, record: StackRecord | None, h
     console.print(Text.assemble("\n  Meterplane ", ("is ready", "bold green"), took, "\n"))
     table = Table.grid(padding=(0, 3))
     owner, operator = stack.logins["owner"], stack.logins["operator"]
-    rows = (
-        ("Portal", stack.web, f"{owner.email}  {owner.password}"),
-        ("Console", f"{stack.web}/console/", f"{operator.email}  {operator.password}"),
-        ("Gateway", stack.gateway, "OpenAI at /v1, KServe v2 at /v2"),
-        ("Control API", f"{stack.web}/api/v1/", "schema at /api/schema/"),
-    )
-    for name, url, note in rows:
-        table.add_row(Text(name, "dim"), Text(url, "cyan"), Text(note))
+    for name, value, style in (
+        ("Portal", stack.web, "cyan"),
+        ("", f"{owner.email}  {owner.password}", ""),
+        ("Console", f"{stack.web}/console/", "cyan"),
+        ("", f"{operator.email}  {operator.password}", ""),
+        ("Control API", f"{stack.web}/api/v1/", "cyan"),
+        ("Gateway", stack.gateway, "cyan"),
+        ("API key", stack.api_key, "bold"),
+    ):
+        table.add_row(Text(name, "dim"), Text(value, style, no_wrap=True, overflow="ignore"))
     console.print(Padding(table, (0, 2)))
-    console.print(Text.assemble(("\n  API key      ", "dim"), (stack.api_key, "bold")))
     console.print(Text("\n  Try it:\n", "dim"))
     console.print(Text(curl_line(stack)), soft_wrap=True)
     for each in record.components if record else []:
