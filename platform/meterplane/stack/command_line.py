@@ -64,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 def _down(place: layout.Layout, console: Console) -> int:
     with screen.Screen(console) as shown:
         shown.settle()
+        if (found := down.running(place)) is not None:
+            shown.begin_with(found)
         stopped = down.stop(place, shown.show)
     leftovers = down.stop_leftovers(place)
     for name in leftovers:

@@ -65,6 +65,11 @@ class Screen:
             self._live.stop()
             self._live = None
 
+    def begin_with(self, record: StackRecord) -> None:
+        """Take `record` as known: only what changes after it is told."""
+        self._notes_told = len(record.notes)
+        self._remember(record)
+
     def show(self, record: StackRecord) -> None:
         """Bring the screen in line with `record`."""
         for note in record.notes[self._notes_told :]:
