@@ -7,12 +7,14 @@ loopback address is refused before a socket exists.
 import argparse
 import logging
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 
 import uvicorn
 
 from stripe_sandbox.app import Settings, create_app
+from stripe_sandbox.store import Ledger
 from stripe_sandbox.webhook_endpoints import is_loopback
 
 DRAIN_S = 3
@@ -30,17 +32,21 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write("refusing --key: the Stripe sandbox takes sk_test_ and rk_test_ keys\n")
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        ledger = Ledger(options.data)
+    except (OSError, sqlite3.Error) as failed:
+        sys.stderr.write(f"cannot open {options.data} ({failed}): is a sandbox running on it?\n")
+        return 1
     with _bound(options.host, options.port) as listener:
         port = listener.getsockname()[1]
         shown = f"[{options.host}]" if ":" in options.host else options.host
         settings = Settings(
-            data=options.data,
             base_url=f"http://{shown}:{port}",
             key=options.key,
             retry_ms=int(options.webhook_retry_seconds * 1000),
         )
         config = uvicorn.Config(
-            create_app(settings),
+            create_app(settings, ledger),
             log_level="warning",
             access_log=False,
             server_header=False,

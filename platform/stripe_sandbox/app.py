@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -36,15 +35,14 @@ log = logging.getLogger("stripe_sandbox")
 class Settings:
     """How one sandbox is run."""
 
-    data: Path
     base_url: str
     key: str | None = None
     retry_ms: int = 1_000
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The ASGI application; its lifespan opens and closes the store."""
-    sandbox = Sandbox(settings)
+def create_app(settings: Settings, ledger: Ledger) -> Starlette:
+    """The ASGI application over an open ledger, which it closes at its end."""
+    sandbox = Sandbox(settings, ledger)
     routes = [
         Route("/healthz", sandbox.healthz),
         Route("/", pages.home),
@@ -75,15 +73,14 @@ def _get_without_head(routes: list[Route]) -> list[Route]:
 class Sandbox:
     """State of the running process: the ledger, the background, the keys in flight."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.settings = settings
+        self.ledger = ledger
         self._in_flight: set[str] = set()
-        self.ledger: Ledger
         self.background: Background
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self.ledger = Ledger(self.settings.data)
         self.background = Background(self.ledger, self.settings.base_url, self.settings.retry_ms)
         self.background.start()
         try:
