@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -158,54 +156,41 @@ def test_usage_is_seen_through_its_tenants_door_only(organisation, onboard):
 
 def test_events_cannot_be_changed_by_the_app(organisation):
     ingest_segment(message([settle(organisation)]))
-    with (
-        psycopg.connect(environment.database_url("meterplane_app")) as app,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
+    with psycopg.connect(environment.database_url("meterplane_app")) as app:
         app.execute("SELECT set_config('app.tenant_id', %s, true)", (str(organisation.id),))
-        app.execute("UPDATE usage_event SET cost_nano = 0")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            app.execute("UPDATE usage_event SET cost_nano = 0")
 
 
-WORKER = """
-import sys, django
-django.setup()
-import msgspec
-from meterplane.contracts.usage import SegmentMessage
-from meterplane.metering import ingest
-decode = msgspec.msgpack.Decoder(list[SegmentMessage]).decode
-print("ready", flush=True)
-for message in decode(sys.stdin.buffer.read()):
-    ingest.ingest_segment(message)
-"""
+def start_worker(segments) -> int:
+    """A forked process that takes the segments in, one after the other. Returns its pid."""
+    connections.close_all()
+    child = os.fork()
+    if child == 0:
+        try:
+            for each in segments:
+                ingest_segment(each)
+        finally:
+            os._exit(0)
+    return child
 
 
-def test_a_worker_killed_in_the_middle_duplicates_and_loses_nothing(organisation):
+def kill_in_the_middle(organisation, times: int) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     frames = random_settles(organisation, chance, 2000)
     segments = [message(frames[start : start + 20]) for start in range(0, 2000, 20)]
-    killed = 0
-    for _ in range(6):
-        worker = subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONWARNINGS": "ignore"},
-        )
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        worker.stdin.write(msgspec.msgpack.encode(segments))
-        worker.stdin.close()
-        assert worker.stdout.readline() == b"ready\n"
-        time.sleep(chance.uniform(0.02, 0.4))
-        killed += worker.poll() is None
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-        worker.stdout.close()
+    unfinished = 0
+    for _ in range(times):
+        child = start_worker(chance.sample(segments, 30))
+        time.sleep(chance.uniform(0.005, 0.2))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        unfinished += os.WIFSIGNALED(status)
         events, hours = totals()
         assert events == hours
-    assert killed > 0
+    assert unfinished > times // 2
     for each in segments:
         ingest_segment(each)
     events, hours = totals()
@@ -214,10 +199,18 @@ def test_a_worker_killed_in_the_middle_duplicates_and_loses_nothing(organisation
     assert events["cost_nano"] == sum(frame.cost_nano for frame in frames)
 
 
+def test_a_worker_killed_in_the_middle_duplicates_and_loses_nothing(organisation):
+    kill_in_the_middle(organisation, 16)
+
+
+@pytest.mark.long
+def test_a_worker_killed_hundreds_of_times_duplicates_and_loses_nothing(organisation):
+    kill_in_the_middle(organisation, 250)
+
+
 def test_a_week_of_partitions_is_made_ahead(db):
     from meterplane.metering import partitions
 
-    partitions._known.clear()
     partitions.ensure_days_ahead()
     last = clock.now().date() + timedelta(days=7)
     with psycopg.connect(environment.database_url("postgres")) as admin:

@@ -15,25 +15,21 @@ import logging
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
-from meterplane.contracts.usage import SegmentMessage, Settle, encode
-from meterplane.journal import reader
+from meterplane.contracts.usage import SegmentMessage, Settle
 from meterplane.journal.segment import SEGMENT_FILE_BYTES_MAX
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import minted_at_ms, minted_on
+from meterplane.metering.parse import SetAside, parse
 from meterplane.metering.partitions import ensure_partitions
 from tenants.scoping import system_scope
 
 log = logging.getLogger(__name__)
-
-FIRST_DAY = date(2020, 1, 1)
-CLOCK_AHEAD_MAX = timedelta(days=1)
 
 COLUMNS = (
     "tenant_id", "event_day", "request_id", "event_at", "project_id", "key_id", "model", "surface",
@@ -69,8 +65,9 @@ WITH fresh AS (
          sum(tokens_out), sum(rows), sum(bytes_in), sum(bytes_out), sum(cost_nano), sum(total_ms)
     FROM fresh
    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-   ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
-  ON CONFLICT (tenant_id, hour, project_id, key_id, model, surface, status, price_version_id)
+   ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+  ON CONFLICT (tenant_id, hour, project_id, key_id, model, surface, status, price_version_id,
+               currency)
   DO UPDATE SET
     events = h.events + excluded.events,
     requests = h.requests + excluded.requests,
@@ -114,33 +111,40 @@ class IngestResult:
 def ingest_segment(message: SegmentMessage) -> IngestResult:
     """Take one segment in. Any number of times, by any number of workers.
 
-    Raises `SegmentRefused` when the message was altered on its way.
+    Raises `SegmentRefused` when the message was altered on its way, or when its segment was taken
+    in before with other content; nothing is written then.
     """
-    content = reader.parse_segment(_body(message))
-    settles, unreadable = _sort(content)
-    impossible = [settle for settle in settles if _day(settle) is None]
-    settles = [settle for settle in settles if _day(settle) is not None]
+    parsed = parse(message.segment_id, _body(message))
+    settles = parsed.settles
     ensure_partitions({minted_on(settle.request_id) for settle in settles})
     with system_scope("a gateway's journal holds many tenants' usage"), connection.cursor() as db:
         db.execute(
-            "INSERT INTO journal_segment (segment_id, gateway, events) VALUES (%s, %s, %s)"
-            " ON CONFLICT DO NOTHING",
-            [message.segment_id, message.gateway, len(settles)],
+            "INSERT INTO journal_segment (segment_id, gateway, sha256, events)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [message.segment_id, message.gateway, message.sha256, len(settles)],
         )
         if db.rowcount == 0:
+            _refuse_other_content(db, message)
             return IngestResult(len(settles), 0)
-        quarantined = _quarantine(db, message.segment_id, unreadable, impossible)
+        _set_aside(db, message.segment_id, parsed.set_aside)
         inserted, strangers = _insert(db, message.segment_id, settles) if settles else (0, 0)
         db.execute(
             "UPDATE journal_segment SET inserted = %s WHERE segment_id = %s",
             [inserted, message.segment_id],
         )
-    if quarantined + strangers:
+    quarantined = len(parsed.set_aside) + strangers
+    if quarantined:
         log.error(
             "segment %s of %s: %s records quarantined",
-            message.segment_id, message.gateway, quarantined + strangers,
+            message.segment_id, message.gateway, quarantined,
         )  # fmt: skip
-    return IngestResult(len(settles), inserted, quarantined + strangers)
+    return IngestResult(len(settles), inserted, quarantined)
+
+
+def _refuse_other_content(db: Any, message: SegmentMessage) -> None:
+    db.execute("SELECT sha256 FROM journal_segment WHERE segment_id = %s", [message.segment_id])
+    if db.fetchone()[0] not in (message.sha256, ""):  # '': recorded before digests were kept
+        raise SegmentRefused(f"segment {message.segment_id} was taken in with other content")
 
 
 def _body(message: SegmentMessage) -> bytes:
@@ -156,43 +160,11 @@ def _body(message: SegmentMessage) -> bytes:
     return body
 
 
-def _sort(content: reader.SegmentContent) -> tuple[list[Settle], list[tuple[str, bytes]]]:
-    """The usage events of a segment, and what is unreadable of it with the reason."""
-    settles: list[Settle] = []
-    unreadable: list[tuple[str, bytes]] = []
-    if content.damage is not None:
-        where = f"damaged at byte {content.damage.offset} ({content.damage.kind})"
-        unreadable.append((where, b""))
-    elif content.header is None:
-        unreadable.append(("the header is unreadable", b""))
-    for payload in content.payloads:
-        frame = reader.decode_payload(payload)
-        if frame is None:
-            unreadable.append(("a frame of no known kind", payload.body))
-        elif isinstance(frame, Settle):
-            settles.append(frame)
-    return settles, unreadable
-
-
-def _day(settle: Settle) -> date | None:
-    """The UTC day of an event, from its id alone; None for a record that can be no event."""
-    if settle.request_id.version != 7 or min(_counts(settle)) < 0:
-        return None
-    day = minted_on(settle.request_id)
-    # A gateway's clock may run ahead by a little; a year ahead is a broken clock.
-    return day if FIRST_DAY <= day <= clock.now().date() + CLOCK_AHEAD_MAX else None
-
-
-def _counts(settle: Settle) -> tuple[int, ...]:
-    return (
-        settle.tokens_in, settle.tokens_out, settle.requests, settle.rows, settle.bytes_in,
-        settle.bytes_out, settle.cost_nano, settle.reserved_nano - settle.cost_nano,
-    )  # fmt: skip
-
-
 def _insert(db: Any, segment_id: UUID, settles: Iterable[Settle]) -> tuple[int, int]:
     """Events inserted, and events of keys nobody issued."""
     db.execute(_STAGING)
+    # Whoever calls from inside a transaction may have taken in another segment in it.
+    db.execute("DELETE FROM usage_staging")
     with db.copy(f"COPY usage_staging ({_LIST}) FROM STDIN") as copy:
         for settle in settles:
             copy.write_row(_row(settle, segment_id))
@@ -215,13 +187,9 @@ def _row(settle: Settle, segment_id: UUID) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _quarantine(
-    db: Any, segment_id: UUID, unreadable: list[tuple[str, bytes]], impossible: list[Settle]
-) -> int:
-    rows = unreadable + [("counts or an id no event can have", encode(s)) for s in impossible]
-    for reason, payload in rows:
+def _set_aside(db: Any, segment_id: UUID, items: Iterable[SetAside]) -> None:
+    for item in items:
         db.execute(
             "INSERT INTO usage_quarantine (segment_id, reason, payload) VALUES (%s, %s, %s)",
-            [segment_id, reason, payload],
+            [segment_id, item.reason, item.payload],
         )
-    return len(rows)

@@ -65,6 +65,7 @@ class UsageHour(models.Model):
         "surface",
         "status",
         "price_version_id",
+        "currency",
     )
     tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
     hour = models.DateTimeField()
@@ -100,6 +101,7 @@ class JournalSegment(models.Model):
 
     segment_id = models.UUIDField(primary_key=True)
     gateway = models.TextField()
+    sha256 = models.TextField(help_text="of its bytes; empty if taken in before this was kept")
     events = models.IntegerField()
     inserted = models.IntegerField()
     ingested_at = models.DateTimeField()

@@ -12,18 +12,27 @@ from meterplane.kernel import clock
 from tenants.scoping import system_scope
 
 DAYS_AHEAD = 7
-_known: set[date] = set()  # partitions are never taken away while this process lives on them
 
 
 def ensure_partitions(days: Iterable[date]) -> None:
-    """Make sure that each day has its partition. Idempotent, safe to race."""
-    missing = sorted(set(days) - _known)
-    for day in missing:
+    """Make sure that each day has its partition. Idempotent, safe to race.
+
+    Asked every time: one that was made in a transaction that was rolled back is not there.
+    """
+    names = {day: f"usage_event_{day:%Y%m%d}" for day in days}
+    if not names:
+        return
+    with system_scope("usage of a new day"), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relname = ANY(%s)"
+            " AND relnamespace = 'public'::regnamespace",
+            [list(names.values())],
+        )
+        there = {name for (name,) in cursor.fetchall()}
+    for day in sorted(day for day, name in names.items() if name not in there):
+        # One transaction each: the locks of two days held together could deadlock.
         with system_scope("usage of a new day"), connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [f"usage_event_{day:%Y%m%d}"])
-            if not cursor.fetchone()[0]:
-                cursor.execute("SELECT ensure_usage_partition(%s)", [day])
-        _known.add(day)
+            cursor.execute("SELECT ensure_usage_partition(%s)", [day])
 
 
 def ensure_days_ahead() -> None:

@@ -12,7 +12,11 @@ from meterplane.metering import ingest, partitions
 @shared_task(name="metering.ingest_segment")
 def ingest_segment(message: dict[str, Any]) -> None:
     """Take in the segment a shipper sent; what is refused stays on the gateway's disk."""
-    ingest.ingest_segment(msgspec.convert(message, SegmentMessage))
+    try:
+        segment = msgspec.convert(message, SegmentMessage)
+    except msgspec.ValidationError as problem:
+        raise ingest.SegmentRefused(f"no segment message: {problem}") from None
+    ingest.ingest_segment(segment)
 
 
 @shared_task(name="metering.ensure_partitions")

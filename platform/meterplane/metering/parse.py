@@ -1,0 +1,97 @@
+"""From a segment's bytes to usage that can be stored, and to what cannot. Pure; never raises.
+
+Guarantees: every byte of the segment is accounted for. Each SETTLE becomes an event or is set
+aside, as is a frame this version does not know and everything behind damage: once the segment is
+recorded its file is deleted, so what is not taken along here is gone. ADMIT and CHECKPOINT are the
+shipper's business and are passed over. The bounds are those of the tables or narrower: one record
+that PostgreSQL refused would hold up its whole journal. Does not know tenants.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import date, timedelta
+from uuid import UUID
+
+from meterplane.contracts.usage import Settle
+from meterplane.journal import reader
+from meterplane.kernel import clock
+from meterplane.kernel.ids import minted_at_ms
+
+FIRST_DAY = date(2020, 1, 1)  # ensure_usage_partition refuses earlier ones too
+CLOCK_AHEAD_MAX = timedelta(days=1)  # a gateway's clock may run ahead a little; not by a year
+QUANTITY_MAX = 10**15  # nine thousand such events still sum up in a bigint
+REQUESTS_MAX = 2**31 - 1
+LAST_INSTANT_MS = 253_402_300_799_000  # the year 9999
+TEXT_CHARS_MAX = 200
+_CURRENCY = re.compile(r"[A-Z]{3}")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Bytes that cannot become usage, and why."""
+
+    reason: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedSegment:
+    """What one segment holds."""
+
+    settles: list[Settle]
+    set_aside: list[SetAside]
+
+
+def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
+    """Take a segment apart."""
+    content = reader.parse_segment(data)
+    if content.header is None or content.header.segment_id != segment_id:
+        reason = "the header is unreadable or names another segment"
+        return ParsedSegment([], [SetAside(reason, data)])
+    parsed = ParsedSegment([], [])
+    today = clock.now().date()
+    for payload in content.payloads:
+        frame = reader.decode_payload(payload)
+        if frame is None:
+            parsed.set_aside.append(SetAside("a frame of no known kind", payload.body))
+        elif isinstance(frame, Settle):
+            problem = problem_of(frame, today)
+            if problem is None:
+                parsed.settles.append(frame)
+            else:
+                parsed.set_aside.append(SetAside(problem, payload.body))
+    if content.damage is not None:
+        offset, kind = content.damage.offset, content.damage.kind
+        parsed.set_aside.append(SetAside(f"damaged at byte {offset} ({kind})", data[offset:]))
+    return parsed
+
+
+def problem_of(settle: Settle, today: date) -> str | None:
+    """Why this cannot be a request that was served, or None."""
+    if settle.request_id.version != 7:
+        return "its id is not a UUIDv7"
+    minted_ms = minted_at_ms(settle.request_id)
+    if minted_ms > LAST_INSTANT_MS or not 0 <= settle.settled_at_ms <= LAST_INSTANT_MS:
+        return "it is from outside of time"
+    if not FIRST_DAY <= clock.from_ms(minted_ms).date() <= today + CLOCK_AHEAD_MAX:
+        return "its day is before there was metering, or in the future"
+    quantities = (
+        settle.tokens_in, settle.tokens_out, settle.requests, settle.rows, settle.bytes_in,
+        settle.bytes_out, settle.cost_nano, settle.reserved_nano, settle.first_byte_ms,
+        settle.total_ms,
+    )  # fmt: skip
+    if min(quantities) < 0 or max(quantities) > QUANTITY_MAX or settle.requests > REQUESTS_MAX:
+        return "a quantity is negative or absurd"
+    if settle.cost_nano > settle.reserved_nano:
+        return "it costs more than was reserved for it"
+    if not 0 <= settle.http_status <= 999:
+        return "its HTTP status is none"
+    if not _CURRENCY.fullmatch(settle.currency):
+        return "its currency is none"
+    if not _is_name(settle.model) or not _is_name(settle.server):
+        return "a name in it is too long or holds a NUL"
+    return None
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= TEXT_CHARS_MAX and "\0" not in text
