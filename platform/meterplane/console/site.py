@@ -72,4 +72,4 @@ def with_content_policy(view: View) -> View:
 
 
 site = ConsoleSite(name="console")
-site.login = secure_admin_login(site.login)  # type: ignore[method-assign]
+site.login = secure_admin_login(site.login)

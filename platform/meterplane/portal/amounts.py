@@ -1,8 +1,8 @@
 """Money and counts as people read them.
 
-Amounts arrive as integers (nano or minor units) and leave as text; nothing here feeds a calculation.
-`exact` shows every digit an amount has; `rounded` is the one display rounding, half away from zero,
-and says so by its name. Does not know about locales other than English.
+Amounts arrive as integers (nano or minor units) and leave as text; nothing here feeds a
+calculation. `exact` shows every digit an amount has; `rounded` is the one display rounding, half
+away from zero, and says so by its name. Does not know about locales other than English.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from meterplane.kernel import money
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩", "BRL": "R$"}
 NANO_DIGITS = 9
 PICO_DIGITS = 12
+NOTHING = "\N{EN DASH}"  # stands where there is no value
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def exact(amount: int, scale: int, currency: str, decimals: int | None = None) -
     wanted = max(minor, decimals or 0, decimals_needed([amount], scale))
     whole, fraction = divmod(abs(amount), 10**scale)
     digits = f"{fraction:0{scale}d}"[:wanted].ljust(wanted, "0") if scale else "0" * wanted
-    sign = "−" if amount < 0 else ""
+    sign = "\N{MINUS SIGN}" if amount < 0 else ""
     head = f"{sign}{symbol(currency)}{whole:,}"
     return ShownAmount(head + (f".{digits[:minor]}" if minor else ""), _rest(digits, minor))
 

@@ -1,8 +1,9 @@
-"""Fetch and check the browser assets the portal ships: `python -m meterplane.portal.vendor [--check]`.
+"""Fetch and check the portal's browser assets: `python -m meterplane.portal.vendor [--check]`.
 
-Guarantees that what lies in `static/portal/vendor/` is exactly what `vendor.toml` names: one version,
-one SHA-256 and one licence per file, nothing else. Without `--check` it packs the named versions with
-the maintainer's own npm client and rewrites files and hashes; users and CI never need npm.
+Guarantees that what lies in `static/portal/vendor/` is exactly what `vendor.toml` names: one
+version, one SHA-256 and one licence per file, nothing else. Without `--check` it packs the named
+versions with the maintainer's own npm client and rewrites files and hashes; users and CI never need
+npm.
 
 Does not know where npm finds its packages: that is the client's configuration.
 """

@@ -76,7 +76,7 @@ def ms(duration_ms: int) -> str:
 def at(instant: datetime | None) -> SafeString | str:
     """An instant to the second, UTC, for a table; the page says UTC once."""
     if instant is None:
-        return "–"
+        return amounts.NOTHING
     return format_html(
         '<time datetime="{}" title="{} UTC">{}</time>',
         instant.isoformat(),
@@ -89,7 +89,7 @@ def at(instant: datetime | None) -> SafeString | str:
 def on(instant: datetime | None) -> SafeString | str:
     """A day."""
     if instant is None:
-        return "–"
+        return amounts.NOTHING
     return format_html(
         '<time datetime="{}">{}</time>', instant.isoformat(), f"{instant.day} {instant:%b %Y}"
     )

@@ -98,7 +98,7 @@
       data: {
         labels: data.labels,
         datasets: data.series.map((series) => ({
-          label: series.label, data: series.values, backgroundColor: colour(`--chart-${series.colour}`),
+          label: series.label, data: series.values.map((value) => value / 10 ** data.scale), backgroundColor: colour(`--chart-${series.colour}`),
           borderRadius: 3, borderSkipped: "start", maxBarThickness: 34, categoryPercentage: 0.82, barPercentage: 0.9,
         })),
       },

@@ -1,0 +1,49 @@
+"""Requests as the portal lists them: with the name of their key, which metering does not know."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from meterplane.metering.queries import RequestRow, recent_requests
+from meterplane.portal import amounts
+from meterplane.portal.usage_report import key_labels
+
+ROWS_PER_PAGE = 25
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRequest:
+    """One line of a list."""
+
+    request_id: UUID
+    admitted_at: datetime
+    model: str
+    key_label: str
+    status: str
+    tokens_in: int
+    tokens_out: int
+    total_ms: int
+    cost_nano: int
+    currency: str
+
+
+def listed(limit: int = ROWS_PER_PAGE, before: UUID | None = None) -> list[ListedRequest]:
+    """The newest requests of the open door, or those older than `before`."""
+    rows = recent_requests(limit, before)
+    labels = key_labels() if rows else {}
+    return [_listed(row, labels) for row in rows]
+
+
+def _listed(row: RequestRow, labels: dict[str, str]) -> ListedRequest:
+    return ListedRequest(
+        request_id=row.request_id,
+        admitted_at=row.event_at,
+        model=row.model,
+        key_label=labels.get(str(row.key_id), amounts.NOTHING),
+        status=row.status,
+        tokens_in=row.tokens_in,
+        tokens_out=row.tokens_out,
+        total_ms=row.total_ms,
+        cost_nano=row.cost_nano,
+        currency=row.currency,
+    )

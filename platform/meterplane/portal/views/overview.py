@@ -1,0 +1,51 @@
+"""The first page: what today costs, and the way to a first call."""
+
+from datetime import timedelta
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_GET
+
+from meterplane.kernel import clock
+from meterplane.metering.queries import totals
+from meterplane.portal import amounts, periods
+from meterplane.portal.access import Acting, member_page, render_page
+from meterplane.portal.requests_shown import listed
+from meterplane.portal.snippets import quickstart
+from meterplane.portal.usage_report import chart, legend, totals_of, usage_report
+from tenants.queries import list_keys, organisation
+
+REQUESTS_SHOWN = 8
+
+
+@require_GET
+@member_page
+def overview(request: HttpRequest, acting: Acting) -> HttpResponse:
+    now = clock.now()
+    own = organisation()
+    today, month = periods.period("today", now), periods.period("month", now)
+    figures = totals_of(totals(today.start, today.end))
+    month_sums = totals_of(totals(month.start, month.end))
+    report = usage_report(periods.period("30d", now), "model")
+    requests = listed(REQUESTS_SHOWN)
+    budget_nano = own.monthly_budget_nano
+    context = {
+        "currency": own.currency,
+        "standing": own.standing,
+        "standing_reason": own.standing_reason,
+        "today": figures,
+        "yesterday": totals_of(totals(today.start - timedelta(days=1), today.start)),
+        "month": month_sums,
+        "budget_nano": budget_nano,
+        "budget_permille": min(1000, month_sums.cost_nano * 1000 // budget_nano)
+        if budget_nano
+        else 0,
+        "error_rate": amounts.percent(figures.errors, figures.requests),
+        "series": legend(report),
+        "chart": chart(report, "spend"),
+        "requests": requests,
+        "decimals": amounts.decimals_needed([r.cost_nano for r in requests], amounts.NANO_DIGITS),
+        "has_key": list_keys().filter(status="active").exists(),
+        "has_request": bool(requests),
+        "snippets": quickstart(),
+    }
+    return render_page(request, acting, "overview", "portal/overview.html", context)
