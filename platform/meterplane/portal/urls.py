@@ -1,11 +1,10 @@
-"""The portal's addresses. Sign-in is allauth's, under /accounts/."""
+"""The portal's addresses, named `portal:...`, and allauth's sign-in under /accounts/."""
 
-from django.urls import path
+from django.urls import include, path
 
 from meterplane.portal.views import billing, keys, overview, request, switch, usage
 
-app_name = "portal"
-urlpatterns = [
+pages = [
     path("", overview.overview, name="overview"),
     path("usage/", usage.usage, name="usage"),
     path("requests/<uuid:request_id>/", request.request_detail, name="request"),
@@ -15,4 +14,8 @@ urlpatterns = [
     path("billing/", billing.billing, name="billing"),
     path("billing/<uuid:invoice_id>/", billing.invoice, name="invoice"),
     path("switch/", switch.switch, name="switch"),
+]
+urlpatterns = [
+    path("accounts/", include("allauth.urls")),
+    path("", include((pages, "portal"))),
 ]
