@@ -9,6 +9,8 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -175,7 +177,7 @@ def test_a_closed_period_is_invoiced_paid_and_shown_so(stack: RunningStack):
     )
     assert httpx.get(hosted_url).status_code == 200
     with signed_in(stack) as portal:
-        page = portal.get("/invoices/").text
+        page = portal.get("/billing/").text
     row = page[page.index(number) :]
     assert f"{total_minor // 100}.{total_minor % 100:02}" in row
     assert "paid" in row[: row.index("</tr>")].lower()
@@ -204,24 +206,25 @@ def test_the_demo_has_a_past_in_the_portal(stack: RunningStack):
         assert model in page.text
 
 
-def signed_in(stack: RunningStack) -> httpx.Client:
+@contextmanager
+def signed_in(stack: RunningStack) -> Iterator[httpx.Client]:
     """The portal, as the demo's owner."""
     owner = stack.file.logins["owner"]
-    client = httpx.Client(base_url=stack.file.web, follow_redirects=True, timeout=30)
-    form = client.get("/accounts/login/")
-    assert form.status_code == 200
-    answer = client.post(
-        "/accounts/login/",
-        data={
-            "csrfmiddlewaretoken": client.cookies["csrftoken"],
-            "login": owner.email,
-            "password": owner.password,
-        },
-        headers={"Referer": f"{stack.file.web}/accounts/login/"},
-    )
-    assert answer.status_code == 200
-    assert "sessionid" in client.cookies
-    return client
+    with httpx.Client(base_url=stack.file.web, follow_redirects=True, timeout=30) as client:
+        form = client.get("/accounts/login/")
+        assert form.status_code == 200
+        answer = client.post(
+            "/accounts/login/",
+            data={
+                "csrfmiddlewaretoken": client.cookies["csrftoken"],
+                "login": owner.email,
+                "password": owner.password,
+            },
+            headers={"Referer": f"{stack.file.web}/accounts/login/"},
+        )
+        assert answer.status_code == 200
+        assert "sessionid" in client.cookies
+        yield client
 
 
 # -- nothing is lost, nothing is doubled
