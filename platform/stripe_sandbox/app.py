@@ -57,7 +57,7 @@ def create_app(settings: Settings, ledger: Ledger) -> Starlette:
     app = Starlette(
         routes=_get_without_head(routes),
         lifespan=sandbox.lifespan,
-        exception_handlers={HTTPException: sandbox.gap},
+        exception_handlers={HTTPException: sandbox.gap, StripeError: pages.turned_away},
     )
     app.state.sandbox = sandbox
     return app

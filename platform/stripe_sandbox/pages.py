@@ -127,6 +127,12 @@ async def authenticate(request: Request) -> Response:
     return await _act(request, "pay", act)
 
 
+async def turned_away(request: Request, refused: Exception) -> Response:
+    """What a page's act refuses, as a page."""
+    status = refused.status if isinstance(refused, StripeError) else 400
+    return _page("Refused", f"<h1>Refused</h1><p class=quiet>{escape(str(refused))}</p>", status)
+
+
 def _pay_with(call: Call, invoice: Document, card: TestCard) -> None:
     method = make_card(call, card)
     payments.charge(call, invoice, method)

@@ -101,12 +101,12 @@ def test_paid_out_of_band_is_paid_without_a_payment(books: Books):
 
 def test_numbers_of_test_cards_work_and_other_numbers_are_turned_away(client: stripe.StripeClient):
     card = {"number": "4242424242424242", "exp_month": 4, "exp_year": 2031, "cvc": "123"}
-    made = client.v1.payment_methods.create({"type": "card", "card": card})  # type: ignore[typeddict-item]
+    made = client.v1.payment_methods.create({"type": "card", "card": card})  # type: ignore[arg-type]
     assert made.card is not None
     assert (made.card.last4, made.card.exp_year) == ("4242", 2031)
     card["number"] = "4111111111111111"
     with pytest.raises(stripe.CardError, match="Never enter a real card"):
-        client.v1.payment_methods.create({"type": "card", "card": card})  # type: ignore[typeddict-item]
+        client.v1.payment_methods.create({"type": "card", "card": card})  # type: ignore[arg-type]
 
 
 def test_a_detached_card_is_nobodys_default_and_cannot_return(books: Books):

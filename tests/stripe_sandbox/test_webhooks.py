@@ -5,7 +5,7 @@ import json
 import pytest
 import stripe
 
-from stripe_sandbox import webhooks
+from stripe_sandbox import clock, webhooks
 from stripe_sandbox.store import Store
 from tests.stripe_sandbox.rig import Books, Receiver, Sandbox, until
 
@@ -107,7 +107,7 @@ def test_our_signature_is_the_one_stripes_own_code_makes():
 
 def test_an_endpoint_that_never_answers_is_given_up_after_three_days(tmp_path):
     store = Store(tmp_path / "stripe.sqlite3")
-    now = webhooks.clock.now_ms()
+    now = clock.now_ms()
     rows = [(now - webhooks.ABANDONED_AFTER_MS,), (now,)]
     for (first_at_ms,) in rows:
         store.connection.execute(

@@ -1,0 +1,89 @@
+"""Stripe's own types as judge: declared fields of a resource, declared parameters of a call.
+
+Read from the source of the installed SDK, so that the judge is always the pinned version and a
+new major that moves a field fails a test that names it.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import stripe
+
+FOLDER = Path(stripe.__file__).parent
+
+
+@cache
+def _classes(path: Path) -> dict[str, ast.ClassDef]:
+    tree = ast.parse(path.read_text())
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _declared(node: ast.ClassDef) -> dict[str, str]:
+    return {
+        each.target.id: ast.unparse(each.annotation)
+        for each in node.body
+        if isinstance(each, ast.AnnAssign)
+        and isinstance(each.target, ast.Name)
+        and each.target.id.islower()
+    }
+
+
+def _inner(node: ast.ClassDef) -> dict[str, ast.ClassDef]:
+    return {each.name: each for each in node.body if isinstance(each, ast.ClassDef)}
+
+
+def parameters(module: str) -> dict[str, str]:
+    """Parameter names of a call and their types, from `params/_<module>_params.py`."""
+    path = FOLDER / "params" / f"_{module}_params.py"
+    name = "".join(part.title() for part in module.split("_")) + "Params"
+    return _declared(_classes(path)[name])
+
+
+def nested_parameters(module: str, suffix: str) -> dict[str, str]:
+    """Parameter names of a nested object, such as one line of `add_lines`."""
+    path = FOLDER / "params" / f"_{module}_params.py"
+    name = "".join(part.title() for part in module.split("_")) + "Params" + suffix
+    return _declared(_classes(path)[name])
+
+
+def complaints(value: dict[str, Any], module: str, cls: str) -> list[str]:
+    """Where an answered object and the SDK's class disagree: absent, null, unknown, mistyped."""
+    return _compare(value, _classes(FOLDER / f"_{module}.py")[cls], cls)
+
+
+def _compare(value: dict[str, Any], node: ast.ClassDef, where: str) -> list[str]:
+    declared, inner = _declared(node), _inner(node)
+    found = [f"{where}.{name} is not Stripe's" for name in value if name not in declared]
+    for name, annotation in declared.items():
+        optional = annotation.startswith("Optional[")
+        bare = annotation.removeprefix("Optional[").removesuffix("]") if optional else annotation
+        place = f"{where}.{name}"
+        if name not in value:
+            if not optional:
+                found.append(f"{place} is absent")
+        elif value[name] is None:
+            if not optional:
+                found.append(f"{place} is null")
+        elif bare in inner:
+            found += _compare(value[name], inner[bare], place)
+        elif not _fits(value[name], bare):
+            found.append(f"{place}: {value[name]!r} is no {bare}")
+    return found
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    if annotation == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation == "bool":
+        return isinstance(value, bool)
+    if annotation in ("str", "Decimal"):  # decimals travel as strings
+        return isinstance(value, str)
+    if annotation.startswith("List["):
+        return isinstance(value, list)
+    if annotation.startswith("Literal["):
+        return value in ast.literal_eval(annotation.removeprefix("Literal"))
+    if annotation.startswith("Union[Literal["):
+        return value in ast.literal_eval(annotation[len("Union[Literal") :].partition("]")[0] + "]")
+    return True
