@@ -51,6 +51,7 @@ os.environ.update(
     DJANGO_ALLOW_ASYNC_UNSAFE="true",
 )
 os.environ.pop("CELERY_BROKER_URL", None)
+(HOME / "var" / "static").mkdir(parents=True)  # what `collectstatic` would fill
 
 
 @atexit.register

@@ -29,7 +29,7 @@ ROUTES = [
     ("get", "/api/v1/organisations/acme"),
     ("get", "/api/v1/organisations/acme/keys"),
     ("post", "/api/v1/organisations/acme/keys"),
-    ("delete", f"/api/v1/organisations/acme/keys/{uuid7()}"),
+    ("delete", "/api/v1/organisations/acme/keys/01900000-0000-7000-8000-000000000000"),
     ("get", "/api/v1/organisations/acme/usage"),
     ("get", "/api/v1/organisations/acme/invoices"),
 ]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from django.db import connections
 from django.db.utils import OperationalError
 
 from meterplane.contracts.usage import SegmentMessage
@@ -59,6 +60,14 @@ def step_until_gone(shipper, root):
     wait_until(lambda: (shipper.step(), not list_directories(root))[1], "an empty journal", 10)
 
 
+def in_a_thread(work, *arguments):
+    """Database connections belong to threads: close this one's with it."""
+    try:
+        work(*arguments)
+    finally:
+        connections.close_all()
+
+
 def test_a_closed_journal_is_taken_in_and_vanishes(organisation, tmp_path):
     import asyncio
 
@@ -99,12 +108,12 @@ def test_a_request_that_is_still_open_keeps_its_segment(organisation, tmp_path):
         shipper = ship.Shipper(tmp_path, send=ingest_segment)
         for _ in range(100):
             await asyncio.sleep(0.01)
-            await asyncio.to_thread(shipper.step)
+            await asyncio.to_thread(in_a_thread, shipper.step)
         assert files(tmp_path) == 1
         writer.append(event)
         await writer.commit()
         await writer.close()
-        await asyncio.to_thread(step_until_gone, shipper, tmp_path)
+        await asyncio.to_thread(in_a_thread, step_until_gone, shipper, tmp_path)
 
     asyncio.run(scenario())
     assert stored(organisation) == 1

@@ -23,9 +23,21 @@ def test_a_lost_or_doubled_message_is_made_rare():
     assert conf.task_ignore_result
     assert conf.accept_content == ["json"]
     assert conf.task_serializer == "json"
+    assert conf.result_serializer == "json"
     assert conf.worker_soft_shutdown_timeout > 0
+    assert conf.worker_enable_soft_shutdown_on_idle
+    assert conf.broker_connection_max_retries is None
+    assert conf.task_soft_time_limit < conf.task_time_limit == TASK_TIME_LIMIT_S
     assert TASK_TIME_LIMIT_S < VISIBILITY_TIMEOUT_S
+    assert conf.visibility_timeout == VISIBILITY_TIMEOUT_S
     assert conf.broker_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT_S
+    assert conf.result_backend_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT_S
+
+
+def test_payments_are_swept_every_half_minute_and_days_are_made_ahead():
+    schedule = {entry["task"]: entry["schedule"] for entry in celery.conf.beat_schedule.values()}
+    assert schedule["payments.sweep"] == 30
+    assert schedule["metering.ensure_partitions"] <= 86_400
 
 
 def test_every_scheduled_task_exists():
