@@ -7,8 +7,12 @@ import pytest
 import stripe
 
 from stripe_sandbox import idempotency
+from stripe_sandbox.app import execute
+from stripe_sandbox.call import Call
 from stripe_sandbox.errors import StripeError
-from stripe_sandbox.store import Store
+from stripe_sandbox.params import Takes
+from stripe_sandbox.routes import Endpoint
+from stripe_sandbox.store import Document, Store
 from tests.stripe_sandbox.rig import KEY, Books, Sandbox
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Authorization": f"Bearer {KEY}"}
@@ -134,3 +138,19 @@ def test_the_sdks_own_retry_meets_the_same_execution(sandbox: Sandbox, books: Bo
     customer = retrying.v1.customers.create({"name": "Once"})
     same = books.client.v1.customers.list({"limit": 2}).data
     assert [each.id for each in same if each.name == "Once"] == [customer.id]
+
+
+def test_an_act_that_breaks_leaves_nothing_behind_and_is_answered_500(tmp_path):
+    """The 500 is an answer like any other: it is saved and replayed, its half effects are not."""
+    store = Store(tmp_path / "stripe.sqlite3")
+
+    def breaks(call: Call) -> Document:
+        call.store.insert({"id": "cus_half", "object": "customer"}, created=call.now)
+        raise RuntimeError("a bug")
+
+    endpoint = Endpoint("POST", "/v1/customers", Takes(), breaks)
+    with store.transaction():
+        answer = execute(endpoint, Call(store=store, now=1, base_url=""))
+    assert (answer.status, answer.body["error"]["type"]) == (500, "api_error")
+    assert store.find("customer", "cus_half") is None
+    store.close()

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meterplane.stack import environment, external, installation, probes, webhook
+from meterplane.stack import demo_progress, environment, external, installation, probes, webhook
 from meterplane.stack.component import Component, Launch
 from meterplane.stack.embedded import EmbeddedCommand, postgres, redis, triton
 from meterplane.stack.layout import ROOT, Layout
@@ -288,11 +288,14 @@ class Blueprint:
                 title="Demo history",
                 kind="step",
                 background=True,
-                prepare=lambda: self._manage("seed_demo_history"),
+                prepare=self._history,
                 after=("demo", "worker", "shipper", "web"),
                 ready_within_s=600,
             ),
         ]
+
+    def _history(self) -> Launch | None:
+        return None if demo_progress.is_complete(self.layout) else self._manage("seed_demo_history")
 
     # -- how they are started
 

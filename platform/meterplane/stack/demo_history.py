@@ -24,9 +24,10 @@ from meterplane.journal.segment import SegmentPath, list_segments
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
 from meterplane.kernel.invariant import ensure
-from meterplane.stack import demo, demo_payment, demo_usage
+from meterplane.stack import demo, demo_payment, demo_progress, demo_usage
+from meterplane.stack.demo_progress import Progress
 from meterplane.stack.demo_usage import UnitPrices
-from meterplane.stack.layout import Layout, write_private
+from meterplane.stack.layout import Layout
 
 WRITER = "demo"
 TAKEN_IN_WITHIN_S = 300.0  # about 5 s on two cores
@@ -34,21 +35,13 @@ POLL_S = 0.1
 FRAMES_PER_COMMIT = 2_000
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept between runs."""
-
-    until_ms: int
-    is_complete: bool = False
-
-
 def load_history(layout: Layout) -> int:
     """Write, ship, ingest, invoice and collect. Requests written; 0 when all was there before."""
-    file = layout.var / "demo.json"
-    progress = _read(file) or Progress(until_ms=clock.now_ms())
+    progress = demo_progress.read(layout) or Progress(until_ms=clock.now_ms())
     organisation = demo.demo_organisation()
     if progress.is_complete or organisation is None:
         return 0
-    _store(file, progress)
+    demo_progress.store(layout, progress)
     until = clock.from_ms(progress.until_ms)
     requests = demo_usage.history(
         demo.callers(organisation), _prices(), demo.history_starts_at(until), until
@@ -58,7 +51,7 @@ def load_history(layout: Layout) -> int:
     this_month = until.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     close_period(organisation.id, this_month)
     demo_payment.collect(organisation.id)
-    _store(file, msgspec.structs.replace(progress, is_complete=True))
+    demo_progress.store(layout, msgspec.structs.replace(progress, is_complete=True))
     return written
 
 
@@ -116,14 +109,3 @@ def _segments(directory: Path) -> Sequence[SegmentPath]:
         return list_segments(directory)
     except FileNotFoundError:
         return []  # the shipper removed it between two looks
-
-
-def _read(file: Path) -> Progress | None:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Progress)
-    except FileNotFoundError:
-        return None
-
-
-def _store(file: Path, progress: Progress) -> None:
-    write_private(file, msgspec.json.encode(progress))

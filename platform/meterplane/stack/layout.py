@@ -78,6 +78,11 @@ class Layout:
         """The Stripe sandbox's database."""
         return self.var / "stripe.sqlite3"
 
+    @property
+    def demo(self) -> Path:
+        """How far the demo's history has come. Private."""
+        return self.var / "demo.json"
+
     def log(self, process: str) -> Path:
         """The log file of one process."""
         return self.logs / f"{process}.log"

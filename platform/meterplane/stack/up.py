@@ -55,7 +55,7 @@ class UpOptions:
 def up(layout: Layout, options: UpOptions, console: Console) -> int:
     """Start, and either stay as the supervisor or return when ready. The exit status."""
     if (found := running(layout)) is not None and not options.supervise:
-        return _tell_running(layout, found, console)
+        return _tell_running(layout, found, options, console)
     if options.reset and not options.yes and not _confirmed(layout, console):
         return 1
     layout.create()
@@ -138,7 +138,7 @@ class _Teller:
             self._was_ready = True
             stack = stack_file.read(self._layout)
             if stack is not None:
-                tell_ready(self._screen.console, stack, found, "Stop with Ctrl-C. Logs: var/logs")
+                tell_ready(self._screen.console, stack, found, _hint(self._layout, "Ctrl-C"))
         if found.failure is not None and not self._has_failed:
             self._has_failed = True
             tell_failure(self._screen.console, found.failure)
@@ -204,20 +204,28 @@ def _follow(layout: Layout, supervisor: "subprocess.Popen[bytes]", console: Cons
             time.sleep(POLL_S)
     stack = stack_file.read(layout)
     if stack is not None:
-        tell_ready(console, stack, found, "Stop with `make down`. Logs: var/logs")
+        tell_ready(console, stack, found, _hint(layout, "`make down`"))
     return 0
+
+
+def _hint(layout: Layout, stop: str) -> str:
+    logs = layout.logs.relative_to(ROOT) if layout.logs.is_relative_to(ROOT) else layout.logs
+    return f"Stop with {stop}. Logs: {logs}"
 
 
 # -- before anything starts
 
 
-def _tell_running(layout: Layout, found: StackRecord, console: Console) -> int:
+def _tell_running(layout: Layout, found: StackRecord, options: UpOptions, console: Console) -> int:
     stack = stack_file.read(layout)
+    if options.reset:
+        console.print("  A stack of this installation runs; stop it first: `make down`.")
+        return 1
     console.print(f"\n  A stack of this installation runs already (pid {found.supervisor.pid}).")
     if stack is None or not processes.is_alive(found.supervisor):
         console.print(f"  It is {found.phase}. `make status` shows more.")
         return 1
-    tell_ready(console, stack, found, "Stop with `make down`. Logs: var/logs")
+    tell_ready(console, stack, found, _hint(layout, "`make down`"))
     return 0
 
 
