@@ -185,7 +185,7 @@ class Sandbox:
                     path=request.path_params,
                     params=params,
                 )
-                answer = _execute(endpoint, call)
+                answer = execute(endpoint, call)
                 result = idempotency.Saved(request_id, answer.status, answer.body)
                 if key is not None:
                     idempotency.save(store, key, asked, result, now)
@@ -220,7 +220,7 @@ class Sandbox:
 _OUR_FAULT = StripeError(500, "The sandbox has a bug; its log has the details.", kind="api_error")
 
 
-def _execute(endpoint: Endpoint, call: Call) -> Answer:
+def execute(endpoint: Endpoint, call: Call) -> Answer:
     """Run the act; what it raises undoes it and becomes the answer, which is kept for replay."""
     try:
         with call.store.attempt():
