@@ -26,6 +26,10 @@ class ListedRequest:
     cost_nano: int
     currency: str
 
+    @property
+    def tokens(self) -> int:
+        return self.tokens_in + self.tokens_out
+
 
 def listed(limit: int = ROWS_PER_PAGE, before: UUID | None = None) -> list[ListedRequest]:
     """The newest requests of the open door, or those older than `before`."""

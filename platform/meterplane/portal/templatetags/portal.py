@@ -86,6 +86,19 @@ def at(instant: datetime | None) -> SafeString | str:
 
 
 @register.filter
+def hour(instant: datetime | None) -> SafeString | str:
+    """The hour something happened in: more than that the roll-ups do not know."""
+    if instant is None:
+        return amounts.NOTHING
+    return format_html(
+        '<time datetime="{}" title="in the hour from {} UTC">{}</time>',
+        instant.isoformat(),
+        f"{instant:%Y-%m-%d %H:%M}",
+        f"{instant:%d %b %H:%M}",
+    )
+
+
+@register.filter
 def on(instant: datetime | None) -> SafeString | str:
     """A day."""
     if instant is None:
