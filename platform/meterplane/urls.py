@@ -1,9 +1,9 @@
 """Routes of the control plane: portal, control API, operator's console, Stripe's webhooks."""
 
-from billing.payments.webhooks import stripe_webhook
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
+from billing.payments.webhooks import stripe_webhook
 from meterplane.console.site import site as console
 
 
