@@ -1,17 +1,13 @@
-"""Bring an invoice to the provider and to its payment: crash-safe, one step after the other.
+"""Collect an invoice: hold its run, perform it, and say where it stands.
 
-    customer -> draft -> lines -> verify -> finalise -> pay -> mirror
-
-Guarantees: one invoice there for one of ours, with the same lines to the cent, however often and
-wherever this runs and is killed. Calls are made outside transactions; a lease keeps two workers
-from the same run, and if both had it nevertheless, idempotency keys and unique rows still hold.
-What does not agree parks the invoice with a readable difference: nothing is guessed.
+Guarantees: safe to call any number of times, anywhere, at once; what was begun is continued (see
+`run` and `steps`). Calls to the provider are made outside transactions. A difference parks the
+invoice until `resume`; a provider that is away leaves it to the sweep, at growing distances.
 """
 
 import hashlib
-import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import msgspec
@@ -19,28 +15,17 @@ from django.db.models import Q
 
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice, InvoiceLine
-from billing.payments import steps
 from billing.payments.accounts import ensure_account
-from billing.payments.mirror import mirror
-from billing.payments.models import PaymentRun, PaymentStep
-from billing.payments.provider import (
-    CardDeclined,
-    DraftOrder,
-    LineOrder,
-    PaymentProvider,
-    ProviderRefused,
-)
-from billing.payments.verify import Expected, differences
+from billing.payments.mirror import park
+from billing.payments.models import PaymentRun
+from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
+from billing.payments.run import LEASE, LeaseLost, Parked, Task, perform_run
 from meterplane.kernel import clock
-from meterplane.kernel.errors import WorldError
-from meterplane.kernel.limits import INVOICE_LINES_MAX
+from meterplane.kernel.errors import CallerError, WorldError
 from tenants.scoping import tenant_scope
 
-log = logging.getLogger(__name__)
-
-LEASE = timedelta(minutes=5)  # above the seven calls of a run at their longest waits
 RETRY_AFTER_MAX = timedelta(hours=1)
-Kind = PaymentStep.Kind
+_FINISHED = (Invoice.Collection.PARKED, Invoice.Collection.DONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +37,10 @@ class Outcome:
     note: str = ""
 
 
-class Parked(Exception):
-    """Ours and theirs differ, or theirs is not what it can be. A person must look."""
-
-
-def collect(tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider) -> Outcome:
-    """Go as far as possible now. Safe to call any number of times, anywhere.
+def collect(
+    tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider, *, retry: bool = False
+) -> Outcome:
+    """Go as far as possible now. With `retry`, an invoice that was declined is charged once more.
 
     Raises `WorldError` when the provider is away: call again later.
     """
@@ -65,19 +48,27 @@ def collect(tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider) -> Out
         invoice: Invoice = Invoice.objects.get(id=invoice_id)
         if invoice.total_minor == 0 and invoice.status == Invoice.Status.DRAFT:
             _settle_nothing(invoice)
-    if invoice.collection_state in (Invoice.Collection.PARKED, Invoice.Collection.DONE):
+    if invoice.collection_state in _FINISHED:
         return _outcome(tenant_id, invoice_id)
-    customer_id = ensure_account(tenant_id, provider)
-    run = _run(tenant_id, invoice, customer_id, provider)
+    lines = _line_orders(tenant_id, invoice_id)
+    try:
+        customer_id = ensure_account(tenant_id, provider)
+    except ProviderRefused as refused:
+        park(tenant_id, invoice_id, _in_words(refused))
+        return _outcome(tenant_id, invoice_id)
+    run = _run(tenant_id, invoice, customer_id, lines, provider)
     token = _lease(tenant_id, run.id)
     if token is None:
         return _outcome(tenant_id, invoice_id)
     try:
-        _advance_run(tenant_id, invoice, run, provider)
+        note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry))
+        _await_payment(tenant_id, invoice_id, note)
     except Parked as difference:
-        _park(tenant_id, invoice_id, str(difference))
+        park(tenant_id, invoice_id, str(difference))
     except ProviderRefused as refused:
-        _park(tenant_id, invoice_id, f"the provider refused ({refused.code}): {refused.message}")
+        park(tenant_id, invoice_id, _in_words(refused))
+    except LeaseLost:
+        return _outcome(tenant_id, invoice_id)
     except WorldError:
         _back_off(tenant_id, run.id)
         raise
@@ -86,118 +77,30 @@ def collect(tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider) -> Out
     return _outcome(tenant_id, invoice_id)
 
 
-def _advance_run(
-    tenant_id: UUID, invoice: Invoice, run: PaymentRun, provider: PaymentProvider
-) -> None:
-    lines = _line_orders(tenant_id, invoice.id)
-    if len(lines) > INVOICE_LINES_MAX:
-        raise Parked(f"{len(lines)} lines are more than the {INVOICE_LINES_MAX} an invoice holds")
-    their_id = _draft(tenant_id, invoice, run, provider)
-    theirs = provider.invoice(their_id)
-    if theirs.status == "draft":
-        _attach(tenant_id, run, provider, their_id, lines)
-        _verify(tenant_id, invoice, run, provider, their_id, lines)
-        _finalise(tenant_id, run, provider, their_id)
-        theirs = provider.invoice(their_id)
-    else:
-        # Finalised by an earlier try: what was finalised is compared all the same.
-        _verify(tenant_id, invoice, run, provider, their_id, lines)
-    mirror(tenant_id, invoice.id, theirs)
-    if theirs.status == "open" and not theirs.is_attempted:
-        _pay(tenant_id, run, provider, their_id)
-    mirror(tenant_id, invoice.id, provider.invoice(their_id))
+def resume(tenant_id: UUID, invoice_id: UUID) -> None:
+    """Put a parked invoice back to work once a person has settled the difference.
 
-
-def _draft(tenant_id: UUID, invoice: Invoice, run: PaymentRun, provider: PaymentProvider) -> str:
-    if run.provider_invoice_id:
-        return run.provider_invoice_id
-    order = DraftOrder(
-        invoice_id=invoice.id,
-        tenant_id=tenant_id,
-        customer_id=run.customer_id,
-        currency=invoice.currency,
-        digest=run.digest,
-        description=f"Usage from {invoice.period_start:%Y-%m-%d} to {invoice.period_end:%Y-%m-%d}",
-    )
+    Everything is verified again. Raises `CallerError` `not_parked`.
+    """
     with tenant_scope(tenant_id):
-        step = steps.freeze(tenant_id, run.id, Kind.DRAFT, provider.draft_parameters(order))
-    their_id = steps.perform(
-        tenant_id,
-        step.id,
-        provider,
-        target_id="",
-        recover=lambda since: provider.find_invoice(run.customer_id, invoice.id, since),
-    )
+        moved = Invoice.objects.filter(
+            id=invoice_id, collection_state=Invoice.Collection.PARKED
+        ).update(collection_state=Invoice.Collection.PENDING, collection_note="")
+    if not moved:
+        raise CallerError("not_parked", "This invoice is not parked.", status=409)
+
+
+def _in_words(refused: ProviderRefused) -> str:
+    return f"The provider refused ({refused.code}): {refused.message}"
+
+
+def _await_payment(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
+    """An invoice that is open after its run is the customer's turn, and left alone by the sweep."""
     with tenant_scope(tenant_id):
-        PaymentRun.objects.filter(id=run.id).update(provider_invoice_id=their_id)
-    run.provider_invoice_id = their_id
-    return their_id
-
-
-def _attach(
-    tenant_id: UUID,
-    run: PaymentRun,
-    provider: PaymentProvider,
-    their_id: str,
-    lines: list[LineOrder],
-) -> None:
-    with tenant_scope(tenant_id):
-        step = steps.freeze(tenant_id, run.id, Kind.LINES, provider.lines_parameters(lines))
-    # Lines are added in one call: either all of ours are there, or none.
-    steps.perform(
-        tenant_id,
-        step.id,
-        provider,
-        target_id=their_id,
-        recover=lambda _: their_id if provider.lines(their_id) else None,
-    )
-
-
-def _verify(
-    tenant_id: UUID,
-    invoice: Invoice,
-    run: PaymentRun,
-    provider: PaymentProvider,
-    their_id: str,
-    lines: list[LineOrder],
-) -> None:
-    expected = Expected(run.customer_id, invoice.currency, invoice.total_minor, run.digest, lines)
-    found = differences(expected, provider.invoice(their_id), provider.lines(their_id))
-    with tenant_scope(tenant_id):
-        step = steps.freeze(tenant_id, run.id, Kind.VERIFY, {"digest": run.digest})
-        if step.state != PaymentStep.State.DONE:
-            step.note = "\n".join(found) or "every line agrees"
-            step.state = PaymentStep.State.FAILED if found else PaymentStep.State.DONE
-            step.done_at = clock.now()
-            step.save(update_fields=["note", "state", "done_at"])
-    if found:
-        raise Parked("Ours and theirs differ:\n" + "\n".join(found))
-
-
-def _finalise(tenant_id: UUID, run: PaymentRun, provider: PaymentProvider, their_id: str) -> None:
-    with tenant_scope(tenant_id):
-        step = steps.freeze(tenant_id, run.id, Kind.FINALISE, provider.finalise_parameters())
-
-    def finalised(_since: datetime) -> str | None:
-        return their_id if provider.invoice(their_id).status != "draft" else None
-
-    steps.perform(tenant_id, step.id, provider, target_id=their_id, recover=finalised)
-
-
-def _pay(tenant_id: UUID, run: PaymentRun, provider: PaymentProvider, their_id: str) -> None:
-    with tenant_scope(tenant_id):
-        step = steps.freeze(tenant_id, run.id, Kind.PAY, provider.pay_parameters())
-
-    def paid(_since: datetime) -> str | None:
-        return their_id if provider.invoice(their_id).status == "paid" else None
-
-    try:
-        steps.perform(tenant_id, step.id, provider, target_id=their_id, recover=paid)
-    except CardDeclined as declined:
-        log.info("invoice %s was declined: %s", their_id, declined.code)
-    except ProviderRefused as refused:
-        # No card on file, or paid meanwhile on the hosted page: reading it again tells.
-        log.info("invoice %s was not charged: %s", their_id, refused.code)
+        Invoice.objects.filter(id=invoice_id, status=Invoice.Status.OPEN).exclude(
+            collection_state=Invoice.Collection.PARKED
+        ).update(collection_state=Invoice.Collection.AWAITING_PAYMENT, collection_note=note)
+        PaymentRun.objects.filter(invoice_id=invoice_id).update(checked_at=clock.now())
 
 
 def _line_orders(tenant_id: UUID, invoice_id: UUID) -> list[LineOrder]:
@@ -212,9 +115,12 @@ def _line_orders(tenant_id: UUID, invoice_id: UUID) -> list[LineOrder]:
 
 
 def _run(
-    tenant_id: UUID, invoice: Invoice, customer_id: str, provider: PaymentProvider
+    tenant_id: UUID,
+    invoice: Invoice,
+    customer_id: str,
+    lines: list[LineOrder],
+    provider: PaymentProvider,
 ) -> PaymentRun:
-    lines = _line_orders(tenant_id, invoice.id)
     frozen = [str(invoice.id), customer_id, invoice.currency, invoice.total_minor]
     frozen += [[line.uid, line.description, line.amount_minor] for line in lines]
     digest = hashlib.sha256(msgspec.json.encode(frozen)).hexdigest()
@@ -256,14 +162,6 @@ def _back_off(tenant_id: UUID, run_id: UUID) -> None:
         pause = min(timedelta(seconds=2 ** min(run.attempts, 12)), RETRY_AFTER_MAX)
         run.next_attempt_at = clock.now() + pause
         run.save(update_fields=["attempts", "next_attempt_at"])
-
-
-def _park(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
-    log.error("invoice %s is parked: %s", invoice_id, note)
-    with tenant_scope(tenant_id):
-        Invoice.objects.filter(id=invoice_id).update(
-            collection_state=Invoice.Collection.PARKED, collection_note=note
-        )
 
 
 def _settle_nothing(invoice: Invoice) -> None:

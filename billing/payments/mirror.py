@@ -1,12 +1,15 @@
 """What the provider says of an invoice now, applied to ours and to the tenant's standing.
 
-Monotonic and idempotent: read in any order, any number of times, the end is the same.
+Monotonic and idempotent: read in any order, any number of times, the end is the same. An invoice
+of another customer, currency or amount than ours is not applied: it parks ours.
 """
 
+import logging
 from uuid import UUID
 
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
+from billing.payments.models import PaymentRun
 from billing.payments.provider import ProviderInvoice
 from meterplane.kernel import clock
 from tenants.models import Organisation
@@ -14,11 +17,18 @@ from tenants.queries import organisation
 from tenants.scoping import tenant_scope
 from tenants.standing import set_standing
 
+log = logging.getLogger(__name__)
+
 _FINAL = {Invoice.Status.PAID, Invoice.Status.VOID, Invoice.Status.UNCOLLECTIBLE}
 
 
 def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
     """Apply what was read; True if our invoice's status moved."""
+    with tenant_scope(tenant_id):
+        found = _differences(Invoice.objects.get(id=invoice_id), theirs)
+    if found:
+        park(tenant_id, invoice_id, "Ours and theirs differ:\n" + "\n".join(found))
+        return False
     news = News(
         status=theirs.status,
         at=theirs.paid_at or clock.now(),
@@ -30,9 +40,35 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
         invoice = Invoice.objects.select_for_update().get(id=invoice_id)
         if invoice.collection_state != Invoice.Collection.PARKED:
             invoice.collection_state = _collection(invoice)
-            invoice.save(update_fields=["collection_state"])
+            if invoice.collection_state == Invoice.Collection.DONE:
+                invoice.collection_note = ""
+            invoice.save(update_fields=["collection_state", "collection_note"])
         _judge(tenant_id)
     return moved
+
+
+def park(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
+    """Stop collecting until a person has looked; `note` says what differs."""
+    log.error("invoice %s is parked: %s", invoice_id, note)
+    with tenant_scope(tenant_id):
+        Invoice.objects.filter(id=invoice_id).update(
+            collection_state=Invoice.Collection.PARKED, collection_note=note
+        )
+
+
+def _differences(invoice: Invoice, theirs: ProviderInvoice) -> list[str]:
+    """What an event may be bound by. A draft there has no total to compare yet."""
+    run = PaymentRun.objects.filter(invoice_id=invoice.id).first()
+    compared = [
+        ("invoice", str(invoice.id), theirs.our_invoice_id),
+        ("customer", run.customer_id if run else theirs.customer_id, theirs.customer_id),
+        ("currency", invoice.currency, theirs.currency),
+    ]
+    if theirs.status != Invoice.Status.DRAFT:
+        compared.append(("total", str(invoice.total_minor), str(theirs.total_minor)))
+    return [
+        f"{what}: ours {ours}, theirs {other}" for what, ours, other in compared if ours != other
+    ]
 
 
 def _collection(invoice: Invoice) -> str:
@@ -40,7 +76,7 @@ def _collection(invoice: Invoice) -> str:
         return Invoice.Collection.DONE
     if invoice.status == Invoice.Status.OPEN and invoice.payment_attempts:
         return Invoice.Collection.AWAITING_PAYMENT
-    return Invoice.Collection.PENDING
+    return str(invoice.collection_state)
 
 
 def _judge(tenant_id: UUID) -> None:

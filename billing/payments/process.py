@@ -57,7 +57,5 @@ def refresh(tenant_id: UUID, invoice_id: UUID, their_id: str, provider: PaymentP
     except ProviderRefused as refused:
         log.error("invoice %s cannot be read: %s", their_id, refused.message)
         return f"cannot be read: {refused.code}"
-    if theirs.our_invoice_id != str(invoice_id):
-        return "another invoice of ours"
     moved = mirror(tenant_id, invoice_id, theirs)
     return f"{theirs.status}{'' if moved else ', as known'}"

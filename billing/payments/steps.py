@@ -16,9 +16,11 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from django.db import connection
 
 from billing.payments.models import PaymentStep
 from billing.payments.provider import (
+    CardDeclined,
     Parameters,
     PaymentProvider,
     ProviderFault,
@@ -36,12 +38,10 @@ Recover = Callable[[datetime], str | None]
 State = PaymentStep.State
 
 
-def freeze(
-    tenant_id: UUID, run_id: UUID | None, kind: str, parameters: Parameters, name: str = ""
-) -> PaymentStep:
+def freeze(tenant_id: UUID, run_id: UUID | None, kind: str, parameters: Parameters) -> PaymentStep:
     """The step that is to be performed: the newest that has not failed, or a new revision.
 
-    Needs the tenant's door. `name` tells steps of a kind apart within a run.
+    Needs the tenant's door.
     """
     known: PaymentStep | None = (
         PaymentStep.objects.filter(run_id=run_id, kind=kind).order_by("-revision").first()
@@ -51,14 +51,18 @@ def freeze(
     revision = known.revision + 1 if known is not None else 1
     text = msgspec.json.encode(parameters, order="sorted").decode()
     owner = run_id or tenant_id
-    step: PaymentStep = PaymentStep.objects.create(
-        tenant_id=tenant_id,
-        run_id=run_id,
-        kind=kind,
-        revision=revision,
-        parameters=text,
-        digest=hashlib.sha256(text.encode()).hexdigest(),
-        idempotency_key=f"{kind}:{owner}:{revision}{name}",
+    # Whoever freezes first decides the bytes; a worker that arrives meanwhile takes what it finds.
+    step: PaymentStep
+    step, _ = PaymentStep.objects.get_or_create(
+        idempotency_key=f"{kind}:{owner}:{revision}",
+        defaults={
+            "tenant_id": tenant_id,
+            "run_id": run_id,
+            "kind": kind,
+            "revision": revision,
+            "parameters": text,
+            "digest": hashlib.sha256(text.encode()).hexdigest(),
+        },
     )
     return step
 
@@ -91,7 +95,16 @@ def perform(
                     tenant_id, step.run_id, step.kind, msgspec.json.decode(step.parameters)
                 )
             return perform(tenant_id, successor.id, provider, target_id=target_id, recover=recover)
-    return _send(tenant_id, step, provider, target_id)
+    try:
+        return _send(tenant_id, step, provider, target_id)
+    except CardDeclined:
+        raise
+    except ProviderRefused:
+        # "Finalised already", "paid already": somebody was there first. What counts is the state.
+        found = recover((step.first_sent_at or clock.now()) - CLOCK_SLACK)
+        if found is None:
+            raise
+        return found
 
 
 def _send(tenant_id: UUID, step: PaymentStep, provider: PaymentProvider, target_id: str) -> str:
@@ -106,6 +119,7 @@ def _send(tenant_id: UUID, step: PaymentStep, provider: PaymentProvider, target_
     )
     kind: SendKind = msgspec.convert(step.kind, SendKind)
     parameters = msgspec.json.decode(step.parameters)
+    ensure(not connection.in_atomic_block, "the provider is called outside transactions")
     try:
         result_id = provider.send(kind, target_id, parameters, step.idempotency_key)
     except ProviderFault as fault:

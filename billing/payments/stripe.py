@@ -6,6 +6,7 @@ off, waits are bounded. A live key is refused when the base address is on this m
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
+import requests
 import stripe
 from django.conf import settings
 
@@ -44,7 +46,8 @@ NETWORK_RETRIES = 2
 LIST_PAGE = 100
 SIGNATURE_AGE_S_MAX = 300
 LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
-TEST_PREFIXES = ("sk_test_", "rk_test_")
+KEY_SHAPE = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{8,}")
+WEBHOOK_SECRET_SHAPE = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,}")
 LIVE_PREFIXES = ("sk_live_", "rk_live_")
 
 stripe.enable_telemetry = False
@@ -64,7 +67,7 @@ class Stripe:
         self._client = stripe.StripeClient(
             api_key,
             base_addresses=dict.fromkeys(bases, api_base.rstrip("/")) if api_base else {},  # type: ignore[arg-type]
-            http_client=stripe.RequestsClient(timeout=timeout),
+            http_client=stripe.RequestsClient(timeout=timeout, session=_session(api_base)),
             max_network_retries=NETWORK_RETRIES,
             stripe_version=API_VERSION,
         )
@@ -208,6 +211,13 @@ class Stripe:
         return made.secret
 
 
+def _session(api_base: str) -> requests.Session:
+    """A proxy from the environment must not be handed what is meant for this machine."""
+    session = requests.Session()
+    session.trust_env = urlsplit(api_base).hostname not in LOOPBACK_HOSTS
+    return session
+
+
 def provider() -> Stripe:
     """The account of this installation. Raises `ProviderNotConfigured`."""
     return Stripe(settings.STRIPE_API_KEY, settings.STRIPE_API_BASE)
@@ -218,7 +228,7 @@ def read_event(payload: bytes, signature: str, secrets: Sequence[str]) -> Provid
 
     Any of `secrets` may have signed it: two during a rotation. No secret, no event.
     """
-    usable = [secret for secret in secrets if secret.startswith("whsec_") and len(secret) > 20]
+    usable = [secret for secret in secrets if WEBHOOK_SECRET_SHAPE.fullmatch(secret)]
     if not usable:
         raise EventRefused("no webhook secret is configured")
     if not any(_signed_by(secret, payload, signature) for secret in usable):
@@ -258,16 +268,22 @@ def _event(event: Mapping[str, Any]) -> ProviderEvent:
 
 
 def _check(api_key: str, api_base: str, is_live: bool) -> None:
-    if not api_key.startswith(TEST_PREFIXES + LIVE_PREFIXES) or len(api_key) < 16:
+    if not KEY_SHAPE.fullmatch(api_key):
         raise ProviderNotConfigured(
             "stripe_key_invalid",
             "STRIPE_API_KEY must be a secret or restricted key (sk_test_, sk_live_, rk_...).",
         )
     if api_base and urlsplit(api_base).scheme not in {"http", "https"}:
         raise ProviderNotConfigured("stripe_base_invalid", "STRIPE_API_BASE must be an http URL.")
-    if is_live and api_base and urlsplit(api_base).hostname in LOOPBACK_HOSTS:
+    if not is_live or not api_base:
+        return
+    if urlsplit(api_base).hostname in LOOPBACK_HOSTS:
         raise ProviderNotConfigured(
             "stripe_live_key_on_loopback", "A live Stripe key must not be sent to this machine."
+        )
+    if urlsplit(api_base).scheme != "https":
+        raise ProviderNotConfigured(
+            "stripe_live_key_in_clear", "A live Stripe key must not be sent without TLS."
         )
 
 

@@ -1,14 +1,21 @@
-"""Celery's entries into payments. Arguments are ids; each looks for work and finishes it."""
+"""Celery's entries into payments. Arguments are ids; each looks for work and finishes it.
+
+The sweep finds everything that is left, so that no message needs to arrive: events, invoices not
+collected yet, and invoices whose customer paid without our being told.
+"""
 
 import logging
+from collections.abc import Callable
+from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
+from django.db.models import Q
 
 from billing.invoicing.models import Invoice
 from billing.payments import collect as collection
 from billing.payments.models import PaymentRun, WebhookEvent
-from billing.payments.process import process_event
+from billing.payments.process import process_event, refresh
 from billing.payments.stripe import provider
 from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
@@ -16,7 +23,8 @@ from tenants.scoping import system_scope
 
 log = logging.getLogger(__name__)
 
-SWEEP_MAX = 200  # a sweep every 30 s: 24,000 an hour
+SWEEP_MAX = 200  # of each kind; a sweep every 30 s: 24,000 an hour
+LOOK_AGAIN_AFTER = timedelta(minutes=15)  # a payment whose webhook was lost is seen within this
 
 
 @shared_task(name="payments.process_webhook")
@@ -39,20 +47,59 @@ def collect(tenant_id: str, invoice_id: str) -> None:
 
 @shared_task(name="payments.sweep")
 def sweep() -> None:
-    """Whatever was left: unprocessed events, and runs that were begun and not finished."""
-    with system_scope("the sweep looks for unfinished work"):
-        events = list(
+    """Whatever was left. One piece of work that fails does not keep the others waiting."""
+    for event_id in _unprocessed_events():
+        _guarded(process_webhook, event_id)
+    for tenant_id, invoice_id in _uncollected():
+        _guarded(collect, str(tenant_id), str(invoice_id))
+    for tenant_id, invoice_id, their_id in _unheard_of():
+        _guarded(_look_again, tenant_id, invoice_id, their_id)
+
+
+def _guarded(act: Callable[..., object], *ids: object) -> None:
+    try:
+        act(*ids)
+    except Exception:
+        log.exception("%s could not be worked on; the next sweep tries again", ids)
+
+
+def _unprocessed_events() -> list[str]:
+    with system_scope("the sweep looks for events"):
+        return list(
             WebhookEvent.objects.filter(processed_at__isnull=True)
             .order_by("received_at")
             .values_list("event_id", flat=True)[:SWEEP_MAX]
         )
-        runs = list(
-            PaymentRun.objects.filter(
-                next_attempt_at__lte=clock.now(),
-                invoice__collection_state=Invoice.Collection.PENDING,
-            ).values_list("tenant_id", "invoice_id")[:SWEEP_MAX]
+
+
+def _uncollected() -> list[tuple[UUID, UUID]]:
+    """Invoices to be collected whose turn it is: no run yet, or one that nobody holds."""
+    now = clock.now()
+    its_turn = Q(payment_run__isnull=True) | Q(
+        Q(payment_run__lease_until__isnull=True) | Q(payment_run__lease_until__lt=now),
+        payment_run__next_attempt_at__lte=now,
+    )
+    with system_scope("the sweep looks for invoices to collect"):
+        return list(
+            Invoice.objects.filter(its_turn, collection_state=Invoice.Collection.PENDING)
+            .order_by("created_at")
+            .values_list("tenant_id", "id")[:SWEEP_MAX]
         )
-    for event_id in events:
-        process_webhook(event_id)
-    for tenant_id, invoice_id in runs:
-        collect(str(tenant_id), str(invoice_id))
+
+
+def _unheard_of() -> list[tuple[UUID, UUID, str]]:
+    with system_scope("the sweep looks for payments nobody told of"):
+        return list(
+            PaymentRun.objects.filter(
+                invoice__collection_state=Invoice.Collection.AWAITING_PAYMENT,
+                checked_at__lt=clock.now() - LOOK_AGAIN_AFTER,
+            )
+            .order_by("checked_at")
+            .values_list("tenant_id", "invoice_id", "provider_invoice_id")[:SWEEP_MAX]
+        )
+
+
+def _look_again(tenant_id: UUID, invoice_id: UUID, their_id: str) -> None:
+    refresh(tenant_id, invoice_id, their_id, provider())
+    with system_scope("an invoice was looked at again"):
+        PaymentRun.objects.filter(invoice_id=invoice_id).update(checked_at=clock.now())

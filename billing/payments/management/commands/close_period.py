@@ -1,5 +1,6 @@
 """`manage.py close-period`: close, rate, invoice and, with --now, collect; told as it goes."""
 
+import time
 from argparse import ArgumentParser
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,9 @@ from meterplane.kernel.money import minor_to_text, pico_to_text
 from tenants.models import Organisation
 from tenants.queries import organisation_by_slug
 from tenants.scoping import system_scope, tenant_scope
+
+COLLECTED_WITHIN_S = 60
+POLL_S = 0.5
 
 
 class Command(BaseCommand):
@@ -56,20 +60,47 @@ class Command(BaseCommand):
             raise CommandError(f"{text!r} is not a day like 2026-11-01.") from None
 
     def _close(self, organisation: Organisation, until: datetime, now: bool) -> None:
+        """Months that ended earlier get invoices of their own; each is shown and collected."""
         invoice = close_period(organisation.id, until)
+        pending = self._pending(organisation)
         if invoice is None:
-            self.stdout.write(f"{organisation.slug}: nothing to invoice up to {until:%Y-%m-%d}.")
-            return
-        self._table(organisation, invoice)
-        if not now:
-            return
+            self.stdout.write(f"{organisation.slug}: nothing used since the last invoice.")
+        elif invoice.id not in [each.id for each in pending]:
+            self._table(organisation, invoice)
+            self._result(organisation, invoice)
+        for each in pending:
+            self._table(organisation, each)
+            if now:
+                self._collect(organisation, each)
+
+    def _pending(self, organisation: Organisation) -> list[Invoice]:
+        with tenant_scope(organisation.id):
+            return list(
+                Invoice.objects.filter(collection_state=Invoice.Collection.PENDING).order_by(
+                    "period_end"
+                )
+            )
+
+    def _collect(self, organisation: Organisation, invoice: Invoice) -> None:
+        """To the end. A worker's sweep may hold the run already: then we wait for what it does."""
         self.stdout.write("collecting ...")
+        deadline = time.monotonic() + COLLECTED_WITHIN_S
         outcome = collect(organisation.id, invoice.id, provider())
+        while outcome.collection_state == Invoice.Collection.PENDING:
+            if time.monotonic() > deadline:
+                raise CommandError("another worker holds this invoice and does not finish.")
+            time.sleep(POLL_S)
+            outcome = collect(organisation.id, invoice.id, provider())
+        self._result(organisation, invoice)
+        if outcome.collection_state == Invoice.Collection.PARKED:
+            raise CommandError(f"the invoice is parked for a person to look at:\n{outcome.note}")
+        if outcome.collection_state == Invoice.Collection.AWAITING_PAYMENT:
+            raise CommandError(outcome.note or "the customer has not paid yet.")
+
+    def _result(self, organisation: Organisation, invoice: Invoice) -> None:
         with tenant_scope(organisation.id):
             done = Invoice.objects.get(id=invoice.id)
-        self.stdout.write(f"invoice {done.number or '(draft)'} is {outcome.status}")
-        if outcome.note:
-            raise CommandError(f"the invoice is parked for a person to look at:\n{outcome.note}")
+        self.stdout.write(f"invoice {done.number or '(draft)'} is {done.status}")
         if done.hosted_url:
             self.stdout.write(done.hosted_url)
 

@@ -1,0 +1,217 @@
+"""The steps that bring one invoice to the provider, in order, each crash-safe (see `steps`).
+
+    draft -> lines -> verify -> finalise -> pay -> mirror
+
+Guarantees: one invoice there for one of ours, with the same lines to the cent, however often and
+wherever this runs and is killed. A lease keeps two workers from the same run; it is renewed before
+each step, and if two had it nevertheless, idempotency keys and unique rows still hold. What does
+not agree raises `Parked` with a readable difference: nothing is guessed.
+
+Does not create customers and does not decide when to try again: that is `collect`.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from billing.invoicing.models import Invoice
+from billing.payments import steps
+from billing.payments.mirror import mirror
+from billing.payments.models import PaymentRun, PaymentStep
+from billing.payments.provider import (
+    CardDeclined,
+    DraftOrder,
+    LineOrder,
+    Parameters,
+    PaymentProvider,
+    ProviderInvoice,
+    ProviderRefused,
+)
+from billing.payments.verify import Expected, differences
+from meterplane.kernel import clock
+from meterplane.kernel.limits import INVOICE_LINES_MAX
+from tenants.scoping import tenant_scope
+
+log = logging.getLogger(__name__)
+
+# Renewed before each step. A step is at most two calls, each 3 attempts x 35 s and their backoff:
+# 240 s. A worker that died delays its invoice by this long.
+LEASE = timedelta(minutes=5)
+NO_CARD = "The customer has no payment method yet."
+Kind = PaymentStep.Kind
+
+
+class Parked(Exception):
+    """Ours and theirs differ, or theirs is not what it can be. A person must look."""
+
+
+class LeaseLost(Exception):
+    """Another worker holds the run: this one was too slow, and stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run held by one worker. `retry`: charge again what was charged in vain."""
+
+    tenant_id: UUID
+    invoice: Invoice
+    lines: list[LineOrder]
+    run: PaymentRun
+    token: UUID
+    provider: PaymentProvider
+    retry: bool
+
+
+def perform_run(task: Task) -> str:
+    """Bring the invoice as far as it goes now; why it was not charged, if it was not.
+
+    Raises `Parked`, `LeaseLost`, and what `PaymentProvider.send` raises.
+    """
+    if len(task.lines) > INVOICE_LINES_MAX:
+        raise Parked(
+            f"{len(task.lines)} lines are more than the {INVOICE_LINES_MAX} an invoice holds"
+        )
+    their_id = _draft(task)
+    theirs = task.provider.invoice(their_id)
+    is_draft = theirs.status == Invoice.Status.DRAFT
+    if is_draft:
+        _attach(task, their_id)
+    # What an earlier try finalised is compared all the same.
+    _verify(task, their_id)
+    if is_draft:
+        _finalise(task, their_id)
+        theirs = task.provider.invoice(their_id)
+    mirror(task.tenant_id, task.invoice.id, theirs)
+    note = ""
+    if theirs.status == Invoice.Status.OPEN and (task.retry or not theirs.is_attempted):
+        note = _pay(task, their_id, theirs.customer_id)
+        theirs = task.provider.invoice(their_id)
+    mirror(task.tenant_id, task.invoice.id, theirs)
+    _record(task, theirs)
+    return note
+
+
+def _draft(task: Task) -> str:
+    if task.run.provider_invoice_id:
+        return task.run.provider_invoice_id
+    invoice, run, provider = task.invoice, task.run, task.provider
+    order = DraftOrder(
+        invoice_id=invoice.id,
+        tenant_id=task.tenant_id,
+        customer_id=run.customer_id,
+        currency=invoice.currency,
+        digest=run.digest,
+        description=f"Usage from {invoice.period_start:%Y-%m-%d} to {invoice.period_end:%Y-%m-%d}",
+    )
+    step = _freeze(task, Kind.DRAFT, provider.draft_parameters(order))
+    their_id = steps.perform(
+        task.tenant_id,
+        step.id,
+        provider,
+        target_id="",
+        recover=lambda since: provider.find_invoice(run.customer_id, invoice.id, since),
+    )
+    with tenant_scope(task.tenant_id):
+        PaymentRun.objects.filter(id=run.id).update(provider_invoice_id=their_id)
+    return their_id
+
+
+def _attach(task: Task, their_id: str) -> None:
+    provider = task.provider
+    step = _freeze(task, Kind.LINES, provider.lines_parameters(task.lines))
+    # One call: all of ours are there or none. If some were, verification would park.
+    steps.perform(
+        task.tenant_id,
+        step.id,
+        provider,
+        target_id=their_id,
+        recover=lambda _: their_id if provider.lines(their_id) else None,
+    )
+
+
+def _verify(task: Task, their_id: str) -> None:
+    invoice, run = task.invoice, task.run
+    expected = Expected(
+        run.customer_id, invoice.currency, invoice.total_minor, run.digest, task.lines
+    )
+    found = differences(expected, task.provider.invoice(their_id), task.provider.lines(their_id))
+    step = _freeze(task, Kind.VERIFY, {"digest": run.digest})
+    if step.state != PaymentStep.State.DONE:
+        _read(
+            task,
+            step,
+            PaymentStep.State.FAILED if found else PaymentStep.State.DONE,
+            "\n".join(found) or "every line agrees",
+        )
+    if found:
+        raise Parked("Ours and theirs differ:\n" + "\n".join(found))
+
+
+def _finalise(task: Task, their_id: str) -> None:
+    provider = task.provider
+    step = _freeze(task, Kind.FINALISE, provider.finalise_parameters())
+
+    def finalised(_since: datetime) -> str | None:
+        return their_id if provider.invoice(their_id).status != Invoice.Status.DRAFT else None
+
+    steps.perform(task.tenant_id, step.id, provider, target_id=their_id, recover=finalised)
+
+
+def _pay(task: Task, their_id: str, customer_id: str) -> str:
+    """Charge; the reason in words when the customer has to act."""
+    provider = task.provider
+    if not provider.customer(customer_id).default_payment_method:
+        return NO_CARD
+    step = _freeze(task, Kind.PAY, provider.pay_parameters())
+    if task.retry and step.state in (PaymentStep.State.SENT, PaymentStep.State.UNCLEAR):
+        # The invoice is open, so that charge came to nothing; its key would replay the refusal.
+        _read(task, step, PaymentStep.State.FAILED, "the invoice stayed open")
+        step = _freeze(task, Kind.PAY, provider.pay_parameters())
+
+    def paid(_since: datetime) -> str | None:
+        return their_id if provider.invoice(their_id).status == Invoice.Status.PAID else None
+
+    try:
+        steps.perform(task.tenant_id, step.id, provider, target_id=their_id, recover=paid)
+    except CardDeclined as declined:
+        log.info("invoice %s was declined: %s", their_id, declined.code)
+        return f"The charge was declined ({declined.code}): {declined.message}"
+    except ProviderRefused as refused:
+        log.warning("invoice %s was not charged: %s", their_id, refused.code)
+        return f"The charge was refused ({refused.code}): {refused.message}"
+    return ""
+
+
+def _record(task: Task, theirs: ProviderInvoice) -> None:
+    """Facts beside the total: what was due may differ by a balance the provider carries."""
+    if theirs.status == Invoice.Status.OPEN:
+        return  # not the end yet
+    facts = {
+        "status": theirs.status,
+        "number": theirs.number,
+        "total_minor": str(theirs.total_minor),
+        "amount_due_minor": str(theirs.amount_due_minor),
+        "starting_balance_minor": str(theirs.starting_balance_minor),
+        "ending_balance_minor": str(theirs.ending_balance_minor),
+    }
+    step = _freeze(task, Kind.MIRROR, facts)
+    if step.state != PaymentStep.State.DONE:
+        _read(task, step, PaymentStep.State.DONE, theirs.status)
+
+
+def _freeze(task: Task, kind: str, parameters: Parameters) -> PaymentStep:
+    """The step to perform, with the lease renewed so that nobody else performs it."""
+    with tenant_scope(task.tenant_id):
+        held = PaymentRun.objects.filter(id=task.run.id, lease_token=task.token).update(
+            lease_until=clock.now() + LEASE
+        )
+        if not held:
+            raise LeaseLost
+        return steps.freeze(task.tenant_id, task.run.id, kind, parameters)
+
+
+def _read(task: Task, step: PaymentStep, state: str, note: str) -> None:
+    """Record what a reading step found."""
+    with tenant_scope(task.tenant_id):
+        PaymentStep.objects.filter(id=step.id).update(state=state, note=note, done_at=clock.now())
