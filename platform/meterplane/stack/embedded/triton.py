@@ -57,8 +57,10 @@ def triton_command(
 
     Creates a backend folder and a small virtual environment there, both of links, and removes
     shared memory that a killed server of the same `home` left behind. The server stays in the
-    foreground. It ends on SIGTERM, waiting `EXIT_TIMEOUT_S` at most for requests in flight; its
-    stubs end with it, and by themselves within about a second when it is killed.
+    foreground and ends on SIGTERM, idle in about three seconds. While a stream is being generated
+    this Triton cannot unload the model, so it gives up after `EXIT_TIMEOUT_S` and exits with an
+    error or a crash of its own; that is its normal end, not a fault. Its stubs end with it, and by
+    themselves within about a second when it is killed.
 
     Raises:
         EmbeddedUnavailable: not Linux x86-64, the wheel is absent, or it has no stub or no

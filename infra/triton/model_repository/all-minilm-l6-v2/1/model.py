@@ -15,7 +15,8 @@ TEXTS_MAX = 2048
 
 
 class TritonPythonModel:
-    """One instance. Texts of requests that wait together are encoded together."""
+    """One instance. Texts of one request are encoded together; so would be those of several, but
+    Triton batches requests only along a batch dimension of its own, which this model has not."""
 
     def initialize(self, args: dict) -> None:
         """Find the weights without importing their package, whose own code wants torch."""

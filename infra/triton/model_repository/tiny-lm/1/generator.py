@@ -3,7 +3,7 @@
 It is honest about what it is. It knows the corpus and nothing else; it starts with the sentence of
 the corpus that shares most words with the prompt, and goes on by sampling. Its token counts are
 real: a token is a word or a mark of the corpus with the space before it; a word it does not know is
-one token for each of its characters.
+one token for each of its characters. The end of a text is no token.
 """
 
 import random
@@ -28,16 +28,17 @@ class Sampling:
     n: int = 1
     seed: int | None = None
     stop: list[str] = field(default_factory=list)
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= int(self.max_tokens) <= 4096:
-            raise ValueError("max_tokens must be 1 to 4096")
-        if not 0 <= float(self.temperature) <= 2:
-            raise ValueError("temperature must be 0 to 2")
-        if not 0 < float(self.top_p) <= 1:
-            raise ValueError("top_p must be above 0, at most 1")
-        if not 1 <= int(self.n) <= 8:
-            raise ValueError("n must be 1 to 8")
+        _check_range("max_tokens", self.max_tokens, int, 1, 4096)
+        _check_range("temperature", self.temperature, (int, float), 0, 2)
+        _check_range("top_p", self.top_p, (int, float), 1e-6, 1)
+        _check_range("n", self.n, int, 1, 8)
+        if self.seed is not None:
+            _check_range("seed", self.seed, int, -(2**63), 2**64 - 1)
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise ValueError("stop must be a text or a list of texts, none of them empty")
 
     @classmethod
     def read(cls, document: object) -> "Sampling":
@@ -48,8 +49,17 @@ class Sampling:
         if unknown:
             raise ValueError(f"sampling_parameters has an unknown field {min(unknown)!r}")
         stop = document.get("stop") or []
+        if not isinstance(stop, str | list):
+            raise ValueError("stop must be a text or a list of texts, none of them empty")
         values = {name: value for name, value in document.items() if value is not None}
-        return cls(**(values | {"stop": [stop] if isinstance(stop, str) else list(stop)}))
+        return cls(**(values | {"stop": [stop] if isinstance(stop, str) else stop}))
+
+
+def _check_range(
+    name: str, value: object, kind: type | tuple[type, ...], low: float, high: float
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low} to {high}")
 
 
 class Generator:
@@ -86,27 +96,38 @@ class Generator:
             for piece in _PIECE.findall(text)
         )
 
-    def generate(self, prompt: str, sampling: Sampling, sequence: int) -> Iterator[tuple[str, str]]:
-        """Tokens of one sequence with `"None"`, and at last `("", reason)`: stop or length."""
+    def generate(
+        self, prompt: str, sampling: Sampling, sequence: int
+    ) -> Iterator[tuple[str, int, str]]:
+        """Text, number of tokens computed for it, and "None" until the reason: stop or length.
+
+        Text that may be the beginning of a stop text is held back until it is known not to be.
+        """
         seed = None if sampling.seed is None else f"{sampling.seed}:{sequence}:{prompt}"
         chance = random.Random(seed)  # noqa: S311  sampling, not a secret
         pieces = self._opening(prompt, chance)
-        written = ""
+        hold_back = max((len(text) for text in sampling.stop), default=1) - 1
+        written, sent = "", 0
         for position in range(sampling.max_tokens):
             if position == len(pieces):
                 pieces.append(self._next(pieces, sampling, chance))
+            if pieces[position] == END and sampling.ignore_eos:
+                first, *rest = self._opening(prompt, chance)
+                pieces[position:] = [" " + first.lstrip(), *rest]
             piece = pieces[position] if position else pieces[0].lstrip()
             if piece == END:
-                yield "", "stop"
+                yield written[sent:], 0, "stop"
                 return
             written += piece
-            found = [written.find(text) for text in sampling.stop if text and text in written]
+            found = [written.find(text, sent) for text in sampling.stop if text in written[sent:]]
             if found:
                 # The token counts, for it was computed; the stop text is not part of the answer.
-                yield piece[: max(0, len(piece) - (len(written) - min(found)))], "stop"
+                yield written[sent : min(found)], 1, "stop"
                 return
-            yield piece, "None"
-        yield "", "length"
+            end = max(sent, len(written) - hold_back)
+            yield written[sent:end], 1, "None"
+            sent = end
+        yield written[sent:], 0, "length"
 
     def _opening(self, prompt: str, chance: random.Random) -> list[str]:
         asked = set(_WORD.findall(prompt.lower()))

@@ -33,7 +33,7 @@ class TritonPythonModel:
             self._threads.submit(self._answer, request, request.get_response_sender())
 
     def finalize(self) -> None:
-        """Let running requests end."""
+        """Leave no thread waiting. Nothing runs any more: Triton calls this once it is idle."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, request: object, sender: object) -> None:
@@ -52,7 +52,7 @@ class TritonPythonModel:
         exclude = _flag(request, "exclude_input_in_output", default=stream)
         if stream and not exclude:
             raise ValueError("When streaming, exclude_input_in_output = False is not allowed.")
-        sampling = Sampling.read(json.loads(_text(request, "sampling_parameters") or "{}"))
+        sampling = _sampling(_text(request, "sampling_parameters"))
         answer = _Answer(request, self._generator.count(prompt), sampling.n)
         sequences = [self._generator.generate(prompt, sampling, i) for i in range(sampling.n)]
         while not answer.finished:
@@ -82,10 +82,9 @@ class _Answer:
     def finished(self) -> bool:
         return "None" not in self.reasons
 
-    def add(self, index: int, text: str, reason: str) -> None:
+    def add(self, index: int, text: str, tokens: int, reason: str) -> None:
         self._texts[index] += text
-        # The last item of a sequence is its reason; it is a token only if it carries text.
-        self._tokens[index] += 1 if reason == "None" or text else 0
+        self._tokens[index] += tokens
         self.reasons[index] = reason
 
     def take(self, prefix: str = "") -> object:
@@ -104,6 +103,13 @@ class _Answer:
         self._texts = [""] * len(self._texts)
         self._tokens = [0] * len(self._tokens)
         return pb_utils.InferenceResponse(tensors)
+
+
+def _sampling(text: str) -> Sampling:
+    try:
+        return Sampling.read(json.loads(text or "{}"))
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"sampling_parameters is not JSON: {problem}") from None
 
 
 def _text(request: object, name: str) -> str:
