@@ -1,5 +1,11 @@
-"""Which page shows which table. Nothing registers itself elsewhere."""
+"""Which modules hold the console's pages. Importing one registers it with the console's site."""
+
+from importlib import import_module
+
+PAGES = ("customers", "offer", "metered", "owed", "people")
 
 
 def everything() -> None:
-    """Import the pages; each registers its models with the console's site."""
+    """Import the pages. Called once, when all models are loaded."""
+    for page in PAGES:
+        import_module(f"meterplane.console.{page}")

@@ -16,6 +16,7 @@ from allauth.account.decorators import secure_admin_login
 from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
+from django.urls import URLPattern
 from unfold.sites import UnfoldAdminSite
 
 from tenants.scoping import system_scope
@@ -34,6 +35,13 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     site_header = "Meterplane"
     site_title = "Meterplane console"
     index_title = "Today"
+    index_template = "console/dashboard.html"
+
+    def extra_urls(self) -> list[URLPattern]:
+        """Pages that are not a model's; Unfold mounts what this returns."""
+        from meterplane.console.metered import usage_urls  # its page registers with this site
+
+        return usage_urls()
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
         """Django's staff check outside, the system's door inside."""

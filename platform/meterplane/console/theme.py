@@ -71,7 +71,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Usage",
                 "separator": True,
                 "items": [
-                    _item("Usage events", "bolt", "metering_usageevent_changelist"),
+                    _item("Usage events", "bolt", "usage_events"),
                     _item("Journal segments", "inventory_2", "metering_journalsegment_changelist"),
                 ],
             },

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from meterplane.kernel import amounts
 from meterplane.metering.queries import RequestRow, recent_requests
-from meterplane.portal import amounts
 from meterplane.portal.usage_report import key_labels
 
 ROWS_PER_PAGE = 25

@@ -11,10 +11,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
+from meterplane.kernel import amounts
 from meterplane.kernel.invariant import ensure
 from meterplane.kernel.money import nano_to_text
 from meterplane.metering.queries import UsageSlice, usage_by, usage_by_day, usage_by_hour
-from meterplane.portal import amounts
 from meterplane.portal.periods import Period
 from tenants.queries import list_keys, organisation
 

@@ -8,7 +8,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from meterplane.portal import amounts
+from meterplane.kernel import amounts
 
 register = template.Library()
 

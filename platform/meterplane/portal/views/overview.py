@@ -5,9 +5,9 @@ from datetime import timedelta
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
-from meterplane.kernel import clock
+from meterplane.kernel import amounts, clock
 from meterplane.metering.queries import totals
-from meterplane.portal import amounts, periods
+from meterplane.portal import periods
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.requests_shown import listed
 from meterplane.portal.snippets import quickstart

@@ -8,8 +8,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
 from billing.pricing.queries import ModelPrices, prices_of
+from meterplane.kernel import amounts
 from meterplane.metering.queries import RequestRow, request_by_id
-from meterplane.portal import amounts
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.usage_report import key_labels
 from tenants.queries import list_projects

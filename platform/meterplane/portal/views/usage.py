@@ -8,10 +8,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
-from meterplane.kernel import clock
+from meterplane.kernel import amounts, clock
 from meterplane.kernel.money import divide_half_away
 from meterplane.metering.queries import totals
-from meterplane.portal import amounts, periods, snippets
+from meterplane.portal import periods, snippets
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.requests_shown import ROWS_PER_PAGE, listed
 from meterplane.portal.usage_report import (

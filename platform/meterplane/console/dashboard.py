@@ -1,0 +1,144 @@
+"""The console's first page: today at a glance, thirty days as bars, invoices that wait.
+
+Runs in the system's door, which the site opens. Revenue is what requests cost by the prices they
+were admitted at, one figure per currency.
+"""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from billing.invoicing.models import Invoice
+from billing.payments.models import WebhookEvent
+from meterplane.console import shown
+from meterplane.kernel import amounts, clock
+from meterplane.metering.queries import UsageSlice, totals, usage_by_day
+from tenants.models import Organisation
+
+INVOICES_SHOWN = 8
+DAYS_SHOWN = 30
+DAY = timedelta(days=1)
+COLOURS = ("#5850ec", "#0d9488", "#e08600", "#d6307b", "#0284c7", "#6d8c0f")
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """What `console/dashboard.html` shows."""
+    now = clock.now()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    context["figures"] = _figures(midnight)
+    context["chart"] = json.dumps(_chart(midnight))
+    context["chart_options"] = json.dumps(_chart_options())
+    context["invoices"] = {
+        "headers": ["Invoice", "Organisation", "Total", "Status", "Collection"],
+        "rows": [_invoice(each) for each in _waiting()],
+    }
+    return context
+
+
+def environment_badge(request: HttpRequest) -> list[str]:
+    """Which installation this is, in the corner of every page."""
+    colour = "danger" if settings.ENVIRONMENT == "production" else "info"
+    return [settings.ENVIRONMENT.capitalize(), colour]
+
+
+def unprocessed_badge(request: HttpRequest) -> str:
+    """Webhook events nobody has processed yet; nothing when there is none."""
+    waiting = unprocessed_webhooks()
+    return str(waiting) if waiting else ""
+
+
+def unprocessed_webhooks() -> int:
+    """How many provider events wait."""
+    return WebhookEvent.objects.filter(processed_at__isnull=True).count()
+
+
+def _figures(midnight: datetime) -> list[dict[str, str]]:
+    rows, before = totals(midnight, midnight + DAY), totals(midnight - DAY, midnight)
+    requests = sum(row.events for row in rows)
+    failed = requests - sum(row.events_ok for row in rows)
+    waiting = unprocessed_webhooks()
+    suspended = Organisation.objects.exclude(standing=Organisation.Standing.ACTIVE).count()
+    return [
+        {
+            "label": "Requests today",
+            "value": f"{requests:,}",
+            "note": f"{amounts.percent(failed, requests)} not OK",
+        },
+        {"label": "Revenue today", "value": _money(rows), "note": f"{_money(before)} yesterday"},
+        {
+            "label": "Organisations",
+            "value": f"{Organisation.objects.count():,}",
+            "note": f"{suspended} past due or suspended",
+        },
+        {
+            "label": "Unprocessed webhooks",
+            "value": f"{waiting:,}",
+            "note": "all caught up" if not waiting else "a sweep tries them every 30 s",
+        },
+    ]
+
+
+def _money(rows: list[UsageSlice]) -> str:
+    found = [amounts.rounded(row.cost_nano, row.currency) for row in rows]
+    return " + ".join(found) or amounts.rounded(0, "USD")
+
+
+def _chart(midnight: datetime) -> dict[str, Any]:
+    days = [midnight - n * DAY for n in reversed(range(DAYS_SHOWN))]
+    counts: dict[str, dict[datetime, int]] = {}
+    for bucket in usage_by_day(days[0], midnight + DAY, "model"):
+        by_day = counts.setdefault(bucket.split, {})
+        by_day[bucket.at] = by_day.get(bucket.at, 0) + bucket.events
+    busiest = sorted(counts, key=lambda model: -sum(counts[model].values()))[: len(COLOURS)]
+    return {
+        "labels": [f"{day.day} {day:%b}" for day in days],
+        "datasets": [
+            {
+                "label": model,
+                "data": [counts[model].get(at, 0) for at in days],
+                "backgroundColor": colour,
+                "borderRadius": 3,
+                "maxBarThickness": 28,
+            }
+            for model, colour in zip(busiest, COLOURS, strict=False)
+        ],
+    }
+
+
+def _chart_options() -> dict[str, Any]:
+    """Unfold's own defaults draw 4 px bars and hide every series but the first."""
+    return {
+        "animation": False,
+        "responsive": True,
+        "maintainAspectRatio": False,
+        "barPercentage": 0.9,
+        "plugins": {
+            "legend": {"display": True, "align": "end", "labels": {"boxWidth": 10}},
+            "tooltip": {"mode": "index", "intersect": False},
+        },
+        "scales": {
+            "x": {"stacked": True, "grid": {"display": False}, "ticks": {"maxRotation": 0}},
+            "y": {"stacked": True, "beginAtZero": True, "ticks": {"maxTicksLimit": 5}},
+        },
+    }
+
+
+def _waiting() -> list[Invoice]:
+    """Parked ones first, then what is not collected, then the newest."""
+    invoices = Invoice.objects.select_related("tenant")
+    parked = list(invoices.filter(collection_state="parked")[:INVOICES_SHOWN])
+    rest = invoices.exclude(collection_state="parked").order_by("-created_at")
+    return (parked + list(rest[:INVOICES_SHOWN]))[:INVOICES_SHOWN]
+
+
+def _invoice(invoice: Invoice) -> list[str]:
+    return [
+        f"{invoice} · {shown.utc(invoice.created_at)}",
+        invoice.tenant.name,
+        amounts.minor(invoice.total_minor, invoice.currency),
+        Invoice.Status(invoice.status).label,
+        Invoice.Collection(invoice.collection_state).label,
+    ]

@@ -1,0 +1,129 @@
+"""Invoices with their lines, how collecting them stands, and what Stripe told us. To look at."""
+
+from django.contrib import admin
+
+from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
+from billing.payments.models import PaymentRun, PaymentStep, WebhookEvent
+from meterplane.console import shown
+from meterplane.console.read_only import ReadOnly, ReadOnlyInline
+from meterplane.console.site import site
+from meterplane.kernel import amounts
+
+INVOICE_LABELS = {
+    "draft": "info",
+    "open": "warning",
+    "paid": "success",
+    "void": "info",
+    "uncollectible": "danger",
+}
+COLLECTION_LABELS = {
+    "pending": "info",
+    "awaiting_payment": "warning",
+    "parked": "danger",
+    "done": "success",
+}
+STEP_LABELS = {
+    "ready": "info",
+    "sent": "warning",
+    "unclear": "danger",
+    "done": "success",
+    "failed": "danger",
+}
+
+
+class LineInline(ReadOnlyInline):
+    """What an invoice adds up from."""
+
+    model = InvoiceLine
+    fields = ("position", "model", "meter", "quantity", "unit_price", "amount", "is_late")
+    readonly_fields = ("unit_price", "amount")
+    ordering = ("position",)
+
+    @shown.column(description="Unit price")
+    def unit_price(self, row: InvoiceLine) -> str:
+        return shown.pico(row.unit_price_pico, row.invoice.currency)
+
+    @shown.column(description="Amount")
+    def amount(self, row: InvoiceLine) -> str:
+        return amounts.minor(row.amount_minor, row.invoice.currency)
+
+
+@admin.register(Invoice, site=site)
+class InvoicePage(ReadOnly):
+    """Invoices of all organisations."""
+
+    list_display = (
+        "__str__", "tenant", "period_start", "period_end", "total", "shown_status",
+        "shown_collection",
+    )  # fmt: skip
+    list_select_related = ("tenant",)
+    list_filter = ("status", "collection_state", "tenant")
+    search_fields = ("number", "tenant__slug", "tenant__name")
+    inlines = (LineInline,)
+    fields = (
+        "id", "tenant", "number", "period_start", "period_end", "status", "total", "currency",
+        "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
+        "collection_note", "payment_attempts", "content_hash",
+    )  # fmt: skip
+    readonly_fields = ("id", "total")
+
+    @shown.column(description="Total", ordering="total_minor")
+    def total(self, row: Invoice) -> str:
+        return amounts.minor(row.total_minor, row.currency)
+
+    @shown.column(description="Status", label=INVOICE_LABELS, ordering="status")
+    def shown_status(self, row: Invoice) -> tuple[str, str]:
+        return row.status, Invoice.Status(row.status).label
+
+    @shown.column(description="Collection", label=COLLECTION_LABELS, ordering="collection_state")
+    def shown_collection(self, row: Invoice) -> tuple[str, str]:
+        return row.collection_state, Invoice.Collection(row.collection_state).label
+
+
+@admin.register(BillingPeriod, site=site)
+class PeriodPage(ReadOnly):
+    """Closed periods, empty ones included."""
+
+    list_display = ("__str__", "tenant", "starts_at", "ends_at", "closed_at")
+    list_select_related = ("tenant",)
+    list_filter = ("tenant",)
+
+
+@admin.register(PaymentRun, site=site)
+class RunPage(ReadOnly):
+    """One invoice's way to the provider. The lease's token is a machine's business."""
+
+    list_display = ("__str__", "tenant", "provider_invoice_id", "attempts", "next_attempt_at")
+    list_select_related = ("tenant",)
+    search_fields = ("provider_invoice_id", "customer_id", "tenant__slug")
+    fields = (
+        "id", "tenant", "invoice", "provider", "customer_id", "provider_invoice_id", "digest",
+        "lease_until", "attempts", "next_attempt_at", "checked_at", "created_at",
+    )  # fmt: skip
+    readonly_fields = ("id",)
+
+
+@admin.register(PaymentStep, site=site)
+class StepPage(ReadOnly):
+    """Every call to the provider, as it was frozen before it was sent."""
+
+    list_display = (
+        "kind", "revision", "tenant", "shown_state", "attempts", "result_id", "last_sent_at",
+        "done_at",
+    )  # fmt: skip
+    list_select_related = ("tenant",)
+    list_filter = ("state", "kind", "tenant")
+    search_fields = ("result_id", "idempotency_key", "tenant__slug")
+
+    @shown.column(description="State", label=STEP_LABELS, ordering="state")
+    def shown_state(self, row: PaymentStep) -> tuple[str, str]:
+        return row.state, PaymentStep.State(row.state).label
+
+
+@admin.register(WebhookEvent, site=site)
+class WebhookEventPage(ReadOnly):
+    """The inbox of provider events; each is a hint to read an object again."""
+
+    list_display = ("event_id", "type", "received_at", "processed_at", "outcome")
+    list_filter = ("type", ("processed_at", admin.EmptyFieldListFilter))
+    search_fields = ("event_id", "type", "outcome")
