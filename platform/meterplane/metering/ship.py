@@ -3,7 +3,8 @@
 Guarantees: a segment's file is deleted only when `journal_segment` records it, every ADMIT in it
 has its SETTLE, and every older segment of its journal is gone. Sending again is harmless, so
 nothing is remembered across restarts: what is on disk is what there is to do. A broker or
-database that is away is waited for; the backlog stays on disk.
+database that is away is waited for; the backlog stays on disk. A journal whose files cannot be read
+or recovered is reported and tried again; the others go on.
 
 One shipper runs per host. Of a gateway that died it takes over the journal: it holds its lock,
 recovers it (`journal.recovery`) and ships it like any other.
@@ -36,7 +37,11 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 RESEND_AFTER_S = 15.0  # a worker takes a segment in within milliseconds; this one was lost
-IN_FLIGHT_MAX = 32  # of one journal: 32 MB at most in the broker
+# Each resend waits twice as long as the one before, up to this: while no worker runs at all, the
+# broker is given the same 32 segments 4 times an hour and not 240 times.
+RESEND_AFTER_S_MAX = 900.0
+ALARM_AFTER_SENDS = 4  # 15 + 30 + 60 s without a record: a person should know
+IN_FLIGHT_MAX = 32  # of one journal: 32 MB at most in the broker, as far again is read ahead
 AWAY_PAUSE_S = 1.0
 
 Send = Callable[[SegmentMessage], None]
@@ -47,8 +52,10 @@ class _Shipped:
     """One sealed segment: what it opened, when it was last sent, whether it is recorded."""
 
     path: SegmentPath
+    sha256: str
     admits: set[UUID]
-    sent_at: float | None = None
+    sends: int = 0
+    sent_at: float = 0.0
     recorded: bool = False
 
 
@@ -60,11 +67,18 @@ class _Journal:
     lock: int | None = None
     segments: dict[UUID, _Shipped] = field(default_factory=dict)
     settled: set[UUID] = field(default_factory=set)
+    rest_until: float = 0.0  # after trouble with its files
 
 
 def send_to_worker(message: SegmentMessage) -> None:
     """Hand a segment to whichever Celery worker is free. Raises kombu's OperationalError."""
-    ingest_segment.apply_async(args=(msgspec.to_builtins(message),), retry=False)
+    with ingest_segment.app.connection_for_write() as link:
+        away = (*link.connection_errors, *link.channel_errors)
+    try:
+        ingest_segment.apply_async(args=(msgspec.to_builtins(message),), retry=False)
+    except away as error:
+        # Sockets raise OSError, which would look like trouble with a journal's files.
+        raise BrokerError(f"broker: {error}") from error
 
 
 class Shipper:
@@ -100,7 +114,13 @@ class Shipper:
             del self._journals[name]
         for directory in directories:
             journal = self._journals.setdefault(directory.name, _Journal(directory))
-            busy = self._ship(journal) or busy
+            if time.monotonic() < journal.rest_until:
+                continue
+            try:
+                busy = self._ship(journal) or busy
+            except OSError as trouble:
+                log.error("%s: %s", directory, trouble)
+                journal.rest_until = time.monotonic() + AWAY_PAUSE_S
         return busy
 
     @property
@@ -110,9 +130,7 @@ class Shipper:
 
     def _ship(self, journal: _Journal) -> bool:
         if journal.lock is None:
-            journal.lock = claim(journal.directory)
-            if journal.lock is not None:
-                recover(journal.directory)
+            self._take_over(journal)
         self._look(journal)
         busy = self._send_some(journal)
         self._mark_recorded(journal)
@@ -121,20 +139,36 @@ class Shipper:
             self._remove(journal)
         return busy
 
+    def _take_over(self, journal: _Journal) -> None:
+        """If the gateway is gone, hold its lock and finish its journal."""
+        lock = claim(journal.directory)
+        if lock is None:
+            return
+        try:
+            recover(journal.directory)
+        except BaseException:
+            os.close(lock)  # not ours until it is whole: an orphan's SETTLE would be missing
+            raise
+        journal.lock = lock
+
     def _look(self, journal: _Journal) -> None:
-        """Read segments that were sealed since, in order."""
+        """Read segments that were sealed since, in order, not further ahead than can be sent."""
+        ahead = sum(not shipped.recorded for shipped in journal.segments.values())
         for path in list_segments(journal.directory):
-            if not path.sealed:
+            if not path.sealed or ahead >= 2 * IN_FLIGHT_MAX:
                 break  # a later one cannot be sealed before it
             if path.segment_id in journal.segments:
                 continue
+            data = path.path.read_bytes()
             admits: set[UUID] = set()
-            for frame in reader.frames_of(reader.read_segment(path.path)):
+            for frame in reader.frames_of(reader.parse_segment(data)):
                 if isinstance(frame, Admit):
                     admits.add(frame.request_id)
                 elif isinstance(frame, Settle):
                     journal.settled.add(frame.request_id)
-            journal.segments[path.segment_id] = _Shipped(path, admits)
+            digest = hashlib.sha256(data).hexdigest()
+            journal.segments[path.segment_id] = _Shipped(path, digest, admits)
+            ahead += 1
 
     def _send_some(self, journal: _Journal) -> bool:
         now = time.monotonic()
@@ -146,26 +180,37 @@ class Shipper:
             in_flight += 1
             if in_flight > IN_FLIGHT_MAX:
                 break
-            if shipped.sent_at is None or now - shipped.sent_at > RESEND_AFTER_S:
-                self._send(_message(shipped.path, worker_of(journal.directory)))
+            wait_s = min(RESEND_AFTER_S * 2 ** (shipped.sends - 1), RESEND_AFTER_S_MAX)
+            if shipped.sends == 0 or now - shipped.sent_at >= wait_s:
+                self._send(_message(shipped, worker_of(journal.directory)))
                 shipped.sent_at = now
+                shipped.sends += 1
                 sent = True
+                if shipped.sends >= ALARM_AFTER_SENDS:
+                    log.error(
+                        "%s was sent %s times and is not recorded", shipped.path.path, shipped.sends
+                    )
         return sent
 
     def _mark_recorded(self, journal: _Journal) -> None:
         waiting = [
             segment_id
             for segment_id, shipped in journal.segments.items()
-            if shipped.sent_at is not None and not shipped.recorded
+            if shipped.sends and not shipped.recorded
         ]
         if not waiting:
             return
         with system_scope("the shipper asks what was taken in"), connection.cursor() as cursor:
             cursor.execute(
-                "SELECT segment_id FROM journal_segment WHERE segment_id = ANY(%s)", [waiting]
+                "SELECT segment_id, sha256 FROM journal_segment WHERE segment_id = ANY(%s)",
+                [waiting],
             )
-            for (segment_id,) in cursor.fetchall():
-                journal.segments[segment_id].recorded = True
+            for segment_id, sha256 in cursor.fetchall():
+                # '': recorded before digests were kept. Another digest: not this file, keep it.
+                journal.segments[segment_id].recorded = sha256 in (
+                    journal.segments[segment_id].sha256,
+                    "",
+                )
 
     def _delete_prefix(self, journal: _Journal) -> bool:
         deleted = False
@@ -191,11 +236,11 @@ class Shipper:
         del self._journals[journal.directory.name]
 
 
-def _message(path: SegmentPath, gateway: str) -> SegmentMessage:
-    data = path.path.read_bytes()
+def _message(shipped: _Shipped, gateway: str) -> SegmentMessage:
+    data = shipped.path.path.read_bytes()
     return SegmentMessage(
-        segment_id=path.segment_id,
+        segment_id=shipped.path.segment_id,
         gateway=gateway,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=shipped.sha256,
         body=zlib.compress(data, 1),
     )

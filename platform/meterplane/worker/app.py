@@ -16,6 +16,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "meterplane.settings")
 
 VISIBILITY_TIMEOUT_S = 3600  # a message whose worker vanished comes back after this
 TASK_TIME_LIMIT_S = 600  # below the visibility timeout, or a long task would run twice
+# Above the 10 s that a worker's blocking read may take; a broker silent for longer is gone.
+BROKER_SILENCE_S = 30
 SWEEP_EVERY_S = 30
 PARTITIONS_EVERY_S = 3600
 
@@ -23,7 +25,14 @@ app = Celery("meterplane")
 app.conf.update(
     broker_url=settings.CELERY_BROKER_URL,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
+    broker_connection_max_retries=None,  # a worker waits for its broker, however long
+    # Celery's manual names all three places; one that is left out falls back to an hour.
+    broker_transport_options={
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "socket_connect_timeout": 5,
+        "socket_timeout": BROKER_SILENCE_S,
+    },
+    result_backend_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
     visibility_timeout=VISIBILITY_TIMEOUT_S,
     accept_content=["json"],
     task_serializer="json",
@@ -35,6 +44,7 @@ app.conf.update(
     task_time_limit=TASK_TIME_LIMIT_S,
     task_soft_time_limit=TASK_TIME_LIMIT_S - 30,
     worker_soft_shutdown_timeout=10,
+    worker_enable_soft_shutdown_on_idle=True,
     worker_hijack_root_logger=False,
     timezone="UTC",
     enable_utc=True,
