@@ -15,6 +15,7 @@ from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
 from meterplane.contracts import usage
 from meterplane.journal.reader import frames_under
+from tests import environment
 from tests.conftest import OnboardedOrganisation, TritonServer, free_port, stop, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +30,7 @@ class GatewayProcess:
     journal: Path
     process: "subprocess.Popen[bytes]"
     log: Path
+    frames_before: int = 0
 
     def client(self, secret: str, **extra: object) -> httpx.Client:
         """An HTTP client that presents `secret`."""
@@ -36,8 +38,8 @@ class GatewayProcess:
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, **extra)  # type: ignore[arg-type]
 
     def frames(self) -> list[usage.Frame]:
-        """Everything in the journal, in order."""
-        return list(frames_under(self.journal))
+        """What this test put into the journal, in order."""
+        return list(frames_under(self.journal))[self.frames_before :]
 
     def settles(self) -> list[usage.Settle]:
         """The usage events in the journal."""
@@ -47,61 +49,82 @@ class GatewayProcess:
         """The admissions in the journal."""
         return [frame for frame in self.frames() if isinstance(frame, usage.Admit)]
 
+    def at_rest(self) -> bool:
+        """Nothing admitted is still running."""
+        return len(self.settles()) == len(self.admits())
 
-def gateway_environment(journal: Path, port: int, triton_url: str) -> dict[str, str]:
-    """The environment a gateway is started with."""
-    return os.environ | {
+
+def launch(folder: Path, triton_url: str, **overrides: str) -> GatewayProcess:
+    """Start a gateway process; returns when it answers."""
+    folder.mkdir(parents=True)
+    port, journal, log = free_port(), folder / "journal", folder / "gateway.log"
+    variables = os.environ | {
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "GATEWAY_WORKER": "test",
         "JOURNAL_DIR": str(journal),
         "TRITON_URLS": triton_url,
     }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "meterplane.gateway"],
+            env=variables | overrides,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    gateway = GatewayProcess(f"http://127.0.0.1:{port}", journal, process, log)
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"the gateway ended: {log.read_text()[-2000:]}")
+        try:
+            return httpx.get(f"{gateway.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, "the gateway answering")
+    return gateway
+
+
+def end(gateway: GatewayProcess) -> None:
+    """Stop a gateway that still runs, and drop its journal."""
+    if gateway.process.poll() is None:
+        stop(gateway.process)
+    shutil.rmtree(gateway.journal, ignore_errors=True)
 
 
 @pytest.fixture
 def start_gateway(
     transactional_db: None, redis_url: str, tmp_path: Path
 ) -> Iterator[Callable[..., GatewayProcess]]:
-    """Start gateways: `start_gateway(triton_url)`, several side by side if a test wants."""
+    """Start gateways of this test's own: `start_gateway(triton_url)`, several if it wants."""
     running: list[GatewayProcess] = []
 
     def start(triton_url: str, **overrides: str) -> GatewayProcess:
-        number = len(running)
-        port, journal = free_port(), tmp_path / f"journal-{number}"
-        log = tmp_path / f"gateway-{number}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "meterplane.gateway"],
-                env=gateway_environment(journal, port, triton_url) | overrides,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        gateway = GatewayProcess(f"http://127.0.0.1:{port}", journal, process, log)
-        running.append(gateway)
-
-        def answers() -> bool:
-            if process.poll() is not None:
-                pytest.fail(f"the gateway ended: {log.read_text()[-2000:]}")
-            try:
-                return httpx.get(f"{gateway.url}/readyz").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        wait_until(answers, "the gateway answering")
-        return gateway
+        running.append(launch(tmp_path / f"gateway-{len(running)}", triton_url, **overrides))
+        return running[-1]
 
     yield start
     for gateway in running:
-        if gateway.process.poll() is None:
-            stop(gateway.process)
-        shutil.rmtree(gateway.journal, ignore_errors=True)
+        end(gateway)
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(django_db_setup: None, triton: TritonServer) -> Iterator[GatewayProcess]:
+    """One gateway in front of the sample models, for all tests that leave it alive."""
+    gateway = launch(environment.HOME / "shared-gateway", triton.http_url)
+    yield gateway
+    end(gateway)
 
 
 @pytest.fixture
-def gateway(start_gateway: Callable[..., GatewayProcess], triton: TritonServer) -> GatewayProcess:
-    """One gateway in front of the sample models."""
-    return start_gateway(triton.http_url)
+def gateway(
+    transactional_db: None, redis_url: str, shared_gateway: GatewayProcess
+) -> GatewayProcess:
+    """The shared gateway, with an empty journal as far as this test can see."""
+    shared_gateway.frames_before = 0
+    shared_gateway.frames_before = len(shared_gateway.frames())
+    return shared_gateway
 
 
 @pytest.fixture

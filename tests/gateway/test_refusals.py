@@ -73,9 +73,10 @@ def logged_lookups(transactional_db):
 
 
 def test_a_malformed_key_dies_without_a_read_and_an_unknown_one_after_one(
-    logged_lookups, gateway, acme, redis_url
+    logged_lookups, start_gateway, triton, acme, redis_url
 ):
     """Counted where it cannot lie: by the servers that would be asked."""
+    gateway = start_gateway(triton.http_url)
 
     def asked():
         with redis.Redis.from_url(redis_url) as admission:

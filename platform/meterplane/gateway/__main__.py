@@ -7,9 +7,9 @@ import sys
 import uvicorn
 
 from meterplane.gateway.app import Gateway
+from meterplane.gateway.bounded_http import BoundedHttp
 from meterplane.gateway.config import ConfigInvalid, from_environment
 from meterplane.gateway.worker import Worker
-from meterplane.kernel.limits import HEADER_BYTES_MAX
 
 DRAIN_S = 30  # in-flight requests at SIGTERM; longer streams are cut and settled as cancelled
 BACKLOG = 2048
@@ -29,7 +29,7 @@ def main() -> int:
         host=config.host,
         port=config.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -37,7 +37,6 @@ def main() -> int:
         server_header=False,
         date_header=False,
         backlog=BACKLOG,
-        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
         timeout_graceful_shutdown=DRAIN_S,
         timeout_keep_alive=75,
     )

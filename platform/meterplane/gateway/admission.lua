@@ -10,6 +10,9 @@
 -- Answers {"ok", remaining requests} or {"stale"} or {"rate", microseconds to wait, 0}
 -- or {"budget", index of the short pool from 1, what it holds, epoch}.
 --
+-- The order is rate, then budget: whoever is over the rate cannot make the gateway ask PostgreSQL
+-- for a block. Nothing is written before both have passed.
+--
 -- Numbers are doubles here: integers are exact to 2^53 nano, nine million of the currency's units,
 -- which is far above any one pool (a pool is one granted block).
 local version = redis.call('GET', KEYS[1])
@@ -30,6 +33,24 @@ if not epoch then
   redis.call('SET', KEYS[3], epoch)
 end
 
+local remaining = -1
+local now, next_arrival
+local interval = tonumber(ARGV[3])
+if interval > 0 then
+  local clock = redis.call('TIME')
+  now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+  local window = interval * tonumber(ARGV[4])
+  local arrival = tonumber(redis.call('GET', KEYS[2]) or '0')
+  if arrival < now then
+    arrival = now
+  end
+  next_arrival = arrival + interval
+  if next_arrival - now > window then
+    return {'rate', string.format('%.0f', next_arrival - now - window), 0}
+  end
+  remaining = math.floor((window - (next_arrival - now)) / interval)
+end
+
 local cost = tonumber(ARGV[5])
 for i = 5, #KEYS do
   local held = tonumber(redis.call('GET', KEYS[i]) or '0')
@@ -38,25 +59,10 @@ for i = 5, #KEYS do
   end
 end
 
-local remaining = -1
-local interval = tonumber(ARGV[3])
 if interval > 0 then
-  local clock = redis.call('TIME')
-  local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-  local window = interval * tonumber(ARGV[4])
-  local arrival = tonumber(redis.call('GET', KEYS[2]) or '0')
-  if arrival < now then
-    arrival = now
-  end
-  local next_arrival = arrival + interval
-  if next_arrival - now > window then
-    return {'rate', string.format('%.0f', next_arrival - now - window), 0}
-  end
   redis.call('SET', KEYS[2], string.format('%.0f', next_arrival), 'PX',
              math.ceil((next_arrival - now) / 1000) + 1)
-  remaining = math.floor((window - (next_arrival - now)) / interval)
 end
-
 if #KEYS > 4 then
   for i = 5, #KEYS do
     redis.call('DECRBY', KEYS[i], ARGV[5])

@@ -4,10 +4,14 @@ Guarantees: nothing is admitted under a policy that is not current, above a rate
 PostgreSQL granted for any budget of the key; nothing is admitted while Redis cannot be asked. A
 reservation is settled once: the second settle finds nothing to give back.
 
+A call that Redis did not answer may have happened. What it would have reserved, or credited, is
+owed from then on (`insist.py`), so that a stall withholds nothing for good.
+
 A pool that is short is not a refusal yet: a block is taken from PostgreSQL (`budgets.py`) and the
 call repeated. The refusal comes when PostgreSQL grants nothing more.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -17,7 +21,8 @@ from meterplane.contracts.policy import Budget, KeyPolicy
 from meterplane.gateway import errors
 from meterplane.gateway.authenticate import check_usable
 from meterplane.gateway.budgets import Budgets
-from meterplane.gateway.lua_calls import LuaCalls, Script
+from meterplane.gateway.insist import Insist
+from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, Script
 from meterplane.gateway.policies import Policies
 from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
@@ -32,6 +37,7 @@ SCRIPTS = [ADMIT, SETTLE, CREDIT]
 
 MICROSECONDS_PER_MINUTE = 60_000_000
 STALE_ROUNDS_MAX = 3  # a policy that changes three times during one admission
+POOL_KEEP_S = 40 * 86_400  # a month, and the longest request after it
 ROUNDS_MAX = 24  # three scopes to refill, while others take what was refilled
 
 CostOf = Callable[[KeyPolicy], int]
@@ -65,8 +71,11 @@ class _Attempt:
 class Admitter:
     """Admits and settles for one worker."""
 
-    def __init__(self, calls: LuaCalls, policies: Policies, budgets: Budgets) -> None:
+    def __init__(
+        self, calls: LuaCalls, insist: Insist, policies: Policies, budgets: Budgets
+    ) -> None:
         self._calls = calls
+        self._insist = insist
         self._policies = policies
         self._budgets = budgets
 
@@ -102,11 +111,14 @@ class Admitter:
             ensure(cost_nano >= 0, "a reservation is not negative")
             window = budget_window()
             pools = [pool_name(policy, budget, window) for budget in policy.budgets]
-            answer = await self._calls.call(
-                ADMIT,
-                _admission_keys(policy, attempt.request_id, pools),
-                _admission_arguments(policy, cost_nano, attempt.fresh),
-            )
+            keys = _admission_keys(policy, attempt.request_id, pools)
+            try:
+                answer = await self._calls.call(
+                    ADMIT, keys, _admission_arguments(policy, cost_nano, attempt.fresh)
+                )
+            except (LuaUnavailable, asyncio.CancelledError):
+                self._owe_release(keys[3], pools, 0)
+                raise
             verdict = answer[0].decode()
             if verdict == "ok":
                 return Admission(attempt.request_id, policy, cost_nano, int(answer[1]), pools)
@@ -134,18 +146,27 @@ class Admitter:
             names.grants(policy.tenant_id),
             pool_name(policy, short, window),
         ]
-        await self._calls.call(CREDIT, keys, [attempt.epoch, str(uuid7()), str(block_nano)])
+        arguments = [attempt.epoch, str(uuid7()), str(block_nano), str(POOL_KEEP_S)]
+        try:
+            await self._calls.call(CREDIT, keys, arguments)
+        except (LuaUnavailable, asyncio.CancelledError):
+            self._insist.owe(CREDIT, keys, arguments)
+            raise
 
     async def settle(self, admission: Admission, cost_nano: int) -> None:
-        """Give back what the reservation held too much. Idempotent; silent when Redis is away.
-
-        A reservation that cannot be closed now only withholds budget, it never adds any.
-        """
+        """Give back what the reservation held too much: now, or when Redis answers again."""
         ensure(cost_nano <= admission.reserved_nano, "no request costs more than it reserved")
         if not admission.pools:
             return
         key = names.reservation(admission.policy.tenant_id, admission.request_id)
-        await self._calls.call(SETTLE, [key, *admission.pools], [str(cost_nano)])
+        try:
+            await self._calls.call(SETTLE, [key, *admission.pools], [str(cost_nano)])
+        except LuaUnavailable:
+            self._owe_release(key, admission.pools, cost_nano)
+
+    def _owe_release(self, reservation: str, pools: list[str], cost_nano: int) -> None:
+        if pools:
+            self._insist.owe(SETTLE, [reservation, *pools], [str(cost_nano)])
 
     async def _reread(self, digest: bytes) -> KeyPolicy:
         current = await self._policies.read_afresh(digest)

@@ -4,6 +4,7 @@ Guarantees: a failure has the shape of its surface and never a stack trace; a lo
 payload and no secret.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -15,8 +16,11 @@ from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.gateway.worker import Worker
 from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.kernel.invariant import ensure
 
 log = logging.getLogger("meterplane.gateway")
+
+CUT_S = 5.0  # what was cut at shutdown settles in milliseconds; a stuck disk must not hold us
 
 
 class Gateway:
@@ -25,9 +29,15 @@ class Gateway:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._parts: Parts | None = None
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            task = asyncio.current_task()
+            ensure(task is not None, "a server runs each request in a task")
+            if task is not None:
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
             await self._answer(Exchange(scope, receive, send))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -49,6 +59,10 @@ class Gateway:
         except (CallerError, WorldError) as failure:
             code = failure.code
             await self._tell(exchange, failure)
+        except asyncio.CancelledError:
+            # Only our own shutdown cancels an exchange, after the drain. It is settled by now.
+            code = "shutting_down"
+            await self._tell(exchange, WorldError(code, "The gateway is restarting; try again."))
         except Exception:
             code = "internal_error"
             log.exception("request failed", extra={"request_id": str(exchange.request_id)})
@@ -84,9 +98,15 @@ class Gateway:
                     return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                await self._answered()
                 await self._worker.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _answered(self) -> None:
+        """Until what the drain has cut is settled: the journal closes after that, not before."""
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=CUT_S)
 
 
 def _log_line(exchange: Exchange, run: Run | None, code: str, seconds: float) -> None:

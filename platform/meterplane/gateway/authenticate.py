@@ -5,7 +5,7 @@ from meterplane.contracts.policy import KeyPolicy
 from meterplane.gateway import errors
 from meterplane.gateway.policies import Policies
 from meterplane.kernel import clock
-from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
+from meterplane.kernel.limits import POLICY_CACHE_AGE_S_MAX, REFUSING_POLICY_AGE_S_MAX
 
 KEY_CHARS_MAX = 128  # a live key has 57
 
@@ -24,9 +24,14 @@ def bearer_digest(authorization: bytes | None, pepper: bytes) -> bytes:
     return api_key.digest(secret, pepper)
 
 
-async def authenticate(digest: bytes, policies: Policies) -> KeyPolicy:
-    """The usable policy of a key. Raises `CallerError` 401 or 403, `WorldError` 503."""
-    policy = await policies.find(digest)
+async def authenticate(
+    digest: bytes, policies: Policies, age_s_max: float = POLICY_CACHE_AGE_S_MAX
+) -> KeyPolicy:
+    """The usable policy of a key. Raises `CallerError` 401 or 403, `WorldError` 503.
+
+    Routes that are not admitted pass a small `age_s_max`: nothing else tells them of a revocation.
+    """
+    policy = await policies.find(digest, age_s_max)
     if policy is not None and not is_usable(policy):
         # What is held may be past: a suspended organisation that has paid infers again at once.
         policy = await policies.find(digest, REFUSING_POLICY_AGE_S_MAX)

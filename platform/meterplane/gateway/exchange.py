@@ -1,6 +1,7 @@
 """One HTTP exchange on ASGI: a bounded body in, one answer out, and whether the caller is there.
 
-Guarantees: the head is sent once; nothing is sent after the end.
+Guarantees: the head is sent once; nothing is sent after the end; a body is bounded in size, also
+when it was compressed, and in the time it may take.
 """
 
 import asyncio
@@ -8,7 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeVar
 from uuid import UUID
 
-from meterplane.gateway.kserve import body_too_large
+from meterplane.gateway.compressed import body_too_large, decompress
+from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.limits import REQUEST_BODY_BYTES_MAX
 
@@ -18,6 +20,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 T = TypeVar("T")
+
+BODY_TIMEOUT_S = 60.0  # 16 MB at 2.2 Mbit/s
 
 
 class ClientGone(Exception):
@@ -41,10 +45,20 @@ class Exchange:
         self._ended = False
 
     async def body(self) -> bytes:
-        """The whole body. Raises `CallerError` 413, or `ClientGone` when it never comes."""
+        """The whole body, decompressed. Raises `CallerError` 400, 408, 413, 415; `ClientGone`."""
         declared = self.headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > REQUEST_BODY_BYTES_MAX:
+        if len(declared) > 12 or (declared.isdigit() and int(declared) > REQUEST_BODY_BYTES_MAX):
             raise body_too_large()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                sent = await self._received()
+        except TimeoutError:
+            raise CallerError(
+                "request_timeout", "The body took too long to arrive.", status=408
+            ) from None
+        return decompress(sent, self.headers.get(b"content-encoding", b"").strip().lower())
+
+    async def _received(self) -> bytes:
         parts: list[bytes] = []
         size = 0
         while True:

@@ -4,13 +4,16 @@ The end of an answer leaves only after its SETTLE is durable: whoever holds a co
 the journal. A refusal by the model is settled as an error and costs nothing.
 """
 
+import asyncio
+
 from meterplane.gateway import errors, kserve, openai_chat, openai_embeddings
 from meterplane.gateway.exchange import Exchange, while_connected
 from meterplane.gateway.run import Run
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.kernel.limits import STREAM_DURATION_S_MAX
 from meterplane.triton.client import Response, TritonClient, Upstream
-from meterplane.triton.failures import TritonBroken, TritonUnavailable
+from meterplane.triton.failures import TritonBroken, TritonTimeout, TritonUnavailable
 from meterplane.triton.generate import EventReader, error_text, failure_of
 
 JSON = [(b"content-type", b"application/json")]
@@ -20,20 +23,30 @@ JSON_REQUEST = {"content-type": "application/json"}
 async def forward(exchange: Exchange, run: Run, triton: TritonClient) -> None:
     """Answer by the surface's own way. Raises `CallerError`, `WorldError` or `ClientGone`."""
     if run.work.surface == "openai.chat":
-        await while_connected(_chat(exchange, run, triton), exchange)
+        answering = _chat(exchange, run, triton)
     elif run.work.surface == "openai.embeddings":
-        await while_connected(_embeddings(exchange, run, triton), exchange)
+        answering = _embeddings(exchange, run, triton)
     else:
-        await while_connected(_infer(exchange, run, triton), exchange)
+        answering = _infer(exchange, run, triton)
+    try:
+        # Also for a caller who stops reading: a reservation does not live for ever.
+        async with asyncio.timeout(STREAM_DURATION_S_MAX):
+            await while_connected(answering, exchange)
+    except TimeoutError:
+        raise TritonTimeout from None
 
 
 async def _infer(exchange: Exchange, run: Run, triton: TritonClient) -> None:
-    headers = {"content-type": "application/octet-stream"}
-    length = exchange.headers.get(kserve.HEADER_LENGTH)
-    if length is not None:
-        headers["inference-header-content-length"] = length.decode()
-    answer = await triton.request("POST", run.upstream_path, run.work.body, headers)
+    sent: kserve.Infer = run.work.body
+    headers = JSON_REQUEST
+    if sent.json_bytes is not None:
+        headers = {
+            "content-type": "application/octet-stream",
+            "inference-header-content-length": str(sent.json_bytes),
+        }
+    answer = await triton.request("POST", run.upstream_path, sent.body, headers)
     _check(run, answer)
+    run.served = True
     passed = [
         (name, value)
         for name in (b"content-type", kserve.HEADER_LENGTH)
@@ -50,6 +63,7 @@ async def _embeddings(exchange: Exchange, run: Run, triton: TritonClient) -> Non
     prefix, tensors = answer.body[:split], answer.body[split:]
     tokens, width = openai_embeddings.read_answer(prefix, tensors)
     content = openai_embeddings.answer(run.work.body, tensors, width, sum(tokens))
+    run.served = True
     run.tokens_in = sum(tokens)
     run.provenance = "tokenizer"
     await _finish(exchange, run, JSON, content)
@@ -63,7 +77,6 @@ def _check(run: Run, answer: Response) -> None:
         raise _refusal(answer.status, error_text(answer.body))
     if answer.body.startswith(b'{"error"'):  # Triton can fail inside a 200
         raise _refusal(500, error_text(answer.body))
-    run.served = True
 
 
 async def _finish(

@@ -1,44 +1,62 @@
 """`POST /v2/models/{m}/infer`: KServe v2 with Triton's binary tensor extension.
 
-Only the JSON prefix is read, for the allow-list and for metering; tensors travel as bytes, unread.
+Only the JSON part is read, for the allow-list and for metering; tensors travel as bytes, unread.
 Anything that could reach beyond the request (shared memory, unregistered parameters) is refused.
+
+The JSON part that is forwarded is written anew from what was read. Two parsers differ on a name
+that comes twice (ours keeps the last, Triton's the first), so an original that was found harmless
+here could still map another process's memory there.
 """
 
-import zlib
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
 from meterplane.gateway.surface import Bounds, Work
 from meterplane.kernel.errors import CallerError
-from meterplane.kernel.limits import REQUEST_BODY_BYTES_MAX
 
 ADAPTERS = frozenset({"tensor"})
 TENSORS_MAX = 64
 REQUEST_PARAMETERS = frozenset({"binary_data_output"})
 INPUT_PARAMETERS = frozenset({"binary_data_size"})
 OUTPUT_PARAMETERS = frozenset({"binary_data", "classification"})
-REQUEST_FIELDS = frozenset({"id", "parameters", "inputs", "outputs"})
 HEADER_LENGTH = b"inference-header-content-length"
 
+Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Parameters = dict[str, bool | int | float | str]
 
-class Tensor(msgspec.Struct, frozen=True):
+
+class InputTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`data` stays the bytes it came as."""
+
     name: str
-    shape: list[int] = []
-    datatype: str = ""
-    parameters: dict[str, Any] = {}
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    shape: list[Dimension]
+    datatype: str
+    parameters: Parameters | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class InferRequest(msgspec.Struct, frozen=True):
-    inputs: list[Tensor]
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[Tensor] = []
+class OutputTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    parameters: Parameters | msgspec.UnsetType = msgspec.UNSET
+
+
+class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    inputs: list[InputTensor]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    parameters: Parameters | msgspec.UnsetType = msgspec.UNSET
+    outputs: list[OutputTensor] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Infer(msgspec.Struct, frozen=True):
+    """What goes to Triton: a body, and how much of it is JSON (None: all of it)."""
+
+    body: bytes
+    json_bytes: int | None
 
 
 _decoder = msgspec.json.Decoder(InferRequest)
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder()
 
 
 def parse(model: str, version: str, body: bytes, header_length: bytes | None) -> Work:
@@ -46,14 +64,13 @@ def parse(model: str, version: str, body: bytes, header_length: bytes | None) ->
 
     Raises `CallerError` 400 naming what is not allowed or not readable.
     """
-    prefix = body[: _prefix_length(body, header_length)]
+    length = _prefix_length(body, header_length)
     try:
-        unknown = _fields.decode(prefix).keys() - REQUEST_FIELDS
-        request = _decoder.decode(prefix)
+        request = _decoder.decode(memoryview(body)[:length])
+    except msgspec.ValidationError as problem:
+        raise CallerError("invalid_value", f"the request JSON: {problem}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise CallerError("invalid_json", f"failed to parse the request JSON: {problem}") from None
-    if unknown:
-        raise CallerError("unknown_parameter", f"unexpected field {min(unknown)[:80]!r}")
     _check(request)
     rows = request.inputs[0].shape[0] if request.inputs[0].shape else 1
     return Work(
@@ -63,9 +80,16 @@ def parse(model: str, version: str, body: bytes, header_length: bytes | None) ->
         stream=False,
         bytes_in=len(body),
         bounds=lambda _: Bounds(0, 0, max(0, rows)),
-        body=body,
+        body=_forwarded(request, body, length, header_length is not None),
         version=version,
     )
+
+
+def _forwarded(request: InferRequest, body: bytes, length: int, binary: bool) -> Infer:
+    written = _encoder.encode(request)
+    if not binary:
+        return Infer(written, None)
+    return Infer(b"".join((written, memoryview(body)[length:])), len(written))
 
 
 def _prefix_length(body: bytes, header_length: bytes | None) -> int:
@@ -83,49 +107,19 @@ def _prefix_length(body: bytes, header_length: bytes | None) -> int:
 
 
 def _check(request: InferRequest) -> None:
-    if (
-        not request.inputs
-        or len(request.inputs) > TENSORS_MAX
-        or len(request.outputs) > TENSORS_MAX
-    ):
+    outputs = request.outputs or []
+    if not 0 < len(request.inputs) <= TENSORS_MAX or len(outputs) > TENSORS_MAX:
         raise CallerError("invalid_value", f"send 1 to {TENSORS_MAX} inputs and outputs")
     _allow(request.parameters, REQUEST_PARAMETERS, "request")
     for tensor in request.inputs:
         _allow(tensor.parameters, INPUT_PARAMETERS, f"input {tensor.name[:80]!r}")
-    for tensor in request.outputs:
-        _allow(tensor.parameters, OUTPUT_PARAMETERS, f"output {tensor.name[:80]!r}")
+    for output in outputs:
+        _allow(output.parameters, OUTPUT_PARAMETERS, f"output {output.name[:80]!r}")
 
 
-def _allow(parameters: dict[str, Any], allowed: frozenset[str], where: str) -> None:
-    for name in parameters:
+def _allow(parameters: Parameters | msgspec.UnsetType, allowed: frozenset[str], where: str) -> None:
+    for name in parameters or ():
         if name not in allowed:
             raise CallerError(
                 "unknown_parameter", f"the parameter {name[:80]!r} of the {where} is not allowed"
             )
-
-
-def decompress(body: bytes, encoding: bytes) -> bytes:
-    """A gzip or deflate body, bounded like a plain one. Raises `CallerError` 400, 413, 415."""
-    if encoding in (b"", b"identity"):
-        return body
-    if encoding not in (b"gzip", b"deflate"):
-        raise CallerError(
-            "unsupported_encoding", "Content-Encoding may be gzip, deflate or none", status=415
-        )
-    inflater = zlib.decompressobj(wbits=47)  # zlib and gzip headers, recognised by themselves
-    try:
-        plain = inflater.decompress(body, REQUEST_BODY_BYTES_MAX + 1)
-    except zlib.error as problem:
-        raise CallerError("invalid_body", f"the body cannot be decompressed: {problem}") from None
-    if len(plain) > REQUEST_BODY_BYTES_MAX:
-        raise body_too_large()
-    if not inflater.eof:
-        raise CallerError("invalid_body", "the compressed body ends early")
-    return plain
-
-
-def body_too_large() -> CallerError:
-    megabytes = REQUEST_BODY_BYTES_MAX // (1024 * 1024)
-    return CallerError(
-        "body_too_large", f"The body is larger than {megabytes} MB; split it.", status=413
-    )

@@ -3,21 +3,28 @@
 One task owns the connection. Callers wait on futures, so a caller that is cancelled never touches
 the connection and can never leave another's answer in it. A Redis that does not answer within
 `ADMISSION_TIMEOUT_S` is down for us: its connection is dropped and everyone waiting is told.
+No call is repeated here: an admission that was answered into a broken connection has reserved.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
 
 from meterplane.kernel.errors import WorldError
 from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
 
+log = logging.getLogger("meterplane.gateway")
+
 CALLS_PER_TRIP_MAX = 256
+CALLS_WAITING_MAX = 4096  # 16 trips: at 1 ms each the last waits 16 ms, else Redis is down anyway
 _FOLDER = Path(__file__).parent
 
 
@@ -38,6 +45,11 @@ class Script:
     def __init__(self, name: str) -> None:
         self.source = (_FOLDER / name).read_text()
         self.sha = ""
+
+
+def connect(url: str) -> "redis.Redis":
+    """A client that never repeats a command by itself."""
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
 
 
 class LuaCalls:
@@ -68,6 +80,8 @@ class LuaCalls:
 
     async def call(self, script: Script, keys: list[str], arguments: list[str]) -> Any:
         """Run the script. Raises `LuaUnavailable`; the call may have happened nevertheless."""
+        if len(self._waiting) >= CALLS_WAITING_MAX:
+            raise LuaUnavailable
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((script, keys, arguments, future))
         self._wake.set()
@@ -86,11 +100,12 @@ class LuaCalls:
             try:
                 async with asyncio.timeout(ADMISSION_TIMEOUT_S):
                     answers = await self._trip(batch)
-            except (RedisError, OSError, TimeoutError):
-                # The connection may hold half an answer: it must not be used again.
-                await self._client.connection_pool.disconnect(inuse_connections=True)
+            except Exception as problem:
+                # Whatever it was, this task must live: nobody else answers those who wait.
+                log.warning("the admission Redis failed: %s", type(problem).__name__)
                 for *_, future in batch:
                     self._fail(future)
+                await self._drop_connection()
                 continue
             for (*_, future), answer in zip(batch, answers, strict=True):
                 if future.done():
@@ -99,6 +114,12 @@ class LuaCalls:
                     self._fail(future)
                 else:
                     future.set_result(answer)
+
+    async def _drop_connection(self) -> None:
+        """It may hold half an answer: it must not be used again."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(ADMISSION_TIMEOUT_S):
+                await self._client.connection_pool.disconnect(inuse_connections=True)
 
     async def _trip(self, batch: list[Any]) -> list[Any]:
         self.trips += 1

@@ -53,6 +53,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     seed: int | None = None
     stop: str | list[str] | None = None
     user: str | None = None
+    metadata: dict[str, str] | None = None  # the caller's own labels; nothing here reads them
 
     def asked_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
@@ -89,7 +90,8 @@ def _check(request: ChatRequest) -> None:
         raise CallerError("invalid_value", f"Send 1 to {MESSAGES_MAX} messages.", field="messages")
     asked = request.asked_tokens()
     if asked is not None and asked < 1:
-        raise CallerError("invalid_value", "max_tokens must be at least 1.", field="max_tokens")
+        field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+        raise CallerError("invalid_value", f"{field} must be at least 1.", field=field)
     if request.n is not None and not 1 <= request.n <= CHOICES_MAX:
         raise CallerError("invalid_value", f"n must be 1 to {CHOICES_MAX}.", field="n")
     if request.temperature is not None and not 0 <= request.temperature <= 2:

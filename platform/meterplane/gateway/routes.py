@@ -16,6 +16,7 @@ from meterplane.gateway.pipeline import Parts, serve
 from meterplane.gateway.run import Run
 from meterplane.gateway.surface import Work
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 from meterplane.triton.health import ready
 
 JSON = [(b"content-type", b"application/json")]
@@ -40,11 +41,10 @@ async def infer(exchange: Exchange, parts: Parts) -> Run:
     match = _INFER.fullmatch(exchange.path)
     model = match["model"] if match else ""
     version = (match["version"] if match else None) or ""
-    encoding = exchange.headers.get(b"content-encoding", b"").strip().lower()
     length = exchange.headers.get(kserve.HEADER_LENGTH)
 
     def parse(body: bytes) -> Work:
-        return kserve.parse(model, version, kserve.decompress(body, encoding), length)
+        return kserve.parse(model, version, body, length)
 
     return await serve(exchange, parse, parts)
 
@@ -52,7 +52,7 @@ async def infer(exchange: Exchange, parts: Parts) -> Run:
 async def models(exchange: Exchange, parts: Parts) -> None:
     """What this key may use."""
     digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
-    policy = await authenticate(digest, parts.policies)
+    policy = await authenticate(digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
     data = [
         {"id": model.name, "object": "model", "created": 0, "owned_by": "meterplane"}
         for model in sorted(policy.models.values(), key=lambda model: model.name)
@@ -71,7 +71,7 @@ async def server_ready(exchange: Exchange, parts: Parts) -> None:
 async def model_ready(exchange: Exchange, parts: Parts) -> None:
     """For a key that may use the model; `tritonclient` looks at the status only."""
     digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
-    policy = await authenticate(digest, parts.policies)
+    policy = await authenticate(digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
     match = _MODEL_READY.fullmatch(exchange.path)
     model = policy.models.get(match["model"]) if match else None
     if model is None:

@@ -6,14 +6,12 @@ prices pinned at admission, and never more than was reserved.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 
 from meterplane.contracts import usage
 from meterplane.contracts.policy import ModelPolicy
 from meterplane.gateway.admit import Admission, Admitter
-from meterplane.gateway.lua_calls import LuaUnavailable
 from meterplane.gateway.surface import Work
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
@@ -108,15 +106,11 @@ class Run:
         await asyncio.shield(self._finishing)
 
     async def _finish(self, cost_nano: int) -> None:
-        refund = asyncio.ensure_future(self._refund(cost_nano))
+        refund = asyncio.ensure_future(self._admitter.settle(self.admission, cost_nano))
         try:
             await self._journal.commit()
         finally:
             await refund
-
-    async def _refund(self, cost_nano: int) -> None:
-        with contextlib.suppress(LuaUnavailable):
-            await self._admitter.settle(self.admission, cost_nano)
 
     def _settlement(self, status: usage.Status, http_status: int) -> usage.Settle:
         policy, prices = self.admission.policy, self.model.prices

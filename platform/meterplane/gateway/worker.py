@@ -2,13 +2,13 @@
 
 import contextlib
 
-import redis.asyncio as redis
 from psycopg_pool import AsyncConnectionPool
 
 from meterplane.gateway.admit import SCRIPTS, Admitter
 from meterplane.gateway.budgets import Budgets
 from meterplane.gateway.config import Config
-from meterplane.gateway.lua_calls import LuaCalls
+from meterplane.gateway.insist import Insist
+from meterplane.gateway.lua_calls import LuaCalls, connect
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.policies import Policies
 from meterplane.journal.writer import JournalWriter
@@ -43,13 +43,16 @@ class Worker:
         )
         await pool.open(wait=False)
         self._stack.push_async_callback(pool.close)
-        calls = LuaCalls(redis.Redis.from_url(config.admission_redis_url), SCRIPTS)
+        calls = LuaCalls(connect(config.admission_redis_url), SCRIPTS)
         calls.start()
         self._stack.push_async_callback(calls.close)
+        insist = Insist(calls)
+        insist.start()
+        self._stack.push_async_callback(insist.close)
         triton = TritonClient(config.triton_urls)
         self._stack.push_async_callback(triton.close)
         policies = Policies(pool)
-        admitter = Admitter(calls, policies, Budgets(pool))
+        admitter = Admitter(calls, insist, policies, Budgets(pool))
         return Parts(config.pepper, policies, admitter, journal, triton)
 
     async def close(self) -> None:
