@@ -5,6 +5,7 @@ One stack for all of it, in this order, each test going on where the one before 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -46,13 +47,27 @@ def ready(stack: RunningStack) -> bool:
 
 
 def visible_event(stack: RunningStack, request_id: str) -> tuple[str, int, int, int, str]:
-    """The usage event of a request: model, tokens in and out, cost, status."""
+    """The usage event of a request: model, tokens in and out, cost, status.
+
+    It has to be in the portal too, within the same seconds.
+    """
+    promised = time.monotonic() + VISIBLE_WITHIN_S
     stack.wait(lambda: stack.events([request_id]) == 1, "the request in usage", VISIBLE_WITHIN_S)
     [row] = stack.rows(
         "SELECT model, tokens_in, tokens_out, cost_nano, status FROM usage_event"
         " WHERE request_id = %s",
         request_id,
     )
+    with signed_in(stack) as portal:
+        page = portal.get(f"/requests/{request_id}/")
+    assert page.status_code == 200
+    assert time.monotonic() < promised
+    text = " ".join(re.sub(r"<[^>]+>", "", page.text).split())
+    _, tokens_in, tokens_out, cost_nano, _ = row
+    assert f"{tokens_in:,} in · {tokens_out:,} out" in text
+    shown = re.search(r"Cost ?\$([0-9.]+)", text)
+    assert shown is not None
+    assert Decimal(shown[1]) == Decimal(cost_nano).scaleb(-9)
     return row
 
 

@@ -28,8 +28,8 @@ from tenants.scoping import system_scope, tenant_scope
 
 CATALOG = ROOT / "infra" / "triton" / "catalog.json"
 SLUG = "demo"
-NAME = "Northwind Labs"
-MONTHLY_BUDGET_NANO = 500 * 10**9  # USD 500: far above what the demo spends in a month
+NAME = "Tidewater Labs"
+MONTHLY_BUDGET_NANO = 10 * 10**9  # USD 10: a quarter of it is the demo's own month
 REQUESTS_PER_MINUTE, REQUEST_BURST = 300_000, 5_000
 OPERATOR_KEY_NAME = "local stack"
 PRINTED_KEY = "Quickstart"
