@@ -81,7 +81,8 @@ def kill_once(root: Path, chance: random.Random) -> tuple[int, int]:
     done = {frame.reserved_nano for frame in after if isinstance(frame, Settle)}
     assert admitted <= done
     assert all(segment.sealed for segment in list_segments(home))
-    billed = {frame.reserved_nano for frame in after if getattr(frame, "status", "") == "ok"}
+    settles = [frame for frame in after if isinstance(frame, Settle)]
+    billed = {frame.reserved_nano for frame in settles if frame.status == "ok"}
     assert settled <= billed
     return len(admitted), len(settled)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meterplane.contracts.usage import Admit, Settle
+from meterplane.contracts.usage import Admit, Frame, Settle
 from meterplane.journal import directory, reader
 from meterplane.journal.recovery import recover
 from meterplane.journal.segment import encode_segment, list_segments
@@ -84,7 +84,7 @@ def test_recovering_again_settles_nothing_twice(tmp_path: Path):
 
 def test_every_cut_of_an_open_segment_recovers_all_whole_frames(tmp_path: Path):
     request, other = uuid7(), uuid7()
-    frames = [admit(request), checkpoint(request, 4), settle(other, rows=7)]
+    frames: list[Frame] = [admit(request), checkpoint(request, 4), settle(other, rows=7)]
     data = encode_segment(uuid7(), "g1", frames)
     for cut in range(0, len(data) + 1, 3):
         home = tmp_path / f"g1.{uuid7()}"

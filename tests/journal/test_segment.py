@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterplane.contracts.usage import decode
+from meterplane.contracts.usage import Frame, decode
 from meterplane.journal import reader
 from meterplane.journal.segment import (
     Header,
@@ -49,7 +49,7 @@ def test_a_header_with_any_flipped_bit_is_not_read():
 
 def test_a_segment_made_in_memory_reads_like_one_from_disk():
     request_id = uuid7()
-    frames = [admit(request_id), checkpoint(request_id, 5), settle(request_id)]
+    frames: list[Frame] = [admit(request_id), checkpoint(request_id, 5), settle(request_id)]
     content = reader.parse_segment(encode_segment(uuid7(), "seed", frames))
     assert content.damage is None
     assert list(reader.frames_of(content)) == frames

@@ -3,6 +3,7 @@
 import hashlib
 import random
 import zlib
+from collections.abc import Sequence
 from uuid import UUID
 
 from meterplane.contracts.usage import Frame, SegmentMessage, Settle
@@ -63,7 +64,7 @@ def random_settles(tenant, chance: random.Random, count: int, days: int = 3) -> 
     ]
 
 
-def message(frames: list[Frame], segment_id: UUID | None = None) -> SegmentMessage:
+def message(frames: Sequence[Frame], segment_id: UUID | None = None) -> SegmentMessage:
     """The message a shipper would send for these frames."""
     segment_id = segment_id or uuid7()
     return packed(encode_segment(segment_id, "test", frames), segment_id)

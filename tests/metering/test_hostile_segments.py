@@ -3,6 +3,7 @@
 import random
 import threading
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -23,7 +24,7 @@ from tests.metering.segments import message, packed, random_settles, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-IMPOSSIBLE = {
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "a count beyond 64 bits": {"tokens_in": 2**63},
     "sums that would overflow": {"bytes_out": 10**16},
     "a request counted 2^31 times": {"requests": 2**31},
@@ -108,7 +109,8 @@ def test_a_segment_that_comes_back_with_other_content_is_refused_aloud(organisat
 
 def test_a_message_of_another_form_is_refused():
     good = msgspec.to_builtins(message([]))
-    for bad in ({}, good | {"body": "not base64!"}, good | {"segment_id": "x"}, []):
+    shapes: list[Any] = [{}, []]
+    for bad in (*shapes, good | {"body": "not base64!"}, good | {"segment_id": "x"}):
         with pytest.raises(SegmentRefused):
             tasks.ingest_segment(bad)
     with system_scope("test"):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def by_hand(frames, start, end):
-    sums = defaultdict(lambda: [0, 0, 0, 0, 0])
+    sums: defaultdict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for frame in frames:
         if start <= clock.from_ms(minted_at_ms(frame.request_id)) < end:
             row = sums[(frame.model, frame.price_version_id)]
@@ -97,7 +97,9 @@ def test_requests_are_listed_newest_first_and_paged_by_id(organisation, onboard)
             pages += [row.request_id for row in page]
             before = page[-1].request_id
         assert pages == [frame.request_id for frame in reversed(frames)]
-        assert queries.request_by_id(frames[0].request_id).cost_nano == frames[0].cost_nano
+        found = queries.request_by_id(frames[0].request_id)
+        assert found is not None
+        assert found.cost_nano == frames[0].cost_nano
         assert queries.request_by_id(theirs.request_id) is None
         assert queries.request_by_id(uuid7()) is None
         first = queries.first_usage_at()

@@ -155,6 +155,7 @@ def test_a_shipper_that_starts_again_begins_from_the_disk(organisation, tmp_path
     first._send = lambda message: None
     first.step()
     for journal in first._journals.values():
+        assert journal.lock is not None
         os.close(journal.lock)  # what the kernel does when a shipper dies
     step_until_gone(ship.Shipper(tmp_path, send=ingest_segment), tmp_path)
     assert stored(organisation) == 3

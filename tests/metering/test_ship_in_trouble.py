@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from django.db.utils import OperationalError
 
 from meterplane.contracts.usage import Frame, SegmentMessage
 from meterplane.journal.directory import list_directories
+from meterplane.journal.recovery import recover as real_recover
 from meterplane.journal.segment import SEALED_SUFFIX, encode_segment, list_segments
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.ids import uuid7
@@ -104,7 +106,7 @@ def test_what_is_not_recorded_is_sent_ever_more_rarely(organisation, tmp_path, m
     sealed_journal(tmp_path, [settle(organisation)])
     sent: list[float] = []
     now = [1000.0]
-    monkeypatch.setattr(ship.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("meterplane.metering.ship.time.monotonic", lambda: now[0])
     shipper = ship.Shipper(tmp_path, send=lambda _: sent.append(now[0]))
     for _ in range(4 * 60 * 4):  # four hours without any worker
         shipper.step()
@@ -136,13 +138,12 @@ def test_a_journal_that_cannot_be_recovered_is_left_alone_and_others_go_on(
 ):
     broken = sealed_journal(tmp_path, [opened(settle(organisation))], worker="broken")
     sealed_journal(tmp_path, [settle(organisation)], worker="sound")
-    real = ship.recover
     full = [True]
 
     def recover(directory: Path) -> object:
         if full[0] and directory == broken:
             raise OSError(28, "No space left on device")
-        return real(directory)
+        return real_recover(directory)
 
     monkeypatch.setattr(ship, "recover", recover)
     monkeypatch.setattr(ship, "AWAY_PAUSE_S", 0.01)
@@ -260,7 +261,7 @@ def restarted(shipper: ship.Shipper, mail: UnreliableMail) -> ship.Shipper:
 async def lived(root: Path, chance: random.Random, organisation) -> tuple[dict, JournalWriter]:
     """One gateway's life: requests that settle, or are still open when it ends."""
     writer = JournalWriter.open(root, "gw")
-    billed = {}
+    billed: dict[UUID, int | None] = {}
     for _ in range(chance.randrange(5, 40)):
         event = settle(organisation, cost_nano=chance.randrange(50_000))
         writer.append(opened(event))
@@ -302,10 +303,13 @@ def test_everything_fails_at_random_and_each_request_is_billed_once(
                 shipper = restarted(shipper, mail)
         check_sums()
     mail.faulty = False
-    wait_until(
-        lambda: (shipper.step(), mail.deliver(), not list_directories(tmp_path))[2],
-        "everything taken in once the faults have stopped",
-    )
+
+    def taken_in() -> bool:
+        shipper.step()
+        mail.deliver()
+        return not list_directories(tmp_path)
+
+    wait_until(taken_in, "everything taken in once the faults have stopped")
     assert stored() == sorted(expected)
     with system_scope("test"):
         for request_id, status, cost_nano in UsageEvent.objects.values_list(

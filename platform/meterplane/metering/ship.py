@@ -44,7 +44,7 @@ ALARM_AFTER_SENDS = 4  # 15 + 30 + 60 s without a record: a person should know
 IN_FLIGHT_MAX = 32  # of one journal: 32 MB at most in the broker, as far again is read ahead
 AWAY_PAUSE_S = 1.0
 
-Send = Callable[[SegmentMessage], None]
+Send = Callable[[SegmentMessage], object]
 
 
 @dataclass(slots=True)
