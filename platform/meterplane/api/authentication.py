@@ -3,6 +3,7 @@
 A tenant's inference key is refused here, and an operator key is refused by the gateway.
 """
 
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -37,3 +38,14 @@ class AdminKeyAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="control"'
+
+
+class OperatorKeyScheme(OpenApiAuthenticationExtension):
+    """How the OpenAPI description says it."""
+
+    target_class = "meterplane.api.authentication.AdminKeyAuthentication"
+    name = "operatorKey"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        """A bearer token."""
+        return {"type": "http", "scheme": "bearer", "description": "mp_admin_…"}

@@ -1,7 +1,7 @@
 """Routes of the control API."""
 
 from django.urls import path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from meterplane.api import views
 
@@ -9,7 +9,7 @@ app_name = "api"
 
 urlpatterns = [
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="api:schema"), name="docs"),
+    path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api:schema"), name="docs"),
     path("v1/organisations", views.Organisations.as_view(), name="organisations"),
     path("v1/organisations/<slug:slug>", views.OrganisationDetail.as_view(), name="organisation"),
     path("v1/organisations/<slug:slug>/keys", views.Keys.as_view(), name="keys"),
