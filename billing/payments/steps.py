@@ -25,6 +25,7 @@ from billing.payments.provider import (
     PaymentProvider,
     ProviderFault,
     ProviderRefused,
+    ProviderUnavailable,
     SendKind,
 )
 from meterplane.kernel import clock
@@ -109,14 +110,15 @@ def perform(
 
 def _send(tenant_id: UUID, step: PaymentStep, provider: PaymentProvider, target_id: str) -> str:
     now = clock.now()
-    _set(
+    if not _set(
         tenant_id,
         step,
         state=State.SENT,
         attempts=step.attempts + 1,
         first_sent_at=step.first_sent_at or now,
         last_sent_at=now,
-    )
+    ):
+        return _concluded_elsewhere(tenant_id, step)
     kind: SendKind = msgspec.convert(step.kind, SendKind)
     parameters = msgspec.json.decode(step.parameters)
     ensure(not connection.in_atomic_block, "the provider is called outside transactions")
@@ -142,13 +144,33 @@ def _load(tenant_id: UUID, step_id: UUID) -> PaymentStep:
     return step
 
 
-def _set(tenant_id: UUID, step: PaymentStep, **values: Any) -> None:
+def _set(tenant_id: UUID, step: PaymentStep, **values: Any) -> bool:
+    """False if the step was concluded meanwhile: what is concluded does not change."""
+    with tenant_scope(tenant_id):
+        changed = (
+            PaymentStep.objects.filter(id=step.id)
+            .exclude(state__in=[State.DONE, State.FAILED])
+            .update(**values)
+        )
     for name, value in values.items():
         setattr(step, name, value)
-    with tenant_scope(tenant_id):
-        step.save(update_fields=list(values))
+    return bool(changed)
 
 
 def _done(tenant_id: UUID, step: PaymentStep, result_id: str, note: str) -> str:
-    _set(tenant_id, step, state=State.DONE, result_id=result_id, done_at=clock.now(), note=note)
+    if not _set(
+        tenant_id, step, state=State.DONE, result_id=result_id, done_at=clock.now(), note=note
+    ):
+        ensure(
+            _concluded_elsewhere(tenant_id, step) == result_id,
+            "two workers with one idempotency key get one object",
+        )
     return result_id
+
+
+def _concluded_elsewhere(tenant_id: UUID, step: PaymentStep) -> str:
+    """What another worker got for this step. Both may send: the key makes it one."""
+    now = _load(tenant_id, step.id)
+    if now.state != State.DONE:
+        raise ProviderUnavailable("superseded", "Another worker is at this step; come again.")
+    return now.result_id

@@ -51,6 +51,7 @@ WEBHOOK_SECRET_SHAPE = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,}")
 LIVE_PREFIXES = ("sk_live_", "rk_live_")
 
 stripe.enable_telemetry = False
+logging.getLogger("stripe").setLevel(logging.WARNING)  # two lines per call say nothing we do not
 
 
 class Stripe:

@@ -4,12 +4,19 @@ from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
+from pytest_django.fixtures import Settings
 
 from meterplane.kernel import clock
 from tests.billing.world import publish_prices, utc
 from tests.conftest import OnboardedOrganisation
 
 NOW = utc(11, 24, 12)
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(settings: Settings) -> None:
+    """Hashing owners' passwords properly would be most of the time these tests take."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture
