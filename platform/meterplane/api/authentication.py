@@ -40,7 +40,7 @@ class AdminKeyAuthentication(BaseAuthentication):
         return 'Bearer realm="control"'
 
 
-class OperatorKeyScheme(OpenApiAuthenticationExtension):
+class OperatorKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the OpenAPI description says it."""
 
     target_class = "meterplane.api.authentication.AdminKeyAuthentication"
