@@ -44,12 +44,6 @@ def environment_badge(request: HttpRequest) -> list[str]:
     return [settings.ENVIRONMENT.capitalize(), colour]
 
 
-def unprocessed_badge(request: HttpRequest) -> str:
-    """Webhook events nobody has processed yet; nothing when there is none."""
-    waiting = unprocessed_webhooks()
-    return str(waiting) if waiting else ""
-
-
 def unprocessed_webhooks() -> int:
     """How many provider events wait."""
     return WebhookEvent.objects.filter(processed_at__isnull=True).count()

@@ -9,8 +9,8 @@ from django.utils.functional import lazy
 _static = lazy(static, str)
 
 
-def _item(title: str, icon: str, route: str, **more: Any) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse_lazy(f"console:{route}"), **more}
+def _item(title: str, icon: str, route: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"console:{route}")}
 
 
 UNFOLD: dict[str, Any] = {
@@ -81,12 +81,7 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
                     _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
-                    _item(
-                        "Webhook events",
-                        "webhook",
-                        "payments_webhookevent_changelist",
-                        badge="meterplane.console.dashboard.unprocessed_badge",
-                    ),
+                    _item("Webhook events", "webhook", "payments_webhookevent_changelist"),
                 ],
             },
             {

@@ -1,0 +1,192 @@
+"""Operators see every tenant, change them through verbs only, and nobody else sees anything."""
+
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from billing.invoicing.close import close_period
+from billing.payments.models import WebhookEvent
+from billing.pricing.models import Price, PriceBookVersion
+from meterplane.console.site import site
+from meterplane.kernel import clock
+from meterplane.metering.ingest import ingest_segment
+from tenants.models import ApiKey, Organisation
+from tenants.scoping import TenantScopeMissing, current_scope, system_scope, tenant_scope
+from tests.billing.world import publish_prices
+from tests.console.conftest import BACKEND
+from tests.metering.segments import message, settle
+
+CHANGELISTS = [
+    f"console:{model._meta.app_label}_{model._meta.model_name}_changelist"
+    for model in site._registry
+]
+EXTRA = ["console:index", "console:usage_events"]
+
+
+@pytest.fixture
+def two_tenants(onboard):
+    """Two organisations with usage; one has an invoice. A webhook event waits."""
+    version = publish_prices()
+    with clock.frozen(clock.now() - timedelta(minutes=2)):
+        acme, beta = onboard("acme"), onboard("beta")
+        for tenant in (acme, beta):
+            ingest_segment(message([settle(tenant, price_version_id=version, tokens_in=10**6)]))
+    invoice = close_period(acme.id, clock.now())
+    with system_scope("a provider's event arrives"):
+        WebhookEvent.objects.create(event_id="evt_1", type="invoice.paid", payload={"id": "evt_1"})
+    return acme, beta, invoice
+
+
+@pytest.mark.parametrize("route", CHANGELISTS + EXTRA)
+def test_strangers_and_customers_are_kept_out(organisation, route):
+    path = reverse(route)
+    stranger = Client().get(path)
+    assert stranger.status_code == 302
+    assert stranger["Location"] == f"/console/login/?next={path}"
+    assert Client().get(stranger["Location"])["Location"].startswith("/accounts/login/")
+    customer = Client()
+    customer.force_login(organisation.owner, backend=BACKEND)
+    sent = customer.get(path)
+    assert sent.status_code == 302
+    assert customer.get(sent["Location"]).status_code == 403
+
+
+def test_every_list_and_every_row_can_be_looked_at(operator, two_tenants):
+    opened = 0
+    for model in site._registry:
+        name = f"console:{model._meta.app_label}_{model._meta.model_name}"
+        assert operator.get(reverse(f"{name}_changelist")).status_code == 200, name
+        with system_scope("which rows does a page have"):
+            row = model._default_manager.first()
+        if row is not None:
+            assert operator.get(reverse(f"{name}_change", args=[row.pk])).status_code == 200, name
+            opened += 1
+    assert opened >= 9
+
+
+def test_lists_hold_rows_of_every_tenant(operator, two_tenants):
+    acme, beta, _ = two_tenants
+    keys = operator.get(reverse("console:tenants_apikey_changelist")).text
+    assert acme.secret[-4:] in keys
+    assert beta.secret[-4:] in keys
+    events = operator.get(reverse("console:usage_events")).text
+    assert "Acme" in events
+    assert "Beta" in events
+
+
+def test_search_finds_an_organisation(operator, two_tenants):
+    path = reverse("console:tenants_organisation_changelist")
+    page = operator.get(f"{path}?q=beta").text
+    assert "Beta" in page
+    assert "Acme" not in page
+
+
+def test_no_page_shows_a_digest_or_a_password_hash(operator, two_tenants):
+    acme, _, _ = two_tenants
+    with tenant_scope(acme.id):
+        digest = bytes(ApiKey.objects.get().digest)
+    page = operator.get(reverse("console:tenants_apikey_change", args=[acme.key_id])).text
+    assert digest.hex() not in page
+    assert "digest" not in page.lower()
+    user = operator.get(reverse("console:auth_user_change", args=[acme.owner.pk])).text
+    assert acme.owner.password not in user
+
+
+@pytest.mark.parametrize("route", CHANGELISTS)
+def test_nothing_can_be_added_or_deleted_by_a_form(operator, route):
+    assert operator.get(reverse(route.replace("changelist", "add"))).status_code == 403
+    page = operator.get(reverse(route)).text
+    assert "delete_selected" not in page
+
+
+def test_a_published_version_cannot_be_changed(operator, db):
+    version_id = publish_prices()
+    path = reverse("console:pricing_pricebookversion_change", args=[version_id])
+    assert 'name="_save"' not in operator.get(path).text
+    assert operator.post(path, {}).status_code == 403
+
+
+def act(client, route, action, *ids):
+    """What the list's action menu sends."""
+    form = {"action": action, "_selected_action": [str(each) for each in ids]}
+    return client.post(reverse(route), form, follow=True)
+
+
+def test_revoking_a_key_goes_through_its_verb_and_is_remembered(operator, two_tenants):
+    acme, beta, _ = two_tenants
+    page = act(operator, "console:tenants_apikey_changelist", "revoke", acme.key_id).text
+    assert "is revoked" in page
+    with tenant_scope(acme.id):
+        assert ApiKey.objects.get().status == "revoked"
+    with tenant_scope(beta.id):
+        assert ApiKey.objects.get().status == "active"
+    history = operator.get(reverse("console:tenants_apikey_history", args=[acme.key_id])).text
+    assert "revoked" in history
+
+
+def test_suspending_and_resuming_change_the_standing(operator, two_tenants):
+    acme, _, _ = two_tenants
+    for action, standing in (("suspend", "suspended"), ("resume", "active")):
+        act(operator, "console:tenants_organisation_changelist", action, acme.id)
+        with tenant_scope(acme.id):
+            assert Organisation.objects.get().standing == standing
+
+
+def test_a_copy_is_drafted_edited_and_published(operator, db):
+    published = publish_prices()
+    versions = "console:pricing_pricebookversion_changelist"
+    act(operator, versions, "draft_a_copy", published)
+    draft = PriceBookVersion.objects.get(status="draft")
+    prices = list(draft.prices.order_by("model", "meter"))
+    form = {
+        "prices-TOTAL_FORMS": len(prices),
+        "prices-INITIAL_FORMS": len(prices),
+        "prices-MIN_NUM_FORMS": 0,
+        "prices-MAX_NUM_FORMS": 1000,
+    }
+    for number, price in enumerate(prices):
+        form |= {
+            f"prices-{number}-id": str(price.id),
+            f"prices-{number}-version": str(draft.id),
+            f"prices-{number}-unit_price_pico": 7,
+        }
+    path = reverse("console:pricing_pricebookversion_change", args=[draft.id])
+    assert operator.post(path, form).status_code == 302
+    assert set(draft.prices.values_list("unit_price_pico", flat=True)) == {7}
+    assert not Price.objects.filter(version_id=published, unit_price_pico=7).exists()
+    act(operator, versions, "publish_now", draft.id)
+    draft.refresh_from_db()
+    assert draft.status == "published"
+    again = act(operator, versions, "publish_now", draft.id)
+    assert again.status_code == 200
+
+
+def test_an_action_asked_for_by_a_link_does_nothing(operator, two_tenants):
+    acme, _, _ = two_tenants
+    path = reverse("console:tenants_apikey_changelist")
+    operator.get(f"{path}?action=revoke&_selected_action={acme.key_id}")
+    with tenant_scope(acme.id):
+        assert ApiKey.objects.get().status == "active"
+
+
+def test_the_dashboard_counts_every_tenant(operator, two_tenants):
+    page = operator.get(reverse("console:index")).text
+    assert "Requests today" in page
+    for label, value in (("Organisations", "2"), ("Unprocessed webhooks", "1")):
+        assert value in page.split(label)[-1][:400], label
+
+
+def test_only_the_console_may_evaluate_script(operator):
+    console = operator.get(reverse("console:index"))["Content-Security-Policy"]
+    portal = operator.get("/accounts/login/")["Content-Security-Policy"]
+    assert "'unsafe-eval'" in console
+    assert "'unsafe-eval'" not in portal
+    assert "frame-ancestors 'none'" in console
+
+
+def test_the_systems_door_is_shut_when_the_page_is_done(operator, two_tenants):
+    operator.get(reverse("console:index"))
+    with pytest.raises(TenantScopeMissing):
+        current_scope()

@@ -1,0 +1,64 @@
+"""Invoices show their lines, the lines add up, and the CSV says the same."""
+
+import csv
+import io
+from decimal import Decimal
+
+import pytest
+
+from tests.portal import history
+from tests.portal.test_usage import tables
+
+
+@pytest.fixture
+def invoice(third_of_november, organisation):
+    """October's, paid; November has begun."""
+    history.offer()
+    history.live_through(organisation, days=6)
+    return history.invoice_last_month(organisation)
+
+
+def test_an_invoice_is_listed_and_adds_up(owner, invoice):
+    listed = owner.get("/billing/").text
+    assert invoice.number in listed
+    assert "Paid" in listed
+    page = owner.get(f"/billing/{invoice.id}/")
+    assert invoice.hosted_url in page.text
+    lines = tables(page)[0][1:]
+    amounts = [Decimal(cells[-1].removeprefix("$").replace(",", "")) for cells in lines]
+    assert len(amounts) > 2
+    assert sum(amounts[:-1]) == amounts[-1] == Decimal(invoice.total_minor) / 100
+
+
+def test_the_csv_of_an_invoice_holds_its_lines_and_total(owner, invoice):
+    page = tables(owner.get(f"/billing/{invoice.id}/"))[0][1:]
+    download = owner.get(f"/billing/{invoice.id}/?format=csv")
+    rows = list(csv.reader(io.StringIO(download.content.decode())))
+    assert f'filename="{invoice.number}.csv"' in download["Content-Disposition"]
+    assert [(row[1], row[3], row[5]) for row in rows[1:-1]] == [
+        (cells[0], cells[2].replace(",", ""), cells[4].removeprefix("$").replace(",", ""))
+        for cells in page[:-1]
+    ]
+    assert Decimal(rows[-1][5]) == Decimal(invoice.total_minor) / 100
+
+
+def test_quantity_times_unit_price_is_the_amount(owner, invoice):
+    rows = list(csv.reader(io.StringIO(owner.get(f"/billing/{invoice.id}/?format=csv").text)))
+    for row in rows[1:-1]:
+        product = Decimal(row[3]) * Decimal(row[4])
+        assert abs(product - Decimal(row[5])) <= Decimal("0.005")
+
+
+def test_what_is_not_invoiced_yet_is_shown_as_upcoming(owner, invoice):
+    page = owner.get("/billing/")
+    upcoming = tables(page)[0]
+    amounts = [Decimal(cells[-1].removeprefix("$").replace(",", "")) for cells in upcoming[1:]]
+    assert sum(amounts[:-1]) == amounts[-1] > 0
+    assert "Usage since" in page.text
+
+
+def test_without_usage_billing_says_what_would_make_an_invoice(owner, organisation):
+    history.offer()
+    page = owner.get("/billing/").text
+    assert "Nothing to invoice so far" in page
+    assert "close-period --org acme --now" in page
