@@ -4,12 +4,14 @@ Every problem is reported in one list. An empty secret is not a secret: the proc
 start.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 PEPPER_BYTES_MIN = 32
+_WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # it names a directory of the journal
 
 
 class ConfigInvalid(Exception):
@@ -48,7 +50,10 @@ def from_environment(env: Mapping[str, str]) -> Config:
 
     database_url = need("GATEWAY_DATABASE_URL", ("postgresql", "postgres"))
     redis_url = need("ADMISSION_REDIS_URL", ("redis", "rediss", "unix"))
-    triton_urls = [url.strip().rstrip("/") for url in need("TRITON_URLS").split(",") if url.strip()]
+    listed = need("TRITON_URLS")
+    triton_urls = [url.strip().rstrip("/") for url in listed.split(",") if url.strip()]
+    if listed and not triton_urls:
+        problems.append("TRITON_URLS names no server")
     for url in triton_urls:
         if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
             problems.append(f"TRITON_URLS: {url!r} is not an http://host:port address")
@@ -57,12 +62,15 @@ def from_environment(env: Mapping[str, str]) -> Config:
     port = env.get("GATEWAY_PORT", "8701")
     if not port.isdigit() or not 0 < int(port) < 65_536:
         problems.append("GATEWAY_PORT must be a port number")
+    worker = env.get("GATEWAY_WORKER", "gateway-1")
+    if not _WORKER.fullmatch(worker):
+        problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
     if problems:
         raise ConfigInvalid(problems)
     return Config(
         host=env.get("GATEWAY_HOST", "127.0.0.1"),
         port=int(port),
-        worker=env.get("GATEWAY_WORKER", "gateway-1"),
+        worker=worker,
         database_url=database_url,
         admission_redis_url=redis_url,
         triton_urls=triton_urls,

@@ -1,0 +1,273 @@
+"""Every way a stream can end, against an engine that does exactly what a test wrote down.
+
+However it ends: one SETTLE for the one ADMIT, delivered <= billed <= generated, and no `[DONE]`
+unless it is true.
+"""
+
+import asyncio
+import json
+
+import httpx2 as httpx
+import pytest
+
+from tests.conftest import wait_until
+from tests.triton.scripted import scripted
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+IN_PICO, OUT_PICO = 150_000, 600_000  # tiny-lm's price per token, from the catalog
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+ASK = {"model": "tiny-lm", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9}
+
+
+def chunked(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event(text="word ", tokens=1, reason="None", tokens_in=4, **extra):
+    body = {
+        "text_output": text,
+        "num_input_tokens": tokens_in,
+        "num_output_tokens": tokens,
+        "finish_reason": reason,
+    } | extra
+    return chunked(b"data: " + json.dumps(body).encode() + b"\n\n")
+
+
+def failure(text):
+    return chunked(b"data: " + json.dumps({"error": text}).encode() + b"\n\n")
+
+
+def nano(tokens_in, tokens_out):
+    return (tokens_in * IN_PICO + tokens_out * OUT_PICO) // 1000
+
+
+class Engine:
+    """An upstream whose next behaviour a test sets."""
+
+    def __init__(self):
+        self.behave = None
+        self.client_left = asyncio.Event()
+
+    async def script(self, peer):
+        while await peer.request():
+            await self.behave(peer)
+
+    def sends(self, *pieces, then="end"):
+        async def behave(peer):
+            await peer.send(HEAD, *pieces)
+            if then == "end":
+                await peer.send(END)
+            elif then == "close":
+                peer.close()
+            elif then == "reset":
+                peer.reset()
+            elif then == "silence":
+                await peer.gone()
+                self.client_left.set()
+
+        self.behave = behave
+
+
+@pytest.fixture
+async def engine():
+    made = Engine()
+    async with scripted(made.script) as server:
+        made.url = server.url
+        yield made
+
+
+@pytest.fixture
+async def gateway(engine, start_gateway):
+    return start_gateway(engine.url)
+
+
+@pytest.fixture
+async def client(gateway, acme):
+    headers = {"Authorization": f"Bearer {acme.secret}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20) as made:
+        yield made
+
+
+def datas(text):
+    return [line[6:] for line in text.split("\n\n") if line.startswith("data: ")]
+
+
+def words(text):
+    """How many of the engine's words a caller received."""
+    return sum(data.count('"word "') for data in datas(text))
+
+
+async def settled(gateway):
+    """The one SETTLE of the one ADMIT, once it is there."""
+    await asyncio.to_thread(wait_until, lambda: gateway.settles(), "the settlement", 5)
+    (admit,), (settle,) = gateway.admits(), gateway.settles()
+    assert admit.request_id == settle.request_id
+    assert settle.cost_nano <= admit.reserved_nano
+    return settle
+
+
+async def test_a_whole_stream_ends_with_done_and_its_counts(engine, gateway, client):
+    engine.sends(event(), event(tokens=2), event("", 0, "stop"))
+    answer = await client.post("/v1/chat/completions", json=ASK | {"stream": True})
+    assert datas(answer.text)[-1] == "[DONE]"
+    settle = await settled(gateway)
+    assert (settle.status, settle.tokens_in, settle.tokens_out) == ("ok", 4, 3)
+    assert settle.cost_nano == nano(4, 3)
+    assert settle.bytes_out == len(answer.content)
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+async def test_an_engine_that_dies_mid_stream_is_billed_for_what_it_sent(
+    engine, gateway, client, then
+):
+    engine.sends(event(), event(), then=then)
+    answer = await client.post("/v1/chat/completions", json=ASK | {"stream": True})
+    assert "[DONE]" not in answer.text
+    assert json.loads(datas(answer.text)[-1])["error"]["code"] == "upstream_broken"
+    settle = await settled(gateway)
+    assert (settle.status, settle.http_status) == ("error", 502)
+    assert words(answer.text) <= settle.tokens_out <= 2
+    assert settle.cost_nano == nano(settle.tokens_in, settle.tokens_out)
+
+
+async def test_an_error_inside_a_running_stream_ends_it(engine, gateway, client):
+    engine.sends(event(), failure("out of memory"), event())
+    answer = await client.post("/v1/chat/completions", json=ASK | {"stream": True})
+    assert "out of memory" in json.loads(datas(answer.text)[-1])["error"]["message"]
+    settle = await settled(gateway)
+    assert (settle.status, settle.tokens_out) == ("error", 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ([failure("bad seed")], 400),
+        ([chunked(b"data: nonsense\n\n")], 502),
+        ([chunked(b"data: {}\n\n")], 502),
+        ([], 502),
+    ],
+    ids=["error in a 200", "not JSON", "no counts", "nothing"],
+)
+async def test_an_answer_that_fails_before_its_first_word_is_an_error_and_free(
+    engine, gateway, client, pieces, status, stream
+):
+    engine.sends(*pieces)
+    answer = await client.post("/v1/chat/completions", json=ASK | {"stream": stream})
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    settle = await settled(gateway)
+    assert (settle.status, settle.cost_nano, settle.requests) == ("error", 0, 0)
+
+
+async def test_counts_that_stop_coming_end_the_stream(engine, gateway, client):
+    engine.sends(event(), chunked(b'data: {"text_output":"free words"}\n\n'))
+    answer = await client.post("/v1/chat/completions", json=ASK | {"stream": True})
+    assert "free words" not in answer.text
+    assert json.loads(datas(answer.text)[-1])["error"]["code"] == "unmeasurable_answer"
+    assert (await settled(gateway)).tokens_out == 1
+
+
+async def test_an_engine_that_counts_beyond_its_bound_costs_the_reservation_at_most(
+    engine, gateway, client
+):
+    engine.sends(event(tokens=10**9), event("", 0, "stop"))
+    await client.post("/v1/chat/completions", json=ASK)
+    settle = await settled(gateway)
+    assert settle.cost_nano == settle.reserved_nano
+
+
+async def test_a_caller_who_leaves_a_stream_stops_the_engine_and_pays_what_it_made(
+    engine, gateway, client
+):
+    engine.sends(event(), event(), event(), then="silence")
+    received = ""
+    async with client.stream("POST", "/v1/chat/completions", json=ASK | {"stream": True}) as answer:
+        async for text in answer.aiter_text():
+            received += text
+            if words(received) >= 2:
+                break
+    await asyncio.wait_for(engine.client_left.wait(), 1)
+    settle = await settled(gateway)
+    assert (settle.status, settle.http_status) == ("cancelled", 499)
+    assert words(received) <= settle.tokens_out <= 3
+    assert settle.cost_nano == nano(4, settle.tokens_out)
+
+
+async def test_a_caller_who_leaves_before_a_plain_answer_stops_the_engine_too(
+    engine, gateway, client
+):
+    engine.sends(event(), event(), then="silence")
+    with pytest.raises(httpx.ReadTimeout):
+        await client.post("/v1/chat/completions", json=ASK, timeout=0.5)
+    await asyncio.wait_for(engine.client_left.wait(), 1)
+    settle = await settled(gateway)
+    assert (settle.status, settle.tokens_out) == ("cancelled", 2)
+
+
+async def test_a_caller_who_leaves_before_the_first_word_pays_nothing(engine, gateway, client):
+    engine.sends(then="silence")
+    with pytest.raises(httpx.ReadTimeout):
+        await client.post("/v1/chat/completions", json=ASK | {"stream": True}, timeout=0.5)
+    await asyncio.wait_for(engine.client_left.wait(), 1)
+    settle = await settled(gateway)
+    assert (settle.status, settle.cost_nano) == ("cancelled", 0)
+
+
+async def test_a_caller_who_does_not_read_slows_the_engine(engine, gateway, acme):
+    """Back-pressure: what is not read is not buffered, and what was made is billed on leaving."""
+    sent = 0
+
+    async def behave(peer):
+        nonlocal sent
+        await peer.send(HEAD)
+        while True:
+            await peer.send(event("x" * 60_000))
+            sent += 1
+
+    engine.behave = behave
+    port = int(gateway.url.rpartition(":")[2])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    body = json.dumps(ASK | {"stream": True}).encode()
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+        + acme.secret.encode()
+        + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+        + body
+    )
+    before = -1
+    while sent != before:  # until a second passes without another event
+        before = sent
+        await asyncio.sleep(1)
+    assert 0 < sent * 60_000 < 32 * 1024 * 1024
+    writer.transport.abort()
+    settle = await settled(gateway)
+    assert settle.status == "cancelled"
+    assert 0 < settle.tokens_out <= sent
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reply"),
+    [
+        ("/v1/embeddings", {"model": "all-minilm-l6-v2", "input": "x"}, b'{"outputs":[]}'),
+        (
+            "/v2/models/identity/infer",
+            {"inputs": [{"name": "INPUT0", "shape": [1], "datatype": "FP32", "data": [1]}]},
+            b'{"error":"CUDA is gone"}',
+        ),
+    ],
+    ids=["no counts", "error in a 200"],
+)
+async def test_a_whole_answer_that_is_none_is_an_error_and_free(
+    engine, gateway, client, path, body, reply
+):
+    async def behave(peer):
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply), reply)
+
+    engine.behave = behave
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 502
+    settle = await settled(gateway)
+    assert (settle.status, settle.cost_nano, settle.requests) == ("error", 0, 0)
