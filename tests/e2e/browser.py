@@ -74,6 +74,7 @@ def sign_in(page: Page, email: str, password: str) -> None:
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(lambda url: "/accounts/" not in url)
+    page.wait_for_load_state("load")  # deferred scripts have run: keys and buttons answer
 
 
 def settled(page: Page) -> None:

@@ -1,12 +1,55 @@
-"""Pages are asked for through Django's own client, middleware included."""
+"""A real browser against a live server with a tenant that has a past."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from django.conf import settings
+from django.conf import settings as django_settings
+from django.contrib.auth.models import User
+from playwright.sync_api import Browser
+
+from meterplane.kernel import clock
+from tenants.models import Member
+from tenants.scoping import tenant_scope
+from tests.conftest import OnboardedOrganisation
+from tests.e2e import browser
+from tests.portal import history
 
 
 @pytest.fixture(scope="session", autouse=True)
 def static_root() -> None:
     """WhiteNoise warns of a missing folder, and a warning is an error here."""
-    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
+    Path(django_settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests, a new profile for each page."""
+    assert browser.chromium(), "these tests need Chromium (or Chrome) on the PATH"
+    with browser.browser() as started:
+        yield started
+
+
+@pytest.fixture
+def acme(
+    onboard: Callable[..., OnboardedOrganisation],
+    transactional_db: None,
+    settings: Any,
+) -> OnboardedOrganisation:
+    """An organisation, another its owner may look at, and an operator."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    history.offer()
+    first, second = onboard("acme", monthly_budget_nano=50 * 10**9), onboard("beta")
+    with tenant_scope(second.id):
+        Member.objects.create(tenant_id=second.id, user=first.owner, role="viewer")
+    User.objects.create_superuser("op@example.com", "op@example.com", "an operator's words")
+    return first
+
+
+@pytest.fixture
+def lived(acme: OnboardedOrganisation) -> OnboardedOrganisation:
+    """The same with usage since two days before this month, whose invoice is paid."""
+    history.live_through(acme, days=clock.now().day + 1)
+    history.invoice_last_month(acme)
+    return acme

@@ -18,7 +18,7 @@ LOOKS: dict[str, tuple[Theme, tuple[int, int]]] = {
 }
 PAGES = {
     "overview": "/",
-    "usage": "/usage/?period=30d",
+    "usage": "/usage/?period=30d&metric=requests",
     "keys": "/keys/",
     "billing": "/billing/",
 }

@@ -1,0 +1,150 @@
+"""The portal in a real browser: no complaint from its console, light or dark, desk or phone."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from meterplane.kernel import clock
+from meterplane.metering.ingest import ingest_segment
+from tenants.models import ApiKey
+from tenants.scoping import tenant_scope
+from tests.e2e.browser import PHONE, settled, sign_in, window
+from tests.e2e.screenshots import LOOKS
+from tests.metering.segments import message, settle
+from tests.portal.history import unit_prices
+
+PATHS = ["/", "/usage/?period=30d", "/usage/?period=today&group=key", "/keys/", "/billing/"]
+
+
+def fits(page: Page) -> bool:
+    """Nothing sticks out of the window sideways."""
+    return bool(
+        page.evaluate(
+            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
+    )
+
+
+def test_every_page_is_clean_in_every_look(lived, live_server, chromium):
+    for theme, size in LOOKS.values():
+        with window(chromium, live_server.url, theme=theme, size=size) as (page, complaints):
+            sign_in(page, lived.owner.email, lived.owner_password)
+            for path in PATHS:
+                page.goto(path)
+                settled(page)
+                assert fits(page), (path, size)
+                assert page.evaluate("document.documentElement.matches('.dark')") == (
+                    theme == "dark"
+                )
+            page.goto("/usage/")
+            page.locator("#recent tbody a").first.click()
+            expect(page.get_by_text("How the cost came about")).to_be_visible()
+            assert fits(page)
+            page.goto("/billing/")
+            page.locator("td a[href*='/billing/']").first.click()
+            expect(page.get_by_role("heading", name="ACME-000001")).to_be_visible()
+            assert fits(page)
+            assert complaints == [], (theme, size)
+
+
+def test_a_key_is_made_seen_once_and_revoked(acme, live_server, chromium):
+    with window(chromium, live_server.url) as (page, complaints):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        page.goto("/keys/")
+        page.get_by_role("link", name="Create API key").click()
+        dialog = page.locator("#modal")
+        dialog.get_by_label("Name").fill("my laptop")
+        dialog.get_by_role("button", name="Create key").click()
+        secret = dialog.locator("#secret").text_content()
+        assert secret is not None
+        assert re.fullmatch(r"mp_live_[0-9A-Za-z]{49}", secret)
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("cell", name=f"mp_live_…{secret[-4:]}")).to_be_visible()
+        assert secret not in page.content()
+        page.get_by_role("link", name="Revoke my laptop").click()
+        page.get_by_role("button", name="Revoke key").click()
+        expect(page.locator(".toast")).to_contain_text("my laptop is revoked")
+        assert complaints == []
+    with tenant_scope(acme.id):
+        assert ApiKey.objects.get(name="my laptop").status == "revoked"
+
+
+def test_a_new_request_appears_by_itself(acme, live_server, chromium):
+    with window(chromium, live_server.url) as (page, complaints):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        page.goto("/usage/?period=today")
+        settled(page)
+        bars = page.evaluate("document.querySelector('#chart-data').textContent")
+        prices = unit_prices()["tiny-lm"]
+        fresh = settle(
+            acme,
+            at_ms=clock.now_ms(),
+            tokens_out=1_000,
+            cost_nano=1_000_000,
+            reserved_nano=1_000_000,
+            price_version_id=prices.version_id,
+        )
+        ingest_segment(message([fresh]))
+        row = page.locator(f"#recent a[href='/requests/{fresh.request_id}/']")
+        expect(row).to_be_visible(timeout=10_000)
+        assert page.evaluate("document.querySelector('#chart-data').textContent") != bars
+        assert complaints == []
+
+
+def test_the_palette_answers_to_the_keyboard(acme, live_server, chromium):
+    with window(chromium, live_server.url) as (page, complaints):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        page.keyboard.press("Control+k")
+        expect(page.locator("#palette-input")).to_be_focused()
+        page.keyboard.type("invoice")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/billing/")
+        assert complaints == []
+
+
+def test_the_theme_is_remembered_and_never_flashes(acme, live_server, chromium):
+    with window(chromium, live_server.url, theme="light") as (page, complaints):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        page.get_by_role("button", name="Light or dark").click()
+        assert page.evaluate("document.documentElement.matches('.dark')")
+        page.add_init_script(
+            "addEventListener('DOMContentLoaded',"
+            " () => { window.darkAtFirst = document.documentElement.matches('.dark') })"
+        )
+        page.goto("/usage/")
+        assert page.evaluate("window.darkAtFirst")
+        assert complaints == []
+
+
+def test_on_a_phone_the_sidebar_is_a_drawer(acme, live_server, chromium):
+    with window(chromium, live_server.url, size=PHONE) as (page, complaints):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        billing = page.locator("#sidebar").get_by_role("link", name="Billing")
+        expect(billing).not_to_be_in_viewport()
+        page.get_by_role("button", name="Menu").click()
+        billing.click()
+        page.wait_for_url("**/billing/")
+        expect(billing).not_to_be_in_viewport()
+        assert complaints == []
+
+
+def test_the_organisation_is_switched_from_the_sidebar(acme, live_server, chromium):
+    with window(chromium, live_server.url) as (page, complaints):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        page.locator("#organisations-trigger").click()
+        page.get_by_role("menuitem", name="Beta").click()
+        expect(page.get_by_text("Beta · all times")).to_be_visible()
+        expect(page.get_by_text("No usage yet")).to_be_visible()
+        assert complaints == []
+
+
+def test_the_operator_signs_in_and_finds_the_console_in_order(acme, live_server, chromium):
+    with window(chromium, live_server.url) as (page, complaints):
+        page.goto("/console/")
+        page.get_by_label("Email").fill("op@example.com")
+        page.get_by_label("Password").fill("an operator's words")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_text("Requests per day, by model")).to_be_visible()
+        page.get_by_role("link", name="Organisations").first.click()
+        expect(page.get_by_role("link", name="Acme").first).to_be_visible()
+        assert complaints == []
