@@ -119,7 +119,7 @@ def django_db_setup(servers: None, django_db_blocker: pytest.FixtureRequest) -> 
 
 
 def _empty_every_table(_case: TransactionTestCase) -> None:
-    """After a test that committed. The app's role may not truncate, so the superuser does."""
+    """After a test that committed. The app's role may not delete everything, so the superuser does."""
     connections.close_all()
     with psycopg.connect(environment.database_url("postgres"), autocommit=True) as connection:
         tables = [
@@ -130,8 +130,10 @@ def _empty_every_table(_case: TransactionTestCase) -> None:
             )
             if name not in KEPT_TABLES
         ]
-        quoted = ", ".join(f'"{name}"' for name in tables)
-        connection.execute(f"TRUNCATE {quoted} CASCADE".encode())
+        # Deleting the few rows of a test is ten times faster than truncating fifty tables. As a
+        # replica would: without foreign keys and without the triggers that keep rows immutable.
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("; ".join(f'DELETE FROM "{name}"' for name in tables).encode())
 
 
 TransactionTestCase._fixture_teardown = _empty_every_table  # type: ignore[attr-defined]
