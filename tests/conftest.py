@@ -119,7 +119,7 @@ def django_db_setup(servers: None, django_db_blocker: pytest.FixtureRequest) -> 
 
 
 def _empty_every_table(_case: TransactionTestCase) -> None:
-    """After a test that committed. The app's role may not delete everything, so the superuser does."""
+    """After a test that committed. The app's role may not, so the superuser does."""
     connections.close_all()
     with psycopg.connect(environment.database_url("postgres"), autocommit=True) as connection:
         tables = [

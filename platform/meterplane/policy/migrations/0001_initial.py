@@ -23,7 +23,9 @@ TAKE_BUDGET = """
 CREATE FUNCTION take_budget(
   tenant uuid, scope_name text, scope_key uuid, window_name text,
   limit_now bigint, needed bigint, block bigint
-) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $body$
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+-- pg_temp last: a caller must not put a table of its own in front of ours.
+SET search_path = public, pg_temp AS $body$
 DECLARE
   before bigint;
   after bigint;
