@@ -1,17 +1,20 @@
 """The Triton of the wheel: it starts on a bare machine, says why when it cannot, leaves nothing."""
 
+import json
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from meterplane.stack.embedded import EmbeddedCommand, EmbeddedUnavailable, triton
-from tests.conftest import free_port
+from tests.conftest import free_port, wait_until
 from tests.triton.sources import REPOSITORY
 
 Start = Callable[[], "tuple[subprocess.Popen[bytes], str]"]
@@ -84,13 +87,28 @@ def test_a_stopped_or_killed_server_leaves_no_process_and_no_memory(start, tmp_p
     assert shared_memory(home)
     process.send_signal(how)
     process.wait(15)
-    deadline = time.monotonic() + 10
-    while stubs(home):
-        assert time.monotonic() < deadline, "a stub outlives its server"
-        time.sleep(0.05)
+    wait_until(lambda: not stubs(home), "the stub ending", 10)
     command(home, REPOSITORY)  # what a new start does first
     assert shared_memory(home) == []
     assert not triton.wait_ready(url, 0.2)
+
+
+def test_a_server_killed_in_the_middle_of_streams_leaves_no_process(start, tmp_path, repository):
+    """A stub that is sending at that moment waits for its server for ever, left to itself."""
+    (repository / "tiny-lm").symlink_to(REPOSITORY / "tiny-lm")
+    process, url = start()
+    sampling = json.dumps({"max_tokens": 4096, "ignore_eos": True})
+    body = json.dumps({"text_input": "x", "stream": True, "sampling_parameters": sampling})
+    head = "POST /v2/models/tiny-lm/generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: "
+    with ExitStack() as streams:
+        for _ in range(10):
+            stream = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+            streams.enter_context(stream)
+            stream.sendall(f"{head}{len(body)}\r\n\r\n{body}".encode())
+            assert stream.recv(15) == b"HTTP/1.1 200 OK"
+        process.kill()
+        process.wait(15)
+    wait_until(lambda: not stubs(tmp_path / "home"), "the stubs ending", 10)
 
 
 def test_the_checkout_is_left_as_it_was(start, tmp_path):

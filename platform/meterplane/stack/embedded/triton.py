@@ -30,7 +30,12 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from meterplane.stack.embedded import EmbeddedCommand, EmbeddedUnavailable, require_platform
+from meterplane.stack.embedded import (
+    EmbeddedCommand,
+    EmbeddedUnavailable,
+    require_platform,
+    stub_watch,
+)
 
 COMPOSE_FILE = "infra/compose/compose.yaml"
 STUB = "triton_python_backend_stub"
@@ -61,7 +66,7 @@ def triton_command(
     foreground and ends on SIGTERM, idle in about three seconds. While a stream is being generated
     this Triton cannot unload the model, so it gives up after `EXIT_TIMEOUT_S` and exits with an
     error or a crash of its own; that is its normal end, not a fault. Its stubs end with it, and by
-    themselves within about a second when it is killed.
+    themselves within about two seconds when it is killed.
 
     Raises:
         EmbeddedUnavailable: not Linux x86-64, the wheel is absent, or it has no stub or no
@@ -214,11 +219,14 @@ def _find_libpython(libraries: Path) -> _Libpython:
 def _prepare_python(home: Path, libpython: _Libpython) -> Path:
     """Make the virtual environment that the stubs find on `PATH`; answer its folder of programs.
 
-    Its site-packages hold one `.pth` file that names ours, and sends bytecode to our home: the
-    model repository is a checkout, or read-only.
+    Its site-packages hold one `.pth` file that names ours, sends bytecode to our home (the model
+    repository is a checkout, or read-only) and starts the watch.
     """
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    lines = [f"import sys; sys.pycache_prefix = {str(home / 'bytecode')!r}"]
+    lines = [
+        f"import sys; sys.pycache_prefix = {str(home / 'bytecode')!r}",
+        "import stub_watch; stub_watch.start()",
+    ]
     for package in MODEL_PACKAGES:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -235,6 +243,8 @@ def _prepare_python(home: Path, libpython: _Libpython) -> Path:
     (root / "pyvenv.cfg").write_text(
         f"home = {interpreter.parent}\ninclude-system-site-packages = false\n"
     )
+    watch = Path(stub_watch.__file__)
+    (site_packages / watch.name).write_bytes(watch.read_bytes())
     (site_packages / "meterplane.pth").write_text("\n".join(lines) + "\n")
     _link(interpreter, programs / "python3")
     return programs
