@@ -66,7 +66,7 @@ class UpcomingInvoice:
     content_hash: str
 
 
-def list_invoices(limit: int = 50, before: datetime | None = None) -> list[InvoiceView]:
+def list_invoices(limit: int = PAGE_MAX, before: datetime | None = None) -> list[InvoiceView]:
     """Newest period first, without lines. `before` pages by `period_end`."""
     invoices = Invoice.objects.order_by("-period_end")
     if before is not None:

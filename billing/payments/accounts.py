@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from billing.invoicing.models import Invoice
 from billing.payments import steps
 from billing.payments.models import BillingAccount, PaymentStep
 from billing.payments.provider import CustomerOrder, PaymentProvider
@@ -43,11 +44,17 @@ def ensure_account(tenant_id: UUID, provider: PaymentProvider) -> str:
 
 
 def attach_test_card(tenant_id: UUID, provider: PaymentProvider, card: str = TEST_CARD) -> str:
-    """Give the tenant a test card to be charged. Refused on a live account."""
+    """Give the tenant a test card to be charged. Refused on a live account.
+
+    Invoices that only waited for a card are collected by the next sweep.
+    """
     customer_id = ensure_account(tenant_id, provider)
     payment_method = provider.attach_test_card(customer_id, card)
     with tenant_scope(tenant_id):
         BillingAccount.objects.filter(provider=provider.name).update(
             default_payment_method=payment_method
         )
+        Invoice.objects.filter(
+            collection_state=Invoice.Collection.AWAITING_PAYMENT, payment_attempts=0
+        ).update(collection_state=Invoice.Collection.PENDING, collection_note="")
     return payment_method

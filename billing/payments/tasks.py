@@ -15,7 +15,7 @@ from django.db.models import Q
 from billing.invoicing.models import Invoice
 from billing.payments import collect as collection
 from billing.payments.models import PaymentRun, WebhookEvent
-from billing.payments.process import process_event, refresh
+from billing.payments.process import process_event
 from billing.payments.stripe import provider
 from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
@@ -50,10 +50,8 @@ def sweep() -> None:
     """Whatever was left. One piece of work that fails does not keep the others waiting."""
     for event_id in _unprocessed_events():
         _guarded(process_webhook, event_id)
-    for tenant_id, invoice_id in _uncollected():
+    for tenant_id, invoice_id in [*_uncollected(), *_unheard_of()]:
         _guarded(collect, str(tenant_id), str(invoice_id))
-    for tenant_id, invoice_id, their_id in _unheard_of():
-        _guarded(_look_again, tenant_id, invoice_id, their_id)
 
 
 def _guarded(act: Callable[..., object], *ids: object) -> None:
@@ -87,19 +85,16 @@ def _uncollected() -> list[tuple[UUID, UUID]]:
         )
 
 
-def _unheard_of() -> list[tuple[UUID, UUID, str]]:
+def _unheard_of() -> list[tuple[UUID, UUID]]:
+    """Open invoices nobody told us about for a while: paid meanwhile, or given a card to charge."""
+    now = clock.now()
     with system_scope("the sweep looks for payments nobody told of"):
         return list(
             PaymentRun.objects.filter(
                 invoice__collection_state=Invoice.Collection.AWAITING_PAYMENT,
-                checked_at__lt=clock.now() - LOOK_AGAIN_AFTER,
+                checked_at__lt=now - LOOK_AGAIN_AFTER,
+                next_attempt_at__lte=now,
             )
             .order_by("checked_at")
-            .values_list("tenant_id", "invoice_id", "provider_invoice_id")[:SWEEP_MAX]
+            .values_list("tenant_id", "invoice_id")[:SWEEP_MAX]
         )
-
-
-def _look_again(tenant_id: UUID, invoice_id: UUID, their_id: str) -> None:
-    refresh(tenant_id, invoice_id, their_id, provider())
-    with system_scope("an invoice was looked at again"):
-        PaymentRun.objects.filter(invoice_id=invoice_id).update(checked_at=clock.now())

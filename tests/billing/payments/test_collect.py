@@ -366,6 +366,26 @@ def test_without_a_card_the_invoice_waits_for_the_customer(organisation, billed,
     assert read(organisation.id, invoice).status == "paid"
 
 
+def test_what_waited_for_a_card_is_charged_once_there_is_one(organisation, billed, stripe, there):
+    ours = billed(organisation)
+    collect(organisation.id, ours.id, stripe)
+    attach_test_card(organisation.id, stripe)
+    tasks.sweep()
+    assert read(organisation.id, ours).status == "paid"
+    stripe_side = there.client.v1
+    customer = customer_of(organisation.id)
+    unset = {"invoice_settings": {"default_payment_method": ""}}
+    card = stripe_side.customers.retrieve(customer).invoice_settings.default_payment_method
+    stripe_side.customers.update(customer, unset)
+    by_hand = billed(organisation)
+    assert collect(organisation.id, by_hand.id, stripe).note == NO_CARD
+    # The customer puts a card on file on a page of Stripe's; nobody calls us.
+    stripe_side.customers.update(customer, {"invoice_settings": {"default_payment_method": card}})
+    with clock.frozen(clock.now() + timedelta(minutes=16)):
+        tasks.sweep()
+    assert read(organisation.id, by_hand).status == "paid"
+
+
 def test_one_paid_invoice_does_not_restore_who_owes_another(organisation, billed, stripe, there):
     attach_test_card(organisation.id, stripe, DECLINING)
     first, second = billed(organisation), billed(organisation)
