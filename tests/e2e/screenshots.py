@@ -25,8 +25,9 @@ PAGES = {
 
 
 def take(page: Page, out: Path, name: str) -> None:
-    """One picture of the whole page, once it has settled, in a window as high as the page."""
+    """Two pictures, once the page has settled: what a window shows at first, and all of it."""
     settled(page)
+    page.screenshot(path=out / f"{name}-top.png")
     size = page.viewport_size or {"width": DESKTOP[0], "height": DESKTOP[1]}
     height = page.evaluate("document.documentElement.scrollHeight")
     page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
