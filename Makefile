@@ -48,13 +48,14 @@ status: $(READY) ## Show what runs, since when, and how it is
 doctor: $(READY) ## Check this machine and say how to mend what is wrong
 	@exec $(BIN)/python manage.py doctor $(ARGS)
 
+# A file stays on one worker: the scenarios share one whole stack, in order.
 .PHONY: test
 test: $(READY) ## Run the fast tests against real servers
-	@exec $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long' $(ARGS) $(TESTS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long' $(ARGS) $(TESTS)
 
 .PHONY: test-long
 test-long: $(READY) ## Run the long tests too
-	@exec $(BIN)/python -m pytest --dist loadgroup -n 2 --timeout 900 $(ARGS) $(TESTS)
+	@exec $(BIN)/python -m pytest --dist loadfile -n 2 --timeout 900 $(ARGS) $(TESTS)
 
 .PHONY: bench
 bench: $(READY) ## Measure, on this machine

@@ -25,7 +25,7 @@ from meterplane.stack import processes
 from meterplane.stack.screen import curl_line
 from tests.scenarios.conftest import VISIBLE_WITHIN_S, RunningStack
 
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 RESPONSES = 1_000
 SENDERS = 16

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,3 +81,13 @@ def test_a_leaderless_session_is_ours_only_with_our_mark() -> None:
         assert processes.session_members(known, marker="/theirs") == []
     finally:
         processes.send(child, signal.SIGKILL)
+
+
+def test_a_port_belongs_to_the_process_that_listens_on_it(
+    sleeper: "subprocess.Popen[bytes]",
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert processes.listens(os.getpid(), port)
+        assert not processes.listens(sleeper.pid, port)
+    assert not processes.listens(os.getpid(), port)

@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import socket
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from meterplane.stack import processes
+from meterplane.stack import probes, processes
 from tests.stack.rig import is_ready, pid_of, supervised, wait_for
 
 
@@ -181,3 +183,33 @@ def test_asking_twice_to_stop_does_not_wait(var: Path) -> None:
         wait_for(var, lambda found: found.phase == "stopping")
         process.send_signal(signal.SIGINT)
         assert process.wait(5) == 0
+
+
+def test_a_strangers_answer_on_our_port_does_not_make_us_ready(var: Path) -> None:
+    """Two stacks chose the same free port at once, and the other was faster to bind it."""
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = stranger.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1024)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert probes.http_status(f"http://127.0.0.1:{port}/") == 200
+        script = (
+            "from meterplane.stack import probes\n"
+            "components = [python('late', STAYS, ready_within_s=0.5,"
+            f" ready=probes.http('http://127.0.0.1:{port}/'))]"
+        )
+        with supervised(var, script) as process:
+            assert process.wait(10) == 1
+        stranger.shutdown(socket.SHUT_RDWR)
+    found = wait_for(var, lambda found: found.phase == "failed")
+    assert found.component("late").detail.startswith("not ready within")

@@ -204,7 +204,9 @@ class Child:
             self._next = time.monotonic() + again_in_s
             return probe.exception() is None and probe.result()
         if self._probe is None and time.monotonic() >= self._next:
-            running = Running(self.log, self._log_offset, time.monotonic() - self._spawned)
+            uptime_s = time.monotonic() - self._spawned
+            pid = self.process.pid if self.process else 0
+            running = Running(pid, self.log, self._log_offset, uptime_s)
             self._probe = self._executor.submit(asked, running)
         return False
 

@@ -28,8 +28,9 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a readiness probe may look at: the log from where this start began to write."""
+    """What a probe may look at: the process, and its log from where this start began to write."""
 
+    pid: int
     log: Path
     log_offset: int
     uptime_s: float

@@ -3,14 +3,19 @@
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+from meterplane.stack import processes
 from meterplane.stack.component import Probe, Running
 
 PATIENCE_S = 2.0
 
 
-def http(url: str, *, statuses: tuple[int, ...] = (200,)) -> Probe:
-    """It answers GET `url` with one of `statuses`."""
-    return lambda _running: http_status(url) in statuses
+def http(url: str) -> Probe:
+    """The process itself listens on `url`'s port, and GET `url` is answered with 200.
+
+    Somebody else may have taken the port since it was chosen, and answer well.
+    """
+    port = urlsplit(url).port or 80
+    return lambda running: processes.listens(running.pid, port) and http_status(url) == 200
 
 
 def logged(mark: bytes) -> Probe:
@@ -22,11 +27,6 @@ def logged(mark: bytes) -> Probe:
             return mark in log.read()
 
     return probe
-
-
-def up_for(seconds: float) -> Probe:
-    """It still runs after `seconds`: for what says nothing when it is ready."""
-    return lambda running: running.uptime_s >= seconds
 
 
 def http_status(url: str) -> int | None:

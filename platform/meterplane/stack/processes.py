@@ -21,6 +21,7 @@ import msgspec
 PROC = Path("/proc")
 MARKER = "METERPLANE_STACK"  # in the environment of everything a supervisor starts: its var folder
 _ENDED = "ZX"
+_LISTENING = "0A"
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -100,6 +101,27 @@ def session_members(leader: Identity, *, marker: str) -> list[Identity]:
         and stat.started_ticks >= leader.started_ticks
         and (holder is not None or _carries(stat.pid, marker))
     ]
+
+
+def listens(pid: int, port: int) -> bool:
+    """True if process `pid` itself holds a listening TCP socket on `port`."""
+    try:
+        held = {os.readlink(entry.path) for entry in os.scandir(PROC / str(pid) / "fd")}
+    except OSError:
+        return False
+    return any(f"socket:[{inode}]" in held for inode in _listening_inodes(port))
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / name).read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
 
 
 def _all() -> Iterator[_Stat]:
