@@ -49,6 +49,7 @@ def load_history(layout: Layout) -> int:
     written = asyncio.run(_write(requests))
     _wait_until_taken_in()
     this_month = until.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    demo_payment.provide_card(organisation.id)
     close_period(organisation.id, this_month)
     demo_payment.collect(organisation.id)
     demo_progress.store(layout, msgspec.structs.replace(progress, is_complete=True))
