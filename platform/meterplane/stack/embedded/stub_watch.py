@@ -1,26 +1,24 @@
-"""Runs inside Triton's stubs: ends this process when the one that started it has ended.
+"""Runs inside Triton's stubs: ends this process at once when its server has ended.
 
-A stub that is sending an answer while its server is killed waits for the server for ever. Linux's
-own parent-death signal is no cure: it is tied to the thread that forked, and Triton's loading
-threads end long before it does. Copied into the stubs' environment, so it imports nothing of ours.
+A stub that is sending an answer, or asking whether it is cancelled, while its server is killed
+waits for the server for ever, and the second of these holds Python's global lock: no thread of ours
+could help it. Linux's parent-death signal is no cure either: it is tied to the thread that forked,
+and Triton's loading threads end long before it does. So the server holds a named pipe open, and
+the kernel kills whoever listens on it when the last writer is gone. Copied into the stubs'
+environment, so it imports nothing of ours.
 """
 
+import fcntl
 import os
 import signal
-import threading
-import time
 
-POLL_S = 0.5
-TIDY_UP_S = 1.5  # an idle stub ends by itself by then, and removes its shared memory
+SERVER_END = 9  # the server's descriptor of the pipe, which its children inherit
 
 
-def start() -> None:
-    """Watch from now on, in a thread that keeps nothing alive."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL_S)
-    time.sleep(TIDY_UP_S)
-    os.kill(os.getpid(), signal.SIGKILL)
+def listen(pipe: str) -> None:
+    """Be killed when no other process holds `pipe` open for writing any more."""
+    os.close(SERVER_END)
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)

