@@ -190,3 +190,22 @@ def test_the_systems_door_is_shut_when_the_page_is_done(operator, two_tenants):
     operator.get(reverse("console:index"))
     with pytest.raises(TenantScopeMissing):
         current_scope()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_action_the_gateways_could_not_hear_of_is_told_not_thrown(
+    operator, organisation, settings, monkeypatch
+):
+    from meterplane.policy.publish import admission_redis
+
+    monkeypatch.setattr("meterplane.policy.publish.PATIENCE_S", 0.1)
+    settings.ADMISSION_REDIS_URL = "unix:///nonexistent.sock"
+    admission_redis.cache_clear()
+    answer = operator.post(
+        "/console/tenants/apikey/",
+        {"action": "revoke", "_selected_action": [str(organisation.key_id)]},
+        follow=True,
+    )
+    admission_redis.cache_clear()
+    assert answer.status_code == 200
+    assert "could not be told" in answer.content.decode()

@@ -14,11 +14,13 @@ from typing import Any
 
 from allauth.account.decorators import secure_admin_login
 from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
-from django.http import HttpRequest, HttpResponseBase
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import SimpleTemplateResponse
 from django.urls import URLPattern
 from unfold.sites import UnfoldAdminSite
 
+from meterplane.kernel.errors import WorldError
 from tenants.scoping import system_scope
 
 CONTENT_POLICY = {
@@ -58,11 +60,18 @@ def in_system_scope(view: View) -> View:
 
     @wraps(view)
     def inside(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        with system_scope(f"operator {request.user.pk} at {request.method} {request.path}"):
-            response = view(request, *args, **kwargs)
-            if isinstance(response, SimpleTemplateResponse):
-                return response.render()
-            return response
+        try:
+            with system_scope(f"operator {request.user.pk} at {request.method} {request.path}"):
+                response = view(request, *args, **kwargs)
+                if isinstance(response, SimpleTemplateResponse):
+                    return response.render()
+                return response
+        except WorldError as away:
+            if request.method != "POST":
+                raise
+            # Committed, but the gateways could not be told: say so, and show where things stand.
+            messages.error(request, away.message)
+            return HttpResponseRedirect(request.get_full_path())
 
     return inside
 
