@@ -59,10 +59,12 @@ def test_a_zombie_is_dead() -> None:
 
 
 def test_a_leaderless_session_is_ours_only_with_our_mark() -> None:
+    sleeps = "import time; print(flush=True); time.sleep(600)"
     code = (
-        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c',"
-        " 'import time; time.sleep(600)'], stdout=subprocess.DEVNULL);"
-        " print(child.pid, flush=True); sys.stdin.read()"
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {sleeps!r}], stdout=subprocess.PIPE)\n"
+        # Only a program that has begun has an environment to be read.
+        "child.stdout.readline(); print(child.pid, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],

@@ -12,6 +12,7 @@ make sessions of their own and are not found; they end with their postmaster.
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,8 +106,12 @@ def session_members(leader: Identity, *, marker: str) -> list[Identity]:
 
 def listens(pid: int, port: int) -> bool:
     """True if process `pid` itself holds a listening TCP socket on `port`."""
+    folder = PROC / str(pid) / "fd"
+    held: set[str] = set()
     try:
-        held = {os.readlink(entry.path) for entry in os.scandir(PROC / str(pid) / "fd")}
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):  # closed since it was listed
+                held.add(os.readlink(folder / name))
     except OSError:
         return False
     return any(f"socket:[{inode}]" in held for inode in _listening_inodes(port))
