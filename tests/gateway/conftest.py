@@ -4,9 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -54,7 +55,12 @@ class GatewayProcess:
         return len(self.settles()) == len(self.admits())
 
 
-def launch(folder: Path, triton_url: str, **overrides: str) -> GatewayProcess:
+PROGRAM = ("-m", "meterplane.gateway")
+
+
+def launch(
+    folder: Path, triton_url: str, program: Sequence[str] = PROGRAM, **overrides: str
+) -> GatewayProcess:
     """Start a gateway process; returns when it answers."""
     folder.mkdir(parents=True)
     port, journal, log = free_port(), folder / "journal", folder / "gateway.log"
@@ -67,7 +73,7 @@ def launch(folder: Path, triton_url: str, **overrides: str) -> GatewayProcess:
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "meterplane.gateway"],
+            [sys.executable, *program],
             env=variables | overrides,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -100,8 +106,8 @@ def start_gateway(
     """Start gateways of this test's own: `start_gateway(triton_url)`, several if it wants."""
     running: list[GatewayProcess] = []
 
-    def start(triton_url: str, **overrides: str) -> GatewayProcess:
-        running.append(launch(tmp_path / f"gateway-{len(running)}", triton_url, **overrides))
+    def start(triton_url: str, **extra: Any) -> GatewayProcess:
+        running.append(launch(tmp_path / f"gateway-{len(running)}", triton_url, **extra))
         return running[-1]
 
     yield start
@@ -117,14 +123,20 @@ def shared_gateway(django_db_setup: None, triton: TritonServer) -> Iterator[Gate
     end(gateway)
 
 
+def as_if_new(gateway: GatewayProcess) -> GatewayProcess:
+    """A shared gateway whose journal seems empty."""
+    gateway.frames_before = 0
+    wait_until(gateway.at_rest, "the test before this one ending")
+    gateway.frames_before = len(gateway.frames())
+    return gateway
+
+
 @pytest.fixture
 def gateway(
     transactional_db: None, redis_url: str, shared_gateway: GatewayProcess
 ) -> GatewayProcess:
-    """The shared gateway, with an empty journal as far as this test can see."""
-    shared_gateway.frames_before = 0
-    shared_gateway.frames_before = len(shared_gateway.frames())
-    return shared_gateway
+    """The shared gateway in front of the sample models."""
+    return as_if_new(shared_gateway)
 
 
 @pytest.fixture

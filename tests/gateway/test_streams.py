@@ -10,77 +10,44 @@ import json
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import wait_until
+from tests.conftest import free_port, wait_until
+from tests.gateway.conftest import as_if_new, end, launch
+from tests.gateway.engine import HEAD, Engine, chunked, event, failure
 from tests.triton.scripted import scripted
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 IN_PICO, OUT_PICO = 150_000, 600_000  # tiny-lm's price per token, from the catalog
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-END = b"0\r\n\r\n"
 ASK = {"model": "tiny-lm", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9}
-
-
-def chunked(data):
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-def event(text="word ", tokens=1, reason="None", tokens_in=4, **extra):
-    body = {
-        "text_output": text,
-        "num_input_tokens": tokens_in,
-        "num_output_tokens": tokens,
-        "finish_reason": reason,
-    } | extra
-    return chunked(b"data: " + json.dumps(body).encode() + b"\n\n")
-
-
-def failure(text):
-    return chunked(b"data: " + json.dumps({"error": text}).encode() + b"\n\n")
 
 
 def nano(tokens_in, tokens_out):
     return (tokens_in * IN_PICO + tokens_out * OUT_PICO) // 1000
 
 
-class Engine:
-    """An upstream whose next behaviour a test sets."""
+@pytest.fixture(scope="module")
+def engine_port():
+    return free_port()
 
-    def __init__(self):
-        self.behave = None
-        self.client_left = asyncio.Event()
 
-    async def script(self, peer):
-        while await peer.request():
-            await self.behave(peer)
-
-    def sends(self, *pieces, then="end"):
-        async def behave(peer):
-            await peer.send(HEAD, *pieces)
-            if then == "end":
-                await peer.send(END)
-            elif then == "close":
-                peer.close()
-            elif then == "reset":
-                peer.reset()
-            elif then == "silence":
-                await peer.gone()
-                self.client_left.set()
-
-        self.behave = behave
+@pytest.fixture(scope="module")
+def one_gateway(django_db_setup, engine_port, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("streams") / "gateway"
+    gateway = launch(folder, f"http://127.0.0.1:{engine_port}")
+    yield gateway
+    end(gateway)
 
 
 @pytest.fixture
-async def engine():
+async def engine(engine_port):
     made = Engine()
-    async with scripted(made.script) as server:
-        made.url = server.url
+    async with scripted(made.script, engine_port):
         yield made
 
 
 @pytest.fixture
-async def gateway(engine, start_gateway):
-    return start_gateway(engine.url)
+def gateway(transactional_db, redis_url, one_gateway):
+    return as_if_new(one_gateway)
 
 
 @pytest.fixture
