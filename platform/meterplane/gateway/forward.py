@@ -162,8 +162,9 @@ async def _end_broken_stream(
 
 def _refusal(status: int, text: str) -> CallerError | WorldError:
     """What Triton refused with, as the kind of failure it is."""
+    if status == 503 or "is not healthy" in text:
+        # A model whose process died answers 400, as if the caller were at fault.
+        return TritonUnavailable(text)
     if status in (400, 404, 501):
         return CallerError("invalid_request", text, status=400)
-    if status == 503:
-        return TritonUnavailable(text)
     return WorldError("upstream_failed", text, status=502, retry_after_s=None)

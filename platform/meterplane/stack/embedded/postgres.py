@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pwd
 import secrets
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -69,8 +70,11 @@ def prepare(home: Path, superuser_password: str) -> None:
         uid, gid = pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid
         os.chown(home, uid, gid)
         os.chown(sockets, uid, gid)
-    if (data / "PG_VERSION").exists():
+    if data.exists():
         return
+    # Made beside its place and moved there whole: an initdb that was killed half way is not trusted.
+    unfinished = home / "data.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
     password_file = home / f"initdb-{secrets.token_hex(4)}"
     try:
         password_file.write_text(superuser_password)
@@ -84,7 +88,7 @@ def prepare(home: Path, superuser_password: str) -> None:
                 "--locale=C.UTF-8",
                 "--data-checksums",
                 f"--username={SUPERUSER}",
-                f"--pgdata={data}",
+                f"--pgdata={unfinished}",
             ],
             check=True,
             capture_output=True,
@@ -92,6 +96,7 @@ def prepare(home: Path, superuser_password: str) -> None:
             cwd=home,
             **drop_to(account),
         )
+        unfinished.rename(data)
     finally:
         password_file.unlink(missing_ok=True)
 

