@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+
+from tests.triton.scripted import Peer
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -28,9 +31,12 @@ def failure(text):
 class Engine:
     """An upstream whose next behaviour a test sets."""
 
-    def __init__(self):
-        self.behave = None
+    def __init__(self) -> None:
+        self.behave: Callable[[Peer], Awaitable[None]] = self._unset
         self.client_left = asyncio.Event()
+
+    async def _unset(self, peer: Peer) -> None:
+        raise AssertionError("the test did not say what the engine does")
 
     async def script(self, peer):
         while await peer.request():

@@ -25,7 +25,7 @@ async def ask_at_once(gateway, secret, count, path="/v2/models/identity/infer", 
     return [answer.status_code for answer in answers]
 
 
-def granted(tenant_id) -> int:
+def granted(tenant_id):
     with psycopg.connect(environment.database_url("postgres")) as admin:
         row = admin.execute(
             "SELECT granted_nano FROM budget_window WHERE tenant_id = %s", (tenant_id,)

@@ -127,8 +127,12 @@ def test_each_scope_holds_and_is_named(gateway, acme, redis_url, scope):
         "project": (Project, acme.project_id),
         "organisation": (Organisation, acme.id),
     }[scope]
-    for other in ((ApiKey, acme.key_id), (Project, acme.project_id), (Organisation, acme.id)):
-        set_budget(acme, *other, 1_000 * PRICE_NANO)
+    for other, other_id in (
+        (ApiKey, acme.key_id),
+        (Project, acme.project_id),
+        (Organisation, acme.id),
+    ):
+        set_budget(acme, other, other_id, 1_000 * PRICE_NANO)
     set_budget(acme, model, row_id, 2 * PRICE_NANO)
     with gateway.client(acme.secret) as client:
         statuses = [client.post(INFER[0], json=INFER[1]).status_code for _ in range(3)]

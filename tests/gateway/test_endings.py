@@ -45,7 +45,11 @@ def test_a_caller_who_leaves_is_billed_for_what_was_generated_until_then(gateway
             client.stream("POST", "/v1/chat/completions", json=STREAM) as answer,
         ):
             delivered = len(read_tokens(answer, wanted))
-        wait_until(lambda seen=before: len(gateway.settles()) == seen + 1, "one settle", 5)
+
+        def settled_once(seen=before):
+            return len(gateway.settles()) == seen + 1
+
+        wait_until(settled_once, "one settle", 5)
         settled = gateway.settles()[-1]
         if settled.status == "ok":
             continue  # a short answer that was over before we left

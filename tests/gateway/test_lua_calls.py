@@ -64,11 +64,11 @@ async def test_a_redis_without_our_scripts_is_given_them(calls, echo, redis_url)
 
 
 async def test_an_error_of_one_script_is_not_another_callers(calls, echo):
-    good, bad = await asyncio.gather(
+    answers = await asyncio.gather(
         calls.call(echo, ["k"], ["1"]), calls.call(echo, [], []), return_exceptions=True
     )
-    assert good == b"1"
-    assert isinstance(bad, LuaUnavailable)
+    assert answers[0] == b"1"
+    assert isinstance(answers[1], LuaUnavailable)
 
 
 async def test_a_queue_has_an_end(calls, echo, monkeypatch):

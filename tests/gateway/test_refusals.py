@@ -1,5 +1,8 @@
 """Every refusal in the shape of its surface, and nothing of it in the journal."""
 
+import contextlib
+import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
@@ -37,7 +40,7 @@ def unknown_key() -> str:
     return api_key.mint("live", b"another installation's pepper..." * 2).secret
 
 
-def told(answer: httpx.Response) -> str:
+def told(answer: httpx.Response):
     """The message of an error, after checking that it has its surface's shape."""
     assert answer.headers["content-type"] == "application/json"
     error = answer.json()["error"]
@@ -60,7 +63,7 @@ def test_a_malformed_key_is_401(gateway, call):
         "Bearer " + "é" * 57,
     ]
     for header in (None, *nonsense):
-        headers = {} if header is None else {"Authorization": header.encode()}
+        headers = [] if header is None else [(b"Authorization", header.encode())]
         answer = httpx.post(gateway.url + call[0], json=call[1], headers=headers)
         assert answer.status_code == 401, header
         assert "mp_live_" in told(answer)
@@ -333,3 +336,41 @@ def test_the_sdks_raise_their_own_exceptions(gateway, acme):
     with pytest.raises(tritonclient.utils.InferenceServerException, match="API key"):
         native.infer("identity", [triton_http.InferInput("INPUT0", [1], "FP32")])
     native.close()
+
+
+def test_a_head_without_end_is_refused_and_hung_up_on(gateway):
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as caller:
+        caller.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                caller.sendall(b"a" * 8192)
+            while data := caller.recv(4096):
+                received += data
+    # What was sent after the refusal may reset the connection before it is read.
+    assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
+    assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+
+
+def test_a_large_head_within_bounds_is_served_on_a_kept_connection(gateway, acme):
+    with gateway.client(acme.secret) as client:
+        for _ in range(3):
+            answer = client.get("/v1/models", headers={"X-Long": "a" * 20_000})
+            assert answer.status_code == 200
+
+
+def test_the_log_has_a_line_per_request_and_no_secret(gateway, acme):
+    before = len(gateway.log.read_text().splitlines())
+    body = CHAT[1] | {"messages": [{"role": "user", "content": "a private matter"}]}
+    with gateway.client(acme.secret) as client:
+        answer = client.post(CHAT[0], json=body)
+        client.post(CHAT[0], json=body | {"surprise": 1})
+    text = gateway.log.read_text()
+    assert acme.secret not in text
+    assert "private matter" not in text
+    served, refused = [json.loads(line) for line in text.splitlines()[before:]]
+    assert served["request_id"] == answer.headers["x-request-id"]
+    assert (served["status"], served["tenant_id"]) == (200, str(acme.id))
+    assert served["cost_nano"] > 0
+    assert (refused["status"], refused["code"]) == (400, "unknown_parameter")

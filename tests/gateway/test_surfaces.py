@@ -2,10 +2,13 @@
 
 import math
 
+import httpx2 as httpx
 import numpy as np
 import openai
 import pytest
 import tritonclient.http as triton_http
+
+NUMBERS = {"name": "INPUT0", "shape": [4], "datatype": "FP32", "data": [1, 2.5, -3, 4e-30]}
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -137,3 +140,25 @@ def test_every_answer_names_its_request(gateway, acme):
     assert answer.headers["x-request-id"] == str(settled.request_id)
     assert answer.headers["x-ratelimit-limit-requests"] == "6000"
     assert int(answer.headers["x-ratelimit-remaining-requests"]) == 199
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [NUMBERS]},
+        {"inputs": [NUMBERS], "id": "7", "outputs": [{"name": "OUTPUT0"}]},
+        {"inputs": [NUMBERS], "parameters": {"binary_data_output": True}},
+        {"inputs": [NUMBERS | {"shape": [3]}]},
+        {"inputs": [NUMBERS | {"datatype": "FP64"}]},
+    ],
+    ids=["plain", "named", "binary out", "wrong shape", "wrong type"],
+)
+def test_the_answer_is_tritons_byte_for_byte(gateway, triton, acme, body):
+    path = "/v2/models/identity/infer"
+    direct = httpx.post(triton.http_url + path, json=body)
+    with gateway.client(acme.secret) as client:
+        through = client.post(path, json=body)
+    assert through.status_code == direct.status_code
+    assert through.content == direct.content
+    for name in ("inference-header-content-length", "content-type"):
+        assert through.headers.get(name) == direct.headers.get(name)

@@ -72,7 +72,7 @@ def prepare(home: Path, superuser_password: str) -> None:
         os.chown(sockets, uid, gid)
     if data.exists():
         return
-    # Made beside its place and moved there whole: an initdb that was killed half way is not trusted.
+    # Made beside its place and moved there whole: an initdb killed half way is not trusted.
     unfinished = home / "data.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     password_file = home / f"initdb-{secrets.token_hex(4)}"
