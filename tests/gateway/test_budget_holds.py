@@ -30,7 +30,7 @@ def granted(tenant_id):
         row = admin.execute(
             "SELECT granted_nano FROM budget_window WHERE tenant_id = %s", (tenant_id,)
         ).fetchone()
-    return row[0]
+    return row[0] if row else 0
 
 
 @pytest.mark.parametrize("budget_requests", [1, 7, 100])
