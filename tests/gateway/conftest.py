@@ -40,7 +40,11 @@ class GatewayProcess:
 
     def frames(self) -> list[usage.Frame]:
         """What this test put into the journal, in order."""
-        return list(frames_under(self.journal))[self.frames_before :]
+        while True:
+            try:
+                return list(frames_under(self.journal))[self.frames_before :]
+            except FileNotFoundError:
+                continue  # a segment was sealed, and so renamed, between being listed and read
 
     def settles(self) -> list[usage.Settle]:
         """The usage events in the journal."""
