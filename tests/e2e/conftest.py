@@ -23,9 +23,13 @@ def static_root() -> None:
     Path(django_settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests, a new profile for each page."""
+    """One browser for a module's tests, a new profile for each page.
+
+    Not for the session: Playwright's sync API keeps an event loop running in this thread for as
+    long as it is open, and no other test of the process could then run one of its own.
+    """
     assert browser.chromium(), "these tests need Chromium (or Chrome) on the PATH"
     with browser.browser() as started:
         yield started
