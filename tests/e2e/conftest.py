@@ -1,11 +1,8 @@
 """A real browser against a live server with a tenant that has a past."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from playwright.sync_api import Browser
 
@@ -15,12 +12,6 @@ from tenants.scoping import tenant_scope
 from tests.conftest import OnboardedOrganisation
 from tests.e2e import browser
 from tests.portal import history
-
-
-@pytest.fixture(scope="session", autouse=True)
-def static_root() -> None:
-    """WhiteNoise warns of a missing folder, and a warning is an error here."""
-    Path(django_settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +30,8 @@ def chromium() -> Iterator[Browser]:
 def acme(
     onboard: Callable[..., OnboardedOrganisation],
     transactional_db: None,
-    settings: Any,
 ) -> OnboardedOrganisation:
     """An organisation, another its owner may look at, and an operator."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     history.offer()
     first, second = onboard("acme", monthly_budget_nano=50 * 10**9), onboard("beta")
     with tenant_scope(second.id):

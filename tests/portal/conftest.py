@@ -2,28 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
 from meterplane.kernel import clock
 from tenants.models import Member
 from tenants.scoping import tenant_scope
-
-
-@pytest.fixture(scope="session", autouse=True)
-def static_root() -> None:
-    """WhiteNoise warns of a missing folder, and a warning is an error here."""
-    Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
-
-
-@pytest.fixture(autouse=True)
-def quick_passwords(settings) -> None:
-    """Half a second per password is right for people and wrong for a hundred fixtures."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture

@@ -233,30 +233,12 @@ def request_by_id(request_id: UUID) -> RequestRow | None:
 
 def first_usage_at() -> datetime | None:
     """The first instant the open door has usage from, however late that usage arrived."""
-    door, parameters = _door()
-    ((hour,),) = _read(f"SELECT min(hour) FROM usage_hour WHERE {door}", parameters)
-    if hour is None:
-        return None
-    condition, interval = _events_in(hour, hour + _HOUR, "first")
-    ((first,),) = _read(
-        f"SELECT min(event_at) FROM usage_event WHERE {door} AND {condition}",
-        parameters | interval,
-    )
-    return _instant(first)
+    return _outermost("min")
 
 
 def last_usage_at() -> datetime | None:
     """The last instant the open door has usage from."""
-    door, parameters = _door()
-    ((hour,),) = _read(f"SELECT max(hour) FROM usage_hour WHERE {door}", parameters)
-    if hour is None:
-        return None
-    condition, interval = _events_in(hour, hour + _HOUR, "last")
-    ((last,),) = _read(
-        f"SELECT max(event_at) FROM usage_event WHERE {door} AND {condition}",
-        parameters | interval,
-    )
-    return _instant(last)
+    return _outermost("max")
 
 
 def keys_last_used() -> dict[UUID, datetime]:
@@ -266,6 +248,20 @@ def keys_last_used() -> dict[UUID, datetime]:
         f"SELECT key_id, max(hour) FROM usage_hour WHERE {door} GROUP BY key_id", parameters
     )
     return {row[0]: row[1] for row in rows}
+
+
+def _outermost(end: Literal["min", "max"]) -> datetime | None:
+    """The hour from the roll-up, then the instant from that hour's events."""
+    door, parameters = _door()
+    ((hour,),) = _read(f"SELECT {end}(hour) FROM usage_hour WHERE {door}", parameters)
+    if hour is None:
+        return None
+    condition, interval = _events_in(hour, hour + _HOUR, "outermost")
+    ((instant,),) = _read(
+        f"SELECT {end}(event_at) FROM usage_event WHERE {door} AND {condition}",
+        parameters | interval,
+    )
+    return _instant(instant)
 
 
 def _series(
