@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-Adapter = Literal["vllm", "embedding", "tensor"]
+Adapter = Literal["vllm", "tensorrtllm", "llmapi", "openai", "embedding", "tensor"]
 KeyStatus = Literal["active", "revoked", "suspended"]
 BudgetScope = Literal["key", "project", "organisation"]
 
@@ -23,10 +23,13 @@ class UnitPrices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """One model the key may use, and how to reach and measure it.
+    """One model the key may use, what it costs and how much of it one request may ask for.
 
-    `upstream` is the model's name on Triton. `context_tokens_max` bounds input + output,
+    `upstream` is the model's name on the server. `context_tokens_max` bounds input + output,
     `output_tokens_max` clamps `max_tokens`; `output_tokens_default` applies when none is asked.
+    `batch_prices` apply to lines of the Batch API; None: the model is not offered there.
+    `serving_version` names the `contracts.serving.ModelServing` that says how the model is reached;
+    0: under its upstream name on the gateway's own servers, and nothing else.
     """
 
     name: str
@@ -37,6 +40,9 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_max: int
     output_tokens_default: int
     description: str = ""
+    batch_prices: UnitPrices | None = None
+    serving_version: int = 0
+    created_at_s: int = 0
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,18 +12,29 @@ import msgspec
 
 from meterplane.kernel.money import pico_to_nano_half_away
 
-Surface = Literal["openai.chat", "openai.embeddings", "kserve.infer"]
+Surface = Literal[
+    "openai.chat",
+    "openai.completions",
+    "openai.embeddings",
+    "kserve.infer",
+    "kserve.generate",
+    "grpc.infer",
+    "grpc.stream_infer",
+]
+ServiceTier = Literal["standard", "batch"]
 Status = Literal["ok", "error", "cancelled", "interrupted"]
-# Where the counts came from: the engine's own report, a tokenizer of ours, units we counted at the
-# door (requests, rows), or the last checkpoint before a crash.
-Provenance = Literal["engine", "tokenizer", "units", "checkpoint"]
+# Where the counts came from: the engine's own report; the model's tokenizer, over the text; an
+# estimate (one token a chunk, where the engine reports nothing and there is no tokenizer); units we
+# counted at the door (requests, rows); or the last checkpoint before a crash.
+Provenance = Literal["engine", "tokenizer", "estimate", "units", "checkpoint"]
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit", tag_field="kind"):
     """A request passed admission. Everything known before it was forwarded.
 
-    `tokens_in_max` and `tokens_out_max` are the bounds the reservation was made with.
-    Unit prices are pinned here, in pico per unit, with the price-book version they came from.
+    Unit prices are pinned here, in pico per unit, with the price-book version they came from. A
+    request that moves to a fallback model is admitted again under the same id: the last one counts.
+    `model` is the one that serves; `requested_model` what was asked for where that differs.
     """
 
     request_id: UUID
@@ -40,6 +51,9 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit", tag_field="k
     request_pico: int
     reserved_nano: int
     admitted_at_ms: int
+    service_tier: ServiceTier = "standard"
+    requested_model: str = ""
+    deployment: str = ""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", tag_field="kind"):
@@ -55,7 +69,11 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle", tag_field=
     """One finished request: the usage event. Self-contained; metering reads nothing else.
 
     `cost_nano` is quantity times pinned unit price, rounded half away from zero to nano.
-    `queue_ms`, `first_byte_ms` and `total_ms` are measured from admission.
+    `first_byte_ms` and `total_ms` are measured from admission. `queue_us` is from the request's last
+    byte to the first byte forwarded, `compute_us` from there to the last byte of the server's
+    answer. `rows` is the batch dimension; `tensor_bytes_in` and `_out` are tensors without their
+    envelope. `deployment` is the arm of a weighted split that served, `retries` how many servers
+    were asked before it. `trace_id` is the W3C trace's, 32 hex digits.
     """
 
     request_id: UUID
@@ -83,6 +101,15 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle", tag_field=
     first_byte_ms: int
     total_ms: int
     server: str = ""
+    service_tier: ServiceTier = "standard"
+    requested_model: str = ""
+    deployment: str = ""
+    tensor_bytes_in: int = 0
+    tensor_bytes_out: int = 0
+    queue_us: int = 0
+    compute_us: int = 0
+    retries: int = 0
+    trace_id: str = ""
 
 
 Frame = Admit | Checkpoint | Settle
@@ -155,6 +182,9 @@ def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> 
         settled_at_ms=settled_at_ms,
         first_byte_ms=0,
         total_ms=max(0, settled_at_ms - admit.admitted_at_ms),
+        service_tier=admit.service_tier,
+        requested_model=admit.requested_model,
+        deployment=admit.deployment,
     )
 
 
