@@ -5,29 +5,43 @@ Unit prices are integers in pico (1e-12) of the book's currency per unit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
+
+from meterplane.contracts.usage import ServiceTier
 
 Meter = Literal["input_tokens", "output_tokens", "requests"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrices:
-    """What one model costs. All three are always stated: a price that is missing is not zero."""
+    """What one model costs. All three are always stated: a price that is missing is not zero.
+
+    The batch prices apply to service tier `batch`; all three or none. None: not offered there.
+    """
 
     input_token_pico: int
     output_token_pico: int
     request_pico: int
+    batch_input_token_pico: int | None = None
+    batch_output_token_pico: int | None = None
+    batch_request_pico: int | None = None
 
-    def of(self, meter: Meter) -> int:
-        """The unit price of one meter."""
+    @property
+    def batch_is_whole(self) -> bool:
+        """True if the batch tier is priced for every meter, or not offered at all."""
+        return len({self.of(meter, "batch") is None for meter in get_args(Meter)}) == 1
+
+    def of(self, meter: Meter, tier: ServiceTier = "standard") -> int | None:
+        """The unit price of one meter in a service tier; None where the tier is not offered."""
+        batch = tier == "batch"
         match meter:
             case "input_tokens":
-                return self.input_token_pico
+                return self.batch_input_token_pico if batch else self.input_token_pico
             case "output_tokens":
-                return self.output_token_pico
+                return self.batch_output_token_pico if batch else self.output_token_pico
             case "requests":
-                return self.request_pico
+                return self.batch_request_pico if batch else self.request_pico
 
 
 @dataclass(frozen=True, slots=True)

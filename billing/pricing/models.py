@@ -89,7 +89,11 @@ class PriceBookVersion(models.Model):
 
 
 class Price(models.Model):
-    """Pico of the book's currency per unit of one meter of one model."""
+    """Pico of the book's currency per unit of one meter of one model.
+
+    `batch_unit_price_pico` is what the Batch API's lines pay. A version is published only if each
+    model in it has all its batch prices or none; none means that batches cannot use the model.
+    """
 
     class Meter(models.TextChoices):
         INPUT_TOKENS = "input_tokens", "Input tokens"
@@ -101,6 +105,7 @@ class Price(models.Model):
     model = models.CharField(max_length=80)
     meter = models.CharField(max_length=16, choices=Meter)
     unit_price_pico = models.BigIntegerField()
+    batch_unit_price_pico = models.BigIntegerField(null=True, blank=True)
 
     class Meta:
         db_table = "price"
@@ -112,6 +117,10 @@ class Price(models.Model):
                 name="price_meter_known",
             ),
             models.CheckConstraint(condition=Q(unit_price_pico__gte=0), name="price_not_negative"),
+            models.CheckConstraint(
+                condition=Q(batch_unit_price_pico__isnull=True) | Q(batch_unit_price_pico__gte=0),
+                name="price_batch_not_negative",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -11,13 +11,16 @@ tell the gateways: whoever publishes recompiles policies afterwards.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
+from typing import get_args
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Count, Max
 
 from billing.pricing.book import Meter, ModelPrices
 from billing.pricing.models import Price, PriceBook, PriceBookVersion
+from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import UnknownCurrency, minor_digits
@@ -41,7 +44,8 @@ def create_draft(
 ) -> PriceBookVersion:
     """Add a draft version to `book`, making the book if it is new.
 
-    Raises `CallerError` `currency_unknown`, `currency_differs`, `price_negative` or `prices_empty`.
+    Raises `CallerError` `currency_unknown`, `currency_differs`, `price_negative`, `prices_empty`
+    or `batch_prices_incomplete`.
     """
     _check(currency, prices)
     with transaction.atomic():
@@ -54,7 +58,13 @@ def create_draft(
         newest = owner.versions.aggregate(newest=Max("number"))["newest"] or 0
         version = PriceBookVersion.objects.create(book=owner, number=newest + 1)
         Price.objects.bulk_create(
-            Price(version=version, model=model, meter=meter, unit_price_pico=price.of(meter))
+            Price(
+                version=version,
+                model=model,
+                meter=meter,
+                unit_price_pico=price.of(meter),
+                batch_unit_price_pico=price.of(meter, "batch"),
+            )
             for model, price in sorted(prices.items())
             for meter in _METERS
         )
@@ -65,8 +75,8 @@ def publish(version_id: UUID, *, effective_at: datetime | None = None) -> Publis
     """Publish a draft, effective from `effective_at` (now), and supersede its predecessor.
 
     The first version of a book applies from the beginning of time unless told otherwise.
-    Raises `CallerError` `version_missing`, `version_not_draft`, or `effective_too_early` when it
-    would change which prices applied in the past.
+    Raises `CallerError` `version_missing`, `version_not_draft`, `batch_prices_incomplete`, or
+    `effective_too_early` when it would change which prices applied in the past.
     """
     with transaction.atomic():
         draft = PriceBookVersion.objects.filter(id=version_id).first()
@@ -78,6 +88,7 @@ def publish(version_id: UUID, *, effective_at: datetime | None = None) -> Publis
             raise CallerError(
                 "version_not_draft", f"Version {draft.number} is {draft.status}.", status=409
             )
+        _check_batch_prices(draft)
         current = PriceBookVersion.objects.filter(
             book_id=draft.book_id, status=PriceBookVersion.Status.PUBLISHED
         ).first()
@@ -114,8 +125,32 @@ def _check(currency: str, prices: Mapping[str, ModelPrices]) -> None:
     if not prices:
         raise CallerError("prices_empty", "A version needs the price of at least one model.")
     for model, price in prices.items():
-        for meter in _METERS:
-            if price.of(meter) < 0:
+        for meter, tier in product(_METERS, get_args(ServiceTier)):
+            if (price.of(meter, tier) or 0) < 0:
                 raise CallerError(
                     "price_negative", f"{model}: the price of {meter} is negative.", field="prices"
                 )
+        if not price.batch_is_whole:
+            raise _batch_prices_incomplete(model)
+
+
+def _check_batch_prices(draft: PriceBookVersion) -> None:
+    """A draft's prices can be edited one by one; the trigger on publication checks again."""
+    partial = (
+        draft.prices.order_by("model")
+        .values("model")
+        .annotate(priced=Count("batch_unit_price_pico"))
+        .exclude(priced__in=[0, len(_METERS)])
+        .values_list("model", flat=True)
+        .first()
+    )
+    if partial is not None:
+        raise _batch_prices_incomplete(partial)
+
+
+def _batch_prices_incomplete(model: str) -> CallerError:
+    return CallerError(
+        "batch_prices_incomplete",
+        f"{model} has some batch prices only: state all three, or none to keep it out of batches.",
+        field="prices",
+    )

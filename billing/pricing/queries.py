@@ -41,17 +41,24 @@ def prices_of(version_id: UUID) -> PublishedBook | None:
 
 
 def _as_book(version: PriceBookVersion) -> PublishedBook:
-    by_model: dict[str, dict[str, int]] = {}
+    by_model: dict[str, dict[str, Price]] = {}
     for price in version.prices.order_by("model", "meter"):
-        by_model.setdefault(price.model, {})[price.meter] = price.unit_price_pico
+        by_model.setdefault(price.model, {})[price.meter] = price
     prices = {model: _model_prices(model, meters) for model, meters in by_model.items()}
     return PublishedBook(version.id, version.book.currency, prices)
 
 
-def _model_prices(model: str, meters: dict[str, int]) -> ModelPrices:
+def _model_prices(model: str, meters: dict[str, Price]) -> ModelPrices:
     ensure(len(meters) == len(Price.Meter), f"{model} was published with every meter priced")
-    return ModelPrices(
-        input_token_pico=meters[Price.Meter.INPUT_TOKENS],
-        output_token_pico=meters[Price.Meter.OUTPUT_TOKENS],
-        request_pico=meters[Price.Meter.REQUESTS],
+    tokens_in, tokens_out = meters[Price.Meter.INPUT_TOKENS], meters[Price.Meter.OUTPUT_TOKENS]
+    requests = meters[Price.Meter.REQUESTS]
+    prices = ModelPrices(
+        input_token_pico=tokens_in.unit_price_pico,
+        output_token_pico=tokens_out.unit_price_pico,
+        request_pico=requests.unit_price_pico,
+        batch_input_token_pico=tokens_in.batch_unit_price_pico,
+        batch_output_token_pico=tokens_out.batch_unit_price_pico,
+        batch_request_pico=requests.batch_unit_price_pico,
     )
+    ensure(prices.batch_is_whole, f"{model} was published with all its batch prices or none")
+    return prices

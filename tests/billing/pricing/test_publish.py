@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, connections, transaction
 
 from billing.pricing.book import ModelPrices
-from billing.pricing.catalog_prices import publish_catalog_prices
+from billing.pricing.catalog_prices import publish_catalog_prices, read_catalog_prices
 from billing.pricing.models import Price, PriceBookVersion
 from billing.pricing.publish import create_draft, publish
 from billing.pricing.queries import prices_of, published_version
@@ -18,6 +18,7 @@ from meterplane.kernel.errors import CallerError
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CHEAP = {"tiny-lm": ModelPrices(200_000, 600_000, 0)}
 DEAR = {"tiny-lm": ModelPrices(300_000, 600_000, 0)}
+BATCHED = {"tiny-lm": ModelPrices(200_000, 600_000, 0, 100_000, 300_000, 0)}
 
 pytestmark = pytest.mark.django_db
 
@@ -78,6 +79,8 @@ def test_publishing_twice_is_refused():
     [
         ({}, "USD", "prices_empty"),
         ({"a": ModelPrices(-1, 0, 0)}, "USD", "price_negative"),
+        ({"a": ModelPrices(1, 1, 1, 0, 0, -1)}, "USD", "price_negative"),
+        ({"a": ModelPrices(1, 1, 1, 0, 0)}, "USD", "batch_prices_incomplete"),
         (CHEAP, "XXX", "currency_unknown"),
         (CHEAP, "EUR", "currency_differs"),
     ],
@@ -99,6 +102,7 @@ def test_postgresql_refuses_to_touch_the_prices_of_a_version_that_was_published(
     assert row is not None
     attempts = [
         lambda: Price.objects.filter(id=row.id).update(unit_price_pico=1),
+        lambda: Price.objects.filter(id=row.id).update(batch_unit_price_pico=1),
         lambda: Price.objects.filter(id=row.id).delete(),
         lambda: Price.objects.create(version=old, model="new", meter="requests", unit_price_pico=1),
         lambda: PriceBookVersion.objects.filter(id=old.id).update(effective_at=NOW),
@@ -124,8 +128,34 @@ def test_a_draft_can_still_be_edited_and_thrown_away():
     assert not Price.objects.exists()
 
 
-def catalog(tmp_path, input_token="0.0000002"):
-    prices = {"input_token": input_token, "output_token": "0.0000006", "request": "0"}
+def test_batch_prices_are_published_with_the_others_and_none_means_not_offered():
+    publish(draft(BATCHED).id)
+    publish(draft(CHEAP).id)
+    batched, later = PriceBookVersion.objects.order_by("number")
+    for version, prices in ((batched, BATCHED), (later, CHEAP)):
+        found = prices_of(version.id)
+        assert found is not None
+        assert dict(found.prices) == prices
+    assert CHEAP["tiny-lm"].of("requests", "batch") is None
+    assert BATCHED["tiny-lm"].of("requests", "batch") == 0
+
+
+def test_a_version_with_some_batch_prices_only_cannot_be_published_by_code_or_by_hand():
+    version = draft(BATCHED)
+    Price.objects.filter(version=version, meter="requests").update(batch_unit_price_pico=None)
+    with pytest.raises(CallerError, match="tiny-lm has some batch prices only") as refused:
+        publish(version.id)
+    assert refused.value.code == "batch_prices_incomplete"
+    with pytest.raises(IntegrityError, match="some batch prices only"), transaction.atomic():
+        PriceBookVersion.objects.filter(id=version.id).update(
+            status="published", effective_at=NOW, published_at=NOW
+        )
+    Price.objects.filter(version=version).update(batch_unit_price_pico=None)
+    publish(version.id)
+
+
+def catalog(tmp_path, input_token="0.0000002", **more):
+    prices = {"input_token": input_token, "output_token": "0.0000006", "request": "0"} | more
     path = tmp_path / "catalog.json"
     path.write_text(json.dumps({"models": [{"name": "tiny-lm", "prices": prices}]}))
     return path
@@ -142,6 +172,31 @@ def test_catalog_prices_are_published_once_and_again_only_when_they_change(tmp_p
     assert now is not None
     assert now.version_id == changed.version_id
     assert dict(now.prices) == DEAR
+
+
+def test_a_batch_multiplier_is_exact_and_rounded_once_half_away_from_zero(tmp_path):
+    prices = read_catalog_prices(
+        catalog(tmp_path, "0.000000000003", request="0.000000000001", batch_multiplier="0.5")
+    )
+    # Half of 3 pico is 2, half of 1 is 1.
+    assert prices == {"tiny-lm": ModelPrices(3, 600_000, 1, 2, 300_000, 1)}
+    third = read_catalog_prices(catalog(tmp_path, "1234567.1", batch_multiplier="0.333333333333"))
+    assert third["tiny-lm"].batch_input_token_pico == 411_522_366_666_255_144
+    assert read_catalog_prices(catalog(tmp_path))["tiny-lm"].batch_request_pico is None
+
+
+def test_a_changed_batch_multiplier_is_a_new_version(tmp_path):
+    publish_catalog_prices(catalog(tmp_path))
+    offered = publish_catalog_prices(catalog(tmp_path, batch_multiplier="0.5"))
+    again = publish_catalog_prices(catalog(tmp_path, batch_multiplier="0.50"))
+    assert (offered.is_new, again.is_new) == (True, False)
+
+
+@pytest.mark.parametrize("multiplier", ["0", "-0.5", "1.000000000001", "nan", "half", "1e-13", 0.5])
+def test_a_batch_multiplier_outside_its_range_is_refused(tmp_path, multiplier):
+    with pytest.raises(CallerError) as refused:
+        read_catalog_prices(catalog(tmp_path, batch_multiplier=multiplier))
+    assert refused.value.code == "catalog_prices_invalid"
 
 
 @pytest.mark.parametrize(
