@@ -128,6 +128,7 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
             invoice=invoice,
             position=position,
             model=line.model,
+            service_tier=line.service_tier,
             meter=line.meter,
             description=describe(line),
             quantity=line.quantity,

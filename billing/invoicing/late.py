@@ -1,8 +1,9 @@
 """Usage that arrived after its period was closed.
 
 Guarantees: such usage becomes a line exactly once. What is owed late is a difference of two facts,
-`quantity now - quantity on any invoice line of that period`, per model, meter and price version.
-So it needs no marker, and a crash, a repeat or a second late arrival cannot bill twice or drop any.
+`quantity now - quantity on any invoice line of that period`, per model, service tier, meter and
+price version. So it needs no marker, and a crash, a repeat or a second late arrival cannot bill
+twice or drop any.
 
 A voided invoice's lines count as invoiced: to forgive is one act, to bill again is another.
 """
@@ -28,6 +29,7 @@ class _Key(NamedTuple):
     starts_at: datetime
     ends_at: datetime
     model: str
+    service_tier: str
     meter: str
     price_version_id: UUID
 
@@ -53,7 +55,7 @@ def late_quantities(before: datetime) -> list[Quantity]:
     for key, quantity in named.items():
         book = prices.get(quantity.price_version_id)
         model_prices = book.prices.get(quantity.model) if book else None
-        if model_prices is not None and model_prices.of(quantity.meter) == 0:
+        if model_prices and model_prices.of(quantity.meter, quantity.service_tier) == 0:
             continue  # never invoiced, so never late
         units = owed[key] - invoiced.get(key, 0)
         if units:
@@ -91,10 +93,12 @@ def _invoiced(since: datetime) -> dict[_Key, int]:
     rows = (
         InvoiceLine.objects.filter(period_start__gte=since)
         .order_by()
-        .values_list("period_start", "period_end", "model", "meter", "price_version_id")
+        .values_list(
+            "period_start", "period_end", "model", "service_tier", "meter", "price_version_id"
+        )
         .annotate(units=Sum("quantity"))
     )
-    return {_Key(*row[:5]): int(row[5]) for row in rows}
+    return {_Key(*row[:6]): int(row[6]) for row in rows}
 
 
 def _key(quantity: Quantity) -> _Key:
@@ -103,6 +107,7 @@ def _key(quantity: Quantity) -> _Key:
         period.starts_at,
         period.ends_at,
         quantity.model,
+        quantity.service_tier,
         quantity.meter,
         quantity.price_version_id,
     )

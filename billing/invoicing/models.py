@@ -148,6 +148,7 @@ class InvoiceLine(TenantModel):
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
     model = models.CharField(max_length=80)
+    service_tier = models.CharField(max_length=16, default="standard", db_default="standard")
     meter = models.CharField(max_length=16)
     description = models.CharField(max_length=400)
     quantity = models.BigIntegerField()
@@ -170,8 +171,18 @@ class InvoiceLine(TenantModel):
         constraints = [
             models.UniqueConstraint(fields=["invoice", "position"], name="line_position_once"),
             models.UniqueConstraint(
-                fields=["invoice", "period_start", "model", "meter", "price_version"],
+                fields=[
+                    "invoice",
+                    "period_start",
+                    "model",
+                    "service_tier",
+                    "meter",
+                    "price_version",
+                ],
                 name="line_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(service_tier__in=["standard", "batch"]), name="line_tier_known"
             ),
             models.CheckConstraint(condition=Q(quantity__gt=0), name="line_quantity_positive"),
             models.CheckConstraint(

@@ -22,6 +22,7 @@ class LineView:
 
     uid: str
     model: str
+    service_tier: str
     meter: str
     description: str
     quantity: int
@@ -103,6 +104,7 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
             LineView(
                 uid="",
                 model=line.model,
+                service_tier=line.service_tier,
                 meter=line.meter,
                 description=describe(line),
                 quantity=line.quantity,
@@ -122,6 +124,7 @@ def _line(line: InvoiceLine) -> LineView:
     return LineView(
         uid=str(line.id),
         model=line.model,
+        service_tier=line.service_tier,
         meter=line.meter,
         description=line.description,
         quantity=line.quantity,

@@ -16,7 +16,14 @@ from meterplane.metering.queries import UsageAggregate, usage_between
 def quantities_of(period: Period) -> list[Quantity]:
     """What was used in `period`, as far as it has arrived by now."""
     return [
-        Quantity(period, aggregate.model, meter, aggregate.price_version_id, units)
+        Quantity(
+            period,
+            aggregate.model,
+            meter,
+            aggregate.price_version_id,
+            units,
+            aggregate.service_tier,
+        )
         for aggregate in usage_between(period.starts_at, period.ends_at)
         for meter, units in _meters(aggregate)
     ]

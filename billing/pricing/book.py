@@ -5,7 +5,7 @@ Unit prices are integers in pico (1e-12) of the book's currency per unit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 from uuid import UUID
 
 from meterplane.contracts.usage import ServiceTier
@@ -32,6 +32,10 @@ class ModelPrices:
         """True if the batch tier is priced for every meter, or not offered at all."""
         return len({self.of(meter, "batch") is None for meter in get_args(Meter)}) == 1
 
+    @overload
+    def of(self, meter: Meter) -> int: ...
+    @overload
+    def of(self, meter: Meter, tier: ServiceTier) -> int | None: ...
     def of(self, meter: Meter, tier: ServiceTier = "standard") -> int | None:
         """The unit price of one meter in a service tier; None where the tier is not offered."""
         batch = tier == "batch"

@@ -1,15 +1,16 @@
 """Rating: quantities times pinned prices, as one pure function.
 
-Guarantees: the result is a function of the *sums* per (period, model, meter, price version) and of
-the prices of those versions. The order of the inputs, how they were batched or split, and empty
-inputs cannot change it; the same inputs give the same lines and the same `content_hash`. Products
-are exact in pico; each line is rounded once, halves away from zero, to the currency's minor unit;
-the total is the sum of the rounded lines, so an invoice always adds up.
+Guarantees: the result is a function of the *sums* per (period, model, service tier, meter, price
+version) and of the prices of those versions. The order of the inputs, how they were batched or
+split, and empty inputs cannot change it; the same inputs give the same lines and the same
+`content_hash`. Products are exact in pico; each line is rounded once, halves away from zero, to the
+currency's minor unit; the total is the sum of the rounded lines, so an invoice always adds up.
 
 Does not know where quantities come from, who owes them, or what has been invoiced before.
 
 A meter whose price is zero owes nothing and gets no line; its quantity still enters the hash. A
-quantity without a price is never rated as zero: it is refused.
+quantity without a price is never rated as zero: it is refused, and so is usage of a service tier
+that its version does not offer for the model.
 """
 
 import hashlib
@@ -23,10 +24,12 @@ from uuid import UUID
 
 from billing.pricing.book import Meter, PublishedBook
 from billing.rating.explain import explain
+from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.invariant import InvariantBroken
 from meterplane.kernel.money import minor_digits, pico_to_minor_half_away, pico_to_text
 
 METERS: tuple[Meter, ...] = get_args(Meter)  # also the order of a model's lines
+TIERS: tuple[ServiceTier, ...] = get_args(ServiceTier)  # and those of one tier before the next's
 
 
 class UsageCannotBeRated(InvariantBroken):
@@ -51,11 +54,12 @@ class Quantity:
     meter: Meter
     price_version_id: UUID
     units: int
+    service_tier: ServiceTier = "standard"
 
 
 @dataclass(frozen=True, slots=True)
 class RatedLine:
-    """What one (period, model, meter, price version) owes."""
+    """What one (period, model, service tier, meter, price version) owes."""
 
     period: Period
     model: str
@@ -66,6 +70,7 @@ class RatedLine:
     amount_pico: int
     amount_minor: int
     explanation: str
+    service_tier: ServiceTier = "standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +84,13 @@ class RatedPeriod:
 
 
 class _Key(NamedTuple):
-    """Identity and order of a line: late periods last, then time, model, meter, version."""
+    """Identity and order of a line: late periods last, then time, model, tier, meter, version."""
 
     is_late: bool
     starts_at: datetime
     ends_at: datetime
     model: str
+    tier_index: int
     meter_index: int
     price_version_id: UUID
 
@@ -122,14 +128,15 @@ def _key(quantity: Quantity) -> _Key:
         period.starts_at,
         period.ends_at,
         quantity.model,
+        TIERS.index(quantity.service_tier),
         METERS.index(quantity.meter),
         quantity.price_version_id,
     )
 
 
 def _rated(key: _Key, units: int, prices: Mapping[UUID, PublishedBook], currency: str) -> RatedLine:
-    meter = METERS[key.meter_index]
-    where = f"{units} {meter} of {key.model} at price version {key.price_version_id}"
+    meter, tier = METERS[key.meter_index], TIERS[key.tier_index]
+    where = f"{units} {tier} {meter} of {key.model} at price version {key.price_version_id}"
     version = prices.get(key.price_version_id)
     if version is None:
         raise UsageCannotBeRated(f"{where}: there is no such price version")
@@ -138,7 +145,9 @@ def _rated(key: _Key, units: int, prices: Mapping[UUID, PublishedBook], currency
     model_prices = version.prices.get(key.model)
     if model_prices is None:
         raise UsageCannotBeRated(f"{where}: the version has no price for this model")
-    unit_price_pico = model_prices.of(meter)
+    unit_price_pico = model_prices.of(meter, tier)
+    if unit_price_pico is None:
+        raise UsageCannotBeRated(f"{where}: the version has no {tier} prices for this model")
     if units < 0:
         raise UsageCannotBeRated(f"{where}: more was invoiced than was used")
     amount_pico = units * unit_price_pico
@@ -152,8 +161,14 @@ def _rated(key: _Key, units: int, prices: Mapping[UUID, PublishedBook], currency
         unit_price_pico=unit_price_pico,
         amount_pico=amount_pico,
         amount_minor=amount_minor,
-        explanation=explain(units, meter, unit_price_pico, amount_minor, currency),
+        explanation=explain(units, meter, unit_price_pico, amount_minor, currency, tier),
+        service_tier=tier,
     )
+
+
+def _tier_in_hash(line: RatedLine) -> dict[str, str]:
+    """Only of what is not standard: bills from before there were tiers keep their hash."""
+    return {} if line.service_tier == "standard" else {"tier": line.service_tier}
 
 
 def _content_hash(currency: str, rated: list[RatedLine], total_minor: int) -> str:
@@ -174,6 +189,7 @@ def _content_hash(currency: str, rated: list[RatedLine], total_minor: int) -> st
                 "amount": pico_to_text(line.amount_pico),
                 "amount_minor": str(line.amount_minor),
             }
+            | _tier_in_hash(line)
             for line in rated
         ],
         "total_minor": str(total_minor),

@@ -30,7 +30,14 @@ def publish_prices(prices: dict[str, ModelPrices] = PRICES) -> UUID:
     return publish(create_draft(book="standard", currency="USD", prices=prices).id).version_id
 
 
-def used(tenant, version: UUID, at: datetime, model: str = "tiny-lm", **counts: int) -> Settle:
+def used(
+    tenant,
+    version: UUID,
+    at: datetime,
+    model: str = "tiny-lm",
+    tier: str = "standard",
+    **counts: int,
+) -> Settle:
     """One request at `at`: 1 request, no tokens, unless told otherwise."""
     at_ms = clock.to_ms(at)
     values = {"tokens_in": 0, "tokens_out": 0, "requests": 1} | counts
@@ -40,6 +47,7 @@ def used(tenant, version: UUID, at: datetime, model: str = "tiny-lm", **counts: 
         request_id=uuid7(at_ms),
         model=model,
         price_version_id=version,
+        service_tier=tier,
         **values,
     )
 

@@ -4,9 +4,17 @@ import hashlib
 import random
 import zlib
 from collections.abc import Sequence
+from typing import get_args
 from uuid import UUID
 
-from meterplane.contracts.usage import Frame, SegmentMessage, Settle
+from meterplane.contracts.usage import (
+    Frame,
+    Provenance,
+    SegmentMessage,
+    ServiceTier,
+    Settle,
+    Surface,
+)
 from meterplane.journal.segment import encode_segment
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
@@ -55,6 +63,12 @@ def random_settles(tenant, chance: random.Random, count: int, days: int = 3) -> 
             at_ms=now_ms - chance.randrange(days * 86_400_000),
             model=chance.choice(["tiny-lm", "identity", "all-minilm-l6-v2"]),
             status=chance.choice(["ok", "ok", "ok", "error", "cancelled"]),
+            surface=chance.choice(get_args(Surface)),
+            service_tier=chance.choice(get_args(ServiceTier)),
+            deployment=chance.choice(["", "default", "canary"]),
+            provenance=chance.choice(get_args(Provenance)),
+            tensor_bytes_in=chance.randrange(10_000),
+            compute_us=chance.randrange(10_000),
             tokens_in=chance.randrange(1000),
             tokens_out=chance.randrange(1000),
             cost_nano=chance.randrange(50_000),

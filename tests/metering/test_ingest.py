@@ -13,9 +13,12 @@ import pytest
 from django.db import connections
 from django.db.models import Sum
 
-from meterplane.journal.segment import encode_segment
+from meterplane.contracts.usage import encode
+from meterplane.journal import framing
+from meterplane.journal.segment import encode_header, encode_segment
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
+from meterplane.metering import queries
 from meterplane.metering.ingest import IngestResult, SegmentRefused, ingest_segment
 from meterplane.metering.models import JournalSegment, UsageEvent, UsageHour, UsageQuarantine
 from tenants.scoping import TenantScopeMissing, system_scope, tenant_scope
@@ -24,15 +27,24 @@ from tests.metering.segments import message, packed, random_settles, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SUMS = ("requests", "tokens_in", "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano")
+SUMS = (
+    "requests", "tokens_in", "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano",
+    "tensor_bytes_in", "tensor_bytes_out",
+)  # fmt: skip
+SUMMED = {"total_ms": "total_ms_sum", "compute_us": "compute_us_sum"}
+SUMMED |= {"first_byte_ms": "first_byte_ms_sum"}
 
 
 def totals() -> tuple[dict[str, int], dict[str, int]]:
     """Sums of the events and of the roll-ups, over every tenant."""
     with system_scope("test"):
         events = UsageEvent.objects.aggregate(**{name: Sum(name) for name in SUMS})
+        events |= UsageEvent.objects.aggregate(
+            **{name_sum: Sum(name) for name, name_sum in SUMMED.items()}
+        )
         events["events"] = UsageEvent.objects.count()
-        hours = UsageHour.objects.aggregate(**{name: Sum(name) for name in (*SUMS, "events")})
+        summed = (*SUMS, *SUMMED.values(), "events")
+        hours = UsageHour.objects.aggregate(**{name: Sum(name) for name in summed})
     return (
         {name: int(value or 0) for name, value in events.items()},
         {name: int(value or 0) for name, value in hours.items()},
@@ -49,6 +61,60 @@ def test_a_segment_becomes_events_and_roll_ups(organisation):
         stored = UsageEvent.objects.get(request_id=frames[0].request_id)
     for name in msgspec.structs.asdict(frames[0]).keys() - {"admitted_at_ms", "settled_at_ms"}:
         assert getattr(stored, name) == getattr(frames[0], name)
+
+
+def test_everything_an_event_tells_is_stored(organisation):
+    told = {
+        "surface": "grpc.stream_infer",
+        "provenance": "estimate",
+        "service_tier": "batch",
+        "requested_model": "big-lm",
+        "deployment": "canary",
+        "tensor_bytes_in": 4096,
+        "tensor_bytes_out": 8192,
+        "queue_us": 250,
+        "compute_us": 31_000,
+        "retries": 1,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    }
+    frame = settle(organisation, **told)
+    ingest_segment(message([frame]))
+    with tenant_scope(organisation.id):
+        stored = queries.request_by_id(frame.request_id)
+    assert {name: getattr(stored, name) for name in told} == told
+
+
+def test_a_frame_from_before_a_field_was_there_is_taken_in_with_its_default(organisation):
+    frame = settle(organisation)
+    added = {
+        "service_tier": "standard", "requested_model": "", "deployment": "", "tensor_bytes_in": 0,
+        "tensor_bytes_out": 0, "queue_us": 0, "compute_us": 0, "retries": 0, "trace_id": "",
+    }  # fmt: skip
+    fields = msgspec.msgpack.decode(encode(frame))
+    old = msgspec.msgpack.encode({name: fields[name] for name in fields.keys() - added.keys()})
+    segment_id = uuid7()
+    data = encode_header(segment_id, "test") + framing.encode(old)
+    assert ingest_segment(packed(data, segment_id)) == IngestResult(1, 1)
+    with tenant_scope(organisation.id):
+        stored = queries.request_by_id(frame.request_id)
+    assert {name: getattr(stored, name) for name in added} == added
+
+
+def test_an_hour_keeps_tiers_and_deployments_apart(organisation):
+    at_ms = clock.now_ms()
+    arms = [("standard", ""), ("standard", "default"), ("standard", "canary"), ("batch", "canary")]
+    frames = [
+        settle(organisation, at_ms=at_ms, service_tier=tier, deployment=deployment, tokens_out=n)
+        for n, (tier, deployment) in enumerate(arms * 3)
+    ]
+    for start in range(0, len(frames), 5):
+        ingest_segment(message(frames[start : start + 5]))
+    with tenant_scope(organisation.id):
+        hours = {
+            (row.service_tier, row.deployment): (row.events, row.tokens_out)
+            for row in UsageHour.objects.all()
+        }
+    assert hours == {arm: (3, 3 * n + 4 * 3) for n, arm in enumerate(arms)}
 
 
 def test_replaying_a_segment_charges_nobody_twice(organisation):

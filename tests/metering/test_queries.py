@@ -3,6 +3,7 @@
 import random
 from collections import defaultdict
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 
@@ -17,11 +18,29 @@ from tests.metering.segments import message, random_settles, settle
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+def test_a_weighted_split_is_visible_by_model_and_deployment(organisation):
+    arms = [("tiny-lm", "default")] * 3 + [("tiny-lm", "canary"), ("identity", "default")]
+    frames = [settle(organisation, model=model, deployment=arm) for model, arm in arms]
+    frames.append(settle(organisation, model="identity"))
+    ingest_segment(message(frames))
+    end = clock.now() + timedelta(hours=1)
+    with tenant_scope(organisation.id):
+        slices = queries.usage_by("deployment", end - timedelta(days=1), end)
+        tiers = queries.usage_by("service_tier", end - timedelta(days=1), end)
+    assert [(each.split, each.events) for each in slices] == [
+        ("tiny-lm @ default", 3),
+        ("identity", 1),
+        ("identity @ default", 1),
+        ("tiny-lm @ canary", 1),
+    ]
+    assert [(each.split, each.events) for each in tiers] == [("standard", 6)]
+
+
 def by_hand(frames, start, end):
     sums: defaultdict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for frame in frames:
         if start <= clock.from_ms(minted_at_ms(frame.request_id)) < end:
-            row = sums[(frame.model, frame.price_version_id)]
+            row = sums[(frame.model, frame.service_tier, frame.price_version_id)]
             for place, value in enumerate(
                 (frame.requests, frame.tokens_in, frame.tokens_out, 1, frame.cost_nano)
             ):
@@ -44,7 +63,7 @@ def test_a_period_between_any_two_instants_is_exact(organisation):
             if chance.random() < 0.3:
                 start = start.replace(minute=0, second=0, microsecond=0)
             found = {
-                (a.model, a.price_version_id): (
+                (a.model, a.service_tier, a.price_version_id): (
                     a.requests, a.tokens_in, a.tokens_out, a.events, a.cost_nano,
                 )
                 for a in queries.usage_between(start, end)
@@ -75,7 +94,7 @@ def test_splits_series_and_totals_tell_the_same_story(organisation):
         (totals,) = queries.totals(start, end)
         assert totals.events == 200
         assert totals.events_ok == sum(frame.status == "ok" for frame in frames)
-        for split in ("model", "key", "project", "status", "surface"):
+        for split in get_args(queries.Split):
             slices = queries.usage_by(split, start, end)
             assert sum(each.cost_nano for each in slices) == totals.cost_nano
             for series in (queries.usage_by_hour, queries.usage_by_day):

@@ -35,7 +35,9 @@ COLUMNS = (
     "tenant_id", "event_day", "request_id", "event_at", "project_id", "key_id", "model", "surface",
     "stream", "status", "http_status", "tokens_in", "tokens_out", "requests", "rows", "bytes_in",
     "bytes_out", "provenance", "currency", "price_version_id", "cost_nano", "reserved_nano",
-    "settled_at", "first_byte_ms", "total_ms", "server", "segment_id",
+    "settled_at", "first_byte_ms", "total_ms", "server", "service_tier", "requested_model",
+    "deployment", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us", "retries",
+    "trace_id", "segment_id",
 )  # fmt: skip
 _LIST = ", ".join(COLUMNS)
 
@@ -59,15 +61,19 @@ WITH fresh AS (
 ), added AS (
   INSERT INTO usage_hour AS h (
     tenant_id, hour, project_id, key_id, model, surface, status, price_version_id, currency,
-    events, requests, tokens_in, tokens_out, rows, bytes_in, bytes_out, cost_nano, total_ms_sum)
+    service_tier, deployment,
+    events, requests, tokens_in, tokens_out, rows, bytes_in, bytes_out, cost_nano, total_ms_sum,
+    tensor_bytes_in, tensor_bytes_out, compute_us_sum, first_byte_ms_sum)
   SELECT tenant_id, date_trunc('hour', event_at, 'UTC') AS hour, project_id, key_id, model,
-         surface, status, price_version_id, currency, count(*), sum(requests), sum(tokens_in),
-         sum(tokens_out), sum(rows), sum(bytes_in), sum(bytes_out), sum(cost_nano), sum(total_ms)
+         surface, status, price_version_id, currency, service_tier, deployment, count(*),
+         sum(requests), sum(tokens_in), sum(tokens_out), sum(rows), sum(bytes_in), sum(bytes_out),
+         sum(cost_nano), sum(total_ms), sum(tensor_bytes_in), sum(tensor_bytes_out),
+         sum(compute_us), sum(first_byte_ms)
     FROM fresh
-   GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-   ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+   GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+   ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
   ON CONFLICT (tenant_id, hour, project_id, key_id, model, surface, status, price_version_id,
-               currency)
+               currency, service_tier, deployment)
   DO UPDATE SET
     events = h.events + excluded.events,
     requests = h.requests + excluded.requests,
@@ -77,7 +83,11 @@ WITH fresh AS (
     bytes_in = h.bytes_in + excluded.bytes_in,
     bytes_out = h.bytes_out + excluded.bytes_out,
     cost_nano = h.cost_nano + excluded.cost_nano,
-    total_ms_sum = h.total_ms_sum + excluded.total_ms_sum
+    total_ms_sum = h.total_ms_sum + excluded.total_ms_sum,
+    tensor_bytes_in = h.tensor_bytes_in + excluded.tensor_bytes_in,
+    tensor_bytes_out = h.tensor_bytes_out + excluded.tensor_bytes_out,
+    compute_us_sum = h.compute_us_sum + excluded.compute_us_sum,
+    first_byte_ms_sum = h.first_byte_ms_sum + excluded.first_byte_ms_sum
 )
 SELECT count(*) FROM fresh
 """  # noqa: S608  the column list is the constant above
@@ -183,7 +193,9 @@ def _row(settle: Settle, segment_id: UUID) -> tuple[Any, ...]:
         settle.rows, settle.bytes_in, settle.bytes_out, settle.provenance, settle.currency,
         settle.price_version_id, settle.cost_nano, settle.reserved_nano,
         clock.from_ms(settle.settled_at_ms), settle.first_byte_ms, settle.total_ms, settle.server,
-        segment_id,
+        settle.service_tier, settle.requested_model, settle.deployment, settle.tensor_bytes_in,
+        settle.tensor_bytes_out, settle.queue_us, settle.compute_us, settle.retries,
+        settle.trace_id, segment_id,
     )  # fmt: skip
 
 

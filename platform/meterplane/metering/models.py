@@ -40,6 +40,15 @@ class UsageEvent(models.Model):
     first_byte_ms = models.BigIntegerField()
     total_ms = models.BigIntegerField()
     server = models.TextField()
+    service_tier = models.TextField()
+    requested_model = models.TextField()
+    deployment = models.TextField()
+    tensor_bytes_in = models.BigIntegerField()
+    tensor_bytes_out = models.BigIntegerField()
+    queue_us = models.BigIntegerField()
+    compute_us = models.BigIntegerField()
+    retries = models.IntegerField()
+    trace_id = models.TextField()
     segment_id = models.UUIDField()
     ingested_at = models.DateTimeField()
 
@@ -66,6 +75,8 @@ class UsageHour(models.Model):
         "status",
         "price_version_id",
         "currency",
+        "service_tier",
+        "deployment",
     )
     tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
     hour = models.DateTimeField()
@@ -76,6 +87,8 @@ class UsageHour(models.Model):
     status = models.TextField()
     price_version_id = models.UUIDField()
     currency = models.TextField()
+    service_tier = models.TextField()
+    deployment = models.TextField()
     events = models.BigIntegerField()
     requests = models.BigIntegerField()
     tokens_in = models.BigIntegerField()
@@ -85,6 +98,10 @@ class UsageHour(models.Model):
     bytes_out = models.BigIntegerField()
     cost_nano = models.BigIntegerField()
     total_ms_sum = models.BigIntegerField()
+    tensor_bytes_in = models.BigIntegerField()
+    tensor_bytes_out = models.BigIntegerField()
+    compute_us_sum = models.BigIntegerField()
+    first_byte_ms_sum = models.BigIntegerField()
 
     objects: TenantManager[Any] = TenantManager()
 

@@ -20,7 +20,7 @@ from meterplane.kernel.ids import minted_at_ms
 FIRST_DAY = date(2020, 1, 1)  # ensure_usage_partition refuses earlier ones too
 CLOCK_AHEAD_MAX = timedelta(days=1)  # a gateway's clock may run ahead a little; not by a year
 QUANTITY_MAX = 10**15  # nine thousand such events still sum up in a bigint
-REQUESTS_MAX = 2**31 - 1
+INTEGER_MAX = 2**31 - 1
 LAST_INSTANT_MS = 253_402_300_799_000  # the year 9999
 TEXT_CHARS_MAX = 200
 _CURRENCY = re.compile(r"[A-Z]{3}")
@@ -78,9 +78,12 @@ def problem_of(settle: Settle, today: date) -> str | None:
     quantities = (
         settle.tokens_in, settle.tokens_out, settle.requests, settle.rows, settle.bytes_in,
         settle.bytes_out, settle.cost_nano, settle.reserved_nano, settle.first_byte_ms,
-        settle.total_ms,
+        settle.total_ms, settle.tensor_bytes_in, settle.tensor_bytes_out, settle.queue_us,
+        settle.compute_us, settle.retries,
     )  # fmt: skip
-    if min(quantities) < 0 or max(quantities) > QUANTITY_MAX or settle.requests > REQUESTS_MAX:
+    if min(quantities) < 0 or max(quantities) > QUANTITY_MAX:
+        return "a quantity is negative or absurd"
+    if max(settle.requests, settle.retries) > INTEGER_MAX:
         return "a quantity is negative or absurd"
     if settle.cost_nano > settle.reserved_nano:
         return "it costs more than was reserved for it"
@@ -88,7 +91,10 @@ def problem_of(settle: Settle, today: date) -> str | None:
         return "its HTTP status is none"
     if not _CURRENCY.fullmatch(settle.currency):
         return "its currency is none"
-    if not _is_name(settle.model) or not _is_name(settle.server):
+    names = (
+        settle.model, settle.server, settle.requested_model, settle.deployment, settle.trace_id,
+    )  # fmt: skip
+    if not all(map(_is_name, names)):
         return "a name in it is too long or holds a NUL"
     return None
 

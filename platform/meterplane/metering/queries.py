@@ -18,6 +18,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import minted_on
@@ -35,7 +36,9 @@ _DAY = timedelta(days=1)
 _COUNTS = ("requests", "tokens_in", "tokens_out", "events", "cost_nano")
 
 # What a series may be split by, and the column that holds it.
-Split = Literal["none", "model", "key", "project", "status", "surface"]
+Split = Literal[
+    "none", "model", "key", "project", "status", "surface", "service_tier", "deployment"
+]
 _SPLIT_COLUMNS: dict[Split, str] = {
     "none": "''",
     "model": "model",
@@ -43,14 +46,18 @@ _SPLIT_COLUMNS: dict[Split, str] = {
     "project": "project_id::text",
     "status": "status",
     "surface": "surface",
+    "service_tier": "service_tier",
+    # Two models may each have a deployment of the same name: they are not one.
+    "deployment": "CASE deployment WHEN '' THEN model ELSE model || ' @ ' || deployment END",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class UsageAggregate:
-    """Sums of one model at one price version: what rating needs."""
+    """Sums of one model and service tier at one price version: what rating needs."""
 
     model: str
+    service_tier: ServiceTier
     price_version_id: UUID
     currency: str
     requests: int
@@ -119,20 +126,30 @@ class RequestRow:
     first_byte_ms: int
     total_ms: int
     server: str
+    service_tier: str
+    requested_model: str
+    deployment: str
+    tensor_bytes_in: int
+    tensor_bytes_out: int
+    queue_us: int
+    compute_us: int
+    retries: int
+    trace_id: str
 
 
 _ROW_COLUMNS = ", ".join(RequestRow.__slots__)
 
 
 def usage_between(start: datetime, end: datetime) -> list[UsageAggregate]:
-    """Sums by model, price version and currency, exact for any two instants."""
+    """Sums by model, service tier, price version and currency, exact for any two instants."""
     source, parameters = _usage(start, end)
+    columns = "model, service_tier, price_version_id, currency"
     rows = _read(
-        f"SELECT model, price_version_id, currency, {_sums()} FROM ({source}) AS usage"
-        " GROUP BY model, price_version_id, currency ORDER BY model, price_version_id, currency",
+        f"SELECT {columns}, {_sums()} FROM ({source}) AS usage"
+        f" GROUP BY {columns} ORDER BY {columns}",
         parameters,
     )
-    return [UsageAggregate(row[0], row[1], row[2], *map(int, row[3:])) for row in rows]
+    return [UsageAggregate(*row[:4], *map(int, row[4:])) for row in rows]
 
 
 def usage_by_hour(start: datetime, end: datetime, split: Split = "model") -> list[UsageBucket]:
@@ -146,7 +163,7 @@ def usage_by_day(start: datetime, end: datetime, split: Split = "model") -> list
 
 
 def usage_by(split: Split, start: datetime, end: datetime) -> list[UsageSlice]:
-    """Sums over the interval by model, key, project, status or surface; the costliest first."""
+    """Sums over the interval by what `Split` names; the costliest first."""
     source, parameters = _usage(start, end)
     column = _SPLIT_COLUMNS[split]
     rows = _read(
@@ -290,7 +307,10 @@ def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:
     first_hour, last_hour = _hour_ceil(start), _hour_floor(end)
     edges: Sequence[tuple[datetime, datetime]] = [(start, end)]
     parts = []
-    columns = "model, key_id, project_id, status, surface, price_version_id, currency"
+    columns = (
+        "model, key_id, project_id, status, surface, service_tier, deployment, price_version_id,"
+        " currency"
+    )
     if first_hour < last_hour:
         edges = [(start, first_hour), (last_hour, end)]
         parts.append(

@@ -12,6 +12,7 @@ from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.invoicing.queries import invoice_with_lines, list_invoices, upcoming_invoice
 from billing.pricing.book import ModelPrices
 from billing.rating.rate import UsageCannotBeRated
+from meterplane.contracts.usage import cost_nano
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants.scoping import TenantScopeMissing, tenant_scope
@@ -166,6 +167,75 @@ def test_lines_keep_the_prices_their_usage_was_admitted_at(acme, prices):
     october = close_period(acme.id, utc(11, 1))
     assert october is not None
     assert sorted(line[4] for line in lines_of(acme.id, october)) == [1, 500]
+
+
+def test_a_batch_is_billed_at_half_on_lines_of_its_own_and_late_ones_once(acme, late_november):
+    halved = {"tiny-lm": ModelPrices(2_000_000, 6_000_000, 10**10, 1_000_000, 3_000_000, 5 * 10**9)}
+    version = publish_prices(halved)
+    counts = {"tokens_in": 1_000_000, "tokens_out": 100_000}
+    ingest(
+        used(acme, version, utc(10, 5), **counts),
+        used(acme, version, utc(10, 5), tier="batch", **counts),
+    )
+    october = close_period(acme.id, utc(11, 1))
+    assert october is not None
+    assert lines_of(acme.id, october) == [
+        ("10", "tiny-lm", "input_tokens", 1_000_000, 200),
+        ("10", "tiny-lm", "output_tokens", 100_000, 60),
+        ("10", "tiny-lm", "requests", 1, 1),
+        ("10", "tiny-lm", "input_tokens", 1_000_000, 100),
+        ("10", "tiny-lm", "output_tokens", 100_000, 30),
+        ("10", "tiny-lm", "requests", 1, 1),  # half a cent is one
+    ]
+    with tenant_scope(acme.id):
+        view = invoice_with_lines(october.id)
+    assert view is not None
+    assert [line.service_tier for line in view.lines] == ["standard"] * 3 + ["batch"] * 3
+    assert "batch input tokens" in view.lines[3].description
+    # Late usage of one tier is not hidden by what was invoiced of the other.
+    ingest(used(acme, version, utc(10, 6), tier="batch", requests=4))
+    november = close_period(acme.id, utc(11, 20))
+    assert november is not None
+    assert lines_of(acme.id, november) == [("10 late", "tiny-lm", "requests", 4, 2)]
+
+
+def test_a_batch_under_a_version_without_batch_prices_stops_the_close(acme, prices):
+    ingest(used(acme, prices, utc(10, 5), tier="batch"))
+    with pytest.raises(UsageCannotBeRated, match="no batch prices"):
+        close_period(acme.id, utc(11, 1))
+    assert invoices(acme) == []
+
+
+@pytest.mark.parametrize("tier", ["standard", "batch"])
+def test_lines_owe_what_the_events_cost_up_to_the_rounding_of_each(acme, late_november, tier):
+    prices = ModelPrices(123_457, 654_321, 1_000_003, 61_729, 327_161, 500_002)
+    version = publish_prices({"tiny-lm": prices})
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    events = []
+    for _ in range(50):
+        counts = [chance.randrange(10**8), chance.randrange(10**8), 1]
+        cost = cost_nano(*counts, **unit_prices(prices, tier))
+        events.append(
+            used(
+                acme, version, utc(10, 5, chance.randrange(24)), tier=tier,
+                tokens_in=counts[0], tokens_out=counts[1], cost_nano=cost, reserved_nano=cost,
+            )
+        )  # fmt: skip
+    ingest(*events)
+    october = close_period(acme.id, utc(11, 1))
+    assert october is not None
+    # Half a cent for each of three lines, half a nano for each event.
+    allowed_nano = 3 * 5_000_000 + len(events)
+    owed_nano = october.total_minor * 10_000_000
+    assert abs(owed_nano - sum(event.cost_nano for event in events)) <= allowed_nano
+
+
+def unit_prices(prices: ModelPrices, tier) -> dict[str, int]:
+    """What the gateway pins for a request of this tier."""
+    meters = {"input_token": "input_tokens", "output_token": "output_tokens", "request": "requests"}
+    return {f"{unit}_pico": prices.of(meter, tier) for unit, meter in meters.items()}
 
 
 def test_usage_without_a_price_stops_the_close_and_leaves_no_trace(acme, prices):

@@ -1,11 +1,13 @@
 """Rating written as text tables, so that a case can be read and checked by hand."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 from billing.pricing.book import ModelPrices, PublishedBook
 from billing.rating.rate import METERS, Period, Quantity, RatedPeriod
+from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.money import text_to_pico
 
 OCTOBER = Period(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
@@ -18,7 +20,10 @@ def version(number: int) -> UUID:
 
 
 def books(table: str, currency: str = "USD") -> dict[UUID, PublishedBook]:
-    """`1 tiny-lm 0.0000002 0.0000006 0.0001` per line: version, model, in, out, request."""
+    """`1 tiny-lm 0.0000002 0.0000006 0.0001` per line: version, model, in, out, request.
+
+    Three more are the same of a batch.
+    """
     prices: dict[UUID, dict[str, ModelPrices]] = {}
     for line in table.strip().splitlines():
         number, model, *units = line.split()
@@ -29,13 +34,13 @@ def books(table: str, currency: str = "USD") -> dict[UUID, PublishedBook]:
     }
 
 
-def usage(table: str, period: Period = OCTOBER) -> list[Quantity]:
+def usage(table: str, period: Period = OCTOBER, tier: ServiceTier = "standard") -> list[Quantity]:
     """`1 tiny-lm 1204 88 3` per line: version, model, input, output tokens, requests."""
     quantities = []
     for line in table.strip().splitlines():
         number, model, *units = line.split()
         quantities += [
-            Quantity(period, model, meter, version(int(number)), int(count))
+            Quantity(period, model, meter, version(int(number)), int(count), tier)
             for meter, count in zip(METERS, units, strict=True)
         ]
     return quantities
@@ -69,7 +74,5 @@ def halves(quantities: Iterable[Quantity]) -> list[Quantity]:
     for each in quantities:
         half = each.units // 2
         for units in (half, each.units - half):
-            parts.append(
-                Quantity(each.period, each.model, each.meter, each.price_version_id, units)
-            )
+            parts.append(replace(each, units=units))
     return parts

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from billing.rating.explain import explain
-from billing.rating.rate import UsageCannotBeRated, rate
+from billing.rating.rate import TIERS, UsageCannotBeRated, rate
 from meterplane.kernel.money import UnknownCurrency
 from tests.billing.rating.cases import LATE_SEPTEMBER, as_table, books, table, usage
 
@@ -37,6 +37,36 @@ def test_each_meter_of_each_model_and_version_is_a_line():
         2026-10 2 tiny-lm requests 1000 10
     """)
     assert rated.total_minor == 507
+
+
+def test_batch_usage_is_rated_at_the_batch_prices_of_its_version_on_lines_of_its_own():
+    prices = books("1 tiny-lm 0.0000002 0.0000006 0.0001 0.0000001 0.0000003 0.00005")
+    used = "1 tiny-lm 10000000 1000000 1000"
+    rated = rate(usage(used) + usage(used, tier="batch"), prices, "USD")
+    assert as_table(rated) == table("""
+        2026-10 1 tiny-lm input_tokens 10000000 200
+        2026-10 1 tiny-lm output_tokens 1000000 60
+        2026-10 1 tiny-lm requests 1000 10
+        2026-10 1 tiny-lm input_tokens 10000000 100
+        2026-10 1 tiny-lm output_tokens 1000000 30
+        2026-10 1 tiny-lm requests 1000 5
+    """)
+    assert [line.service_tier for line in rated.lines] == ["standard"] * 3 + ["batch"] * 3
+    assert rated.lines[3].explanation == "10,000,000 batch input tokens x $0.0000001 = $1.00"
+    assert rated.total_minor == 405
+
+
+def test_batch_usage_without_batch_prices_is_refused_never_free_and_never_standard():
+    with pytest.raises(UsageCannotBeRated, match="no batch prices for this model"):
+        rate(usage("1 tiny-lm 1 0 0", tier="batch"), books(PRICES), "USD")
+    assert rate(usage("1 tiny-lm 0 0 0", tier="batch"), books(PRICES), "USD").lines == ()
+
+
+def test_the_hash_tells_tiers_apart_even_at_equal_prices():
+    prices = books("1 a 0.001 0 0 0.001 0 0")
+    one, other = (rate(usage("1 a 9 0 0", tier=tier), prices, "USD") for tier in TIERS)
+    assert one.total_minor == other.total_minor
+    assert one.content_hash != other.content_hash
 
 
 def test_late_usage_comes_after_the_period_and_names_its_own():
@@ -109,6 +139,9 @@ def test_more_invoiced_than_used_is_refused():
 def test_a_line_explains_itself():
     assert explain(1204, "input_tokens", 150_000, 0, "USD") == (
         "1,204 input tokens x $0.00000015 = $0.00"
+    )
+    assert explain(1, "requests", 5, 0, "USD", "batch") == (
+        "1 batch request x $0.000000000005 = $0.00"
     )
     assert explain(1, "requests", 10**12, 1, "JPY") == "1 request x ¥1 = ¥1"
     assert explain(2_000_000, "output_tokens", 600_000, 1200, "CHF") == (

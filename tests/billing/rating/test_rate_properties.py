@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.pricing.book import ModelPrices, PublishedBook
-from billing.rating.rate import METERS, Quantity, rate
+from billing.rating.rate import METERS, TIERS, Quantity, rate
 from meterplane.kernel.money import minor_digits
 from tests.billing.rating.cases import LATE_SEPTEMBER, OCTOBER, halves
 
@@ -19,7 +19,7 @@ unit_prices = st.one_of(
     st.integers(0, 10**7),  # tokens: up to a hundred-thousandth
     st.integers(0, 5 * 10**12),  # requests: up to five whole units
 )
-model_prices = st.builds(ModelPrices, unit_prices, unit_prices, unit_prices)
+model_prices = st.builds(ModelPrices, *[unit_prices] * 6)
 quantities = st.lists(
     st.builds(
         Quantity,
@@ -28,6 +28,7 @@ quantities = st.lists(
         meter=st.sampled_from(METERS),
         price_version_id=st.sampled_from(VERSIONS),
         units=st.one_of(st.integers(0, 50), st.integers(0, 10**13)),
+        service_tier=st.sampled_from(TIERS),
     ),
     max_size=30,
 )
@@ -49,7 +50,10 @@ def test_order_splits_and_empty_inputs_cannot_matter(book, used, random):
     currency, prices = book
     expected = rate(used, prices, currency)
     shuffled = halves(used) + [
-        Quantity(OCTOBER, "a", meter, version, 0) for meter in METERS for version in VERSIONS
+        Quantity(OCTOBER, "a", meter, version, 0, tier)
+        for meter in METERS
+        for version in VERSIONS
+        for tier in TIERS
     ]
     random.shuffle(shuffled)
     assert rate(shuffled, prices, currency) == expected
@@ -76,19 +80,28 @@ def test_a_second_rater_made_of_fractions_agrees_to_the_cent(book, used):
         unit = prices[each.price_version_id].prices[each.model]
         price = Fraction(
             {
-                "input_tokens": unit.input_token_pico,
-                "output_tokens": unit.output_token_pico,
-                "requests": unit.request_pico,
-            }[each.meter],
+                ("input_tokens", "standard"): unit.input_token_pico,
+                ("output_tokens", "standard"): unit.output_token_pico,
+                ("requests", "standard"): unit.request_pico,
+                ("input_tokens", "batch"): unit.batch_input_token_pico,
+                ("output_tokens", "batch"): unit.batch_output_token_pico,
+                ("requests", "batch"): unit.batch_request_pico,
+            }[each.meter, each.service_tier],
             10**12,
         )
-        key = (each.period, each.model, each.meter, each.price_version_id)
+        key = (each.period, each.model, each.service_tier, each.meter, each.price_version_id)
         owed[key] = owed.get(key, Fraction(0)) + each.units * price
     minor = 10 ** minor_digits(currency)
     by_hand = {key: int(amount * minor + Fraction(1, 2)) for key, amount in owed.items() if amount}
     rated = rate(used, prices, currency)
     assert {
-        (line.period, line.model, line.meter, line.price_version_id): line.amount_minor
+        (
+            line.period,
+            line.model,
+            line.service_tier,
+            line.meter,
+            line.price_version_id,
+        ): line.amount_minor
         for line in rated.lines
     } == by_hand
     assert rated.total_minor == sum(by_hand.values())
@@ -114,6 +127,6 @@ def test_equal_hashes_mean_equal_lines(book, used, other):
 def _sums(used):
     sums: dict[tuple[object, ...], int] = {}
     for each in used:
-        key = (each.period, each.model, each.meter, each.price_version_id)
+        key = (each.period, each.model, each.service_tier, each.meter, each.price_version_id)
         sums[key] = sums.get(key, 0) + each.units
     return {key: units for key, units in sums.items() if units}

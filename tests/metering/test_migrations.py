@@ -1,0 +1,75 @@
+"""Usage from before tiers and deployments is kept, and its hours can be added to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from meterplane.kernel import clock
+from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.models import UsageEvent, UsageHour
+from tenants.scoping import tenant_scope
+from tests import environment
+from tests.metering.segments import message, settle
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OLD_EVENTS = "0002_content_and_currency"
+
+
+@contextmanager
+def owner() -> Iterator[None]:
+    """The connection that may migrate."""
+    app = {name: connection.settings_dict[name] for name in ("USER", "PASSWORD")}
+    password = environment.PASSWORDS["meterplane_owner"]
+    connection.close()
+    connection.settings_dict |= {"USER": "meterplane_owner", "PASSWORD": password}
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict |= app
+
+
+def migrate(*target: str) -> None:
+    with owner():
+        call_command("migrate", "metering", *target, verbosity=0, interactive=False)
+
+
+def test_old_events_and_hours_get_the_defaults_and_the_longer_key(organisation):
+    at_ms = clock.to_ms(clock.now() - timedelta(days=1))
+    ingest_segment(message([settle(organisation, at_ms=at_ms) for _ in range(3)]))
+    migrate(OLD_EVENTS)
+    try:
+        with psycopg.connect(environment.database_url("postgres")) as admin:
+            key = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s"
+            assert "deployment" not in str(admin.execute(key, ["usage_hour_pkey"]).fetchone())
+    finally:
+        migrate()
+    ingest_segment(
+        message(
+            [
+                settle(organisation, at_ms=at_ms),
+                settle(organisation, at_ms=at_ms, deployment="canary"),
+                settle(organisation, at_ms=at_ms, service_tier="batch"),
+            ]
+        )
+    )
+    with tenant_scope(organisation.id):
+        assert UsageEvent.objects.filter(service_tier="standard", deployment="").count() == 4
+        hours = {(row.service_tier, row.deployment): row.events for row in UsageHour.objects.all()}
+    assert hours == {("standard", ""): 4, ("standard", "canary"): 1, ("batch", ""): 1}
+
+
+def test_a_key_swap_that_was_cut_off_can_be_run_again(organisation):
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
+        admin.execute("CREATE UNIQUE INDEX usage_hour_next_key ON usage_hour (tenant_id, hour)")
+        admin.execute("DELETE FROM django_migrations WHERE app = 'metering' AND name LIKE '0004%'")
+    migrate()
+    ingest_segment(message([settle(organisation, deployment=arm) for arm in ("a", "b")]))
+    with tenant_scope(organisation.id):
+        assert UsageHour.objects.count() == 2
