@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meterplane.kernel.invariant import InvariantBroken
-from meterplane.triton import client as client_module
+from meterplane.triton import pool as pool_module
 from meterplane.triton import server as server_module
 from meterplane.triton.client import TritonClient
 from meterplane.triton.connection import BUFFERED_BYTES_MAX, HEAD_BYTES_MAX
@@ -186,7 +186,7 @@ async def test_a_malformed_answer_is_a_502(connect, answer):
 
 
 async def test_an_answer_that_is_too_large_is_cut_off(connect, monkeypatch):
-    monkeypatch.setattr(client_module, "UPSTREAM_RESPONSE_BYTES_MAX", 100_000)
+    monkeypatch.setattr(pool_module, "UPSTREAM_RESPONSE_BYTES_MAX", 100_000)
     stopped = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -385,7 +385,7 @@ async def test_a_cancelled_request_takes_its_connection_with_it(connect):
             assert (await client.request("GET", "/fast")).body == b"hello"
         await asyncio.sleep(0.05)
         assert begun == ended >= 2
-        assert client._servers[0].in_flight == 0
+        assert client.fleet.snapshot()[0].in_flight == 0
 
 
 async def test_a_stream_is_given_on_while_it_arrives(connect):
@@ -488,7 +488,19 @@ async def test_a_request_cannot_smuggle_another(connect, path, headers):
 
 @pytest.mark.parametrize(
     "url",
-    ["https://triton:8000", "triton:8000", "http://", "http://triton:8000/prefix", "grpc://t"],
+    [
+        "triton:8000",
+        "http://",
+        "grpc://t",
+        "http://triton:8000/x?y",
+        "http://triton:8000/x y",
+        "http://user:secret@triton",
+        "http://triton:99999",
+        "http://triton:8000/\r\nevil",
+        "http://tri ton",
+        "http://[::1",
+        "https://triton:8000#x",
+    ],
 )
 def test_an_address_the_client_cannot_speak_to_is_refused_at_the_start(url):
     with pytest.raises(ValueError, match="TRITON_URLS"):
