@@ -4,19 +4,17 @@ import logging
 import os
 import sys
 
-import uvicorn
+import uvloop
 
-from meterplane.gateway.app import Gateway
-from meterplane.gateway.bounded_http import BoundedHttp
+from meterplane.gateway import server
 from meterplane.gateway.config import ConfigInvalid, from_environment
-from meterplane.gateway.worker import Worker
+from meterplane.journal.writer import JournalUnavailable
 
-DRAIN_S = 30  # in-flight requests at SIGTERM; longer streams are cut and settled as cancelled
-BACKLOG = 2048
+DRAIN_S = server.DRAIN_S
 
 
 def main() -> int:
-    """Serve until told to stop; 2 when the environment cannot be used."""
+    """Serve until told to stop; 2 when the environment cannot be used, 1 when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         config = from_environment(os.environ)
@@ -24,22 +22,11 @@ def main() -> int:
         for problem in invalid.problems:
             print(f"gateway: {problem}", file=sys.stderr)  # noqa: T201
         return 2
-    uvicorn.run(
-        Gateway(Worker(config)),
-        host=config.host,
-        port=config.port,
-        loop="uvloop",
-        http=BoundedHttp,
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=DRAIN_S,
-        timeout_keep_alive=75,
-    )
+    try:
+        uvloop.run(server.run(config, DRAIN_S))
+    except (OSError, JournalUnavailable) as problem:
+        print(f"gateway: it cannot start: {problem}", file=sys.stderr)  # noqa: T201
+        return 1
     return 0
 
 

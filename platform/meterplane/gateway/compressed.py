@@ -26,8 +26,8 @@ def decompress(body: bytes, encoding: bytes) -> bytes:
     return plain
 
 
-def body_too_large() -> CallerError:
-    megabytes = REQUEST_BODY_BYTES_MAX // (1024 * 1024)
+def body_too_large(bytes_max: int = REQUEST_BODY_BYTES_MAX) -> CallerError:
+    megabytes = bytes_max // (1024 * 1024)
     return CallerError(
         "body_too_large", f"The body is larger than {megabytes} MB; split it.", status=413
     )

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from meterplane.journal.writer import Mode
+
 PEPPER_BYTES_MIN = 32
 _WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # it names a directory of the journal
 
@@ -34,6 +36,10 @@ class Config:
     triton_urls: list[str]
     journal_dir: Path
     pepper: bytes
+    journal_mode: Mode = "durable"
+    reuse_port: bool = False
+    control_url: str = ""
+    tokenizers_dir: Path | None = None
 
 
 def from_environment(env: Mapping[str, str]) -> Config:
@@ -65,6 +71,14 @@ def from_environment(env: Mapping[str, str]) -> Config:
     worker = env.get("GATEWAY_WORKER", "gateway-1")
     if not _WORKER.fullmatch(worker):
         problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
+    mode: Mode = "durable"
+    if (wanted := env.get("JOURNAL_MODE", "durable").strip()) == "process":
+        mode = "process"
+    elif wanted != "durable":
+        problems.append("JOURNAL_MODE must be durable or process")
+    tokenizers = env.get("TOKENIZERS_DIR", "").strip()
+    if tokenizers and not Path(tokenizers).is_dir():
+        problems.append(f"TOKENIZERS_DIR: {tokenizers!r} is not a directory")
     if problems:
         raise ConfigInvalid(problems)
     return Config(
@@ -76,6 +90,10 @@ def from_environment(env: Mapping[str, str]) -> Config:
         triton_urls=triton_urls,
         journal_dir=Path(journal_dir),
         pepper=pepper,
+        journal_mode=mode,
+        reuse_port=env.get("GATEWAY_REUSE_PORT", "") == "1",
+        control_url=env.get("CONTROL_URL", "").strip().rstrip("/"),
+        tokenizers_dir=Path(tokenizers) if tokenizers else None,
     )
 
 

@@ -4,8 +4,11 @@
 else `{"error": "text"}`, as `tritonclient` does and breaks on anything else.
 """
 
+from uuid import UUID
+
 import msgspec
 
+from meterplane.contracts.policy import ModelPolicy
 from meterplane.kernel.errors import CallerError, WorldError
 
 # OpenAI's `type`, by status.
@@ -20,8 +23,6 @@ _TYPES = {
     415: "invalid_request_error",
     429: "rate_limit_error",
 }
-
-Headers = list[tuple[bytes, bytes]]
 
 
 def key_malformed() -> CallerError:
@@ -79,16 +80,65 @@ def rate_limited(retry_after_s: int) -> CallerError:
     )
 
 
-def render(failure: CallerError | WorldError, surface: str) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of a failure in the shape of `surface` (`openai` or `kserve`)."""
-    headers: Headers = [(b"content-type", b"application/json")]
+def wrong_surface(model: ModelPolicy) -> CallerError:
+    return CallerError(
+        "wrong_surface",
+        f"The model {model.name!r} is not served here. {_WHERE[model.adapter]}",
+        field="model",
+    )
+
+
+_TEXT = "Use POST /v1/chat/completions or /v1/completions."
+_WHERE = {
+    "vllm": _TEXT,
+    "tensorrtllm": _TEXT,
+    "llmapi": _TEXT,
+    "openai": "Use the path under /v1 that fits it: chat/completions, completions or embeddings.",
+    "embedding": "Use POST /v1/embeddings.",
+    "tensor": "Use POST /v2/models/{model}/infer.",
+}
+
+
+def batch_not_offered(model: ModelPolicy) -> CallerError:
+    return CallerError(
+        "batch_not_offered",
+        f"The model {model.name!r} is not offered in batches; send the request by itself.",
+        field="model",
+    )
+
+
+def pass_invalid() -> CallerError:
+    return CallerError("invalid_batch_pass", "This batch pass is not valid.", status=401)
+
+
+def unmeasurable() -> WorldError:
+    return WorldError(
+        "unmeasurable_answer",
+        "The model did not report its token counts, so this answer cannot be served.",
+        status=502,
+        retry_after_s=None,
+    )
+
+
+def internal(request_id: UUID) -> WorldError:
+    return WorldError(
+        "internal_error",
+        f"Something is wrong on our side. Mention request {request_id}.",
+        status=500,
+        retry_after_s=None,
+    )
+
+
+def render(failure: CallerError | WorldError, surface: str) -> tuple[int, bytes, bytes]:
+    """Status, header lines and body of a failure for a `surface` (`openai` or `kserve`)."""
+    headers = b"content-type: application/json\r\n"
     if failure.retry_after_s is not None:
-        headers.append((b"retry-after", str(max(1, failure.retry_after_s)).encode()))
+        headers += b"retry-after: %d\r\n" % max(1, failure.retry_after_s)
     if failure.status == 402:
         # The OpenAI clients retry some refusals on their own; this one never gets better.
-        headers.append((b"x-should-retry", b"false"))
+        headers += b"x-should-retry: false\r\n"
     if failure.status == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="meterplane"'))
+        headers += b'www-authenticate: Bearer realm="meterplane"\r\n'
     if surface == "openai":
         body = {
             "error": {

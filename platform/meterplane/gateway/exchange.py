@@ -1,27 +1,30 @@
-"""One HTTP exchange on ASGI: a bounded body in, one answer out, and whether the caller is there.
+"""One HTTP exchange: a bounded body in, one answer out, and whether the caller is still there.
 
 Guarantees: the head is sent once; nothing is sent after the end; a body is bounded in size, also
-when it was compressed, and in the time it may take.
+when it was compressed, and in the time it may take; a caller who leaves, or whose time is up,
+cancels the task that answers, once, with the reason in `cut`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any, TypeVar
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from meterplane.gateway.compressed import body_too_large, decompress
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
-from meterplane.kernel.limits import REQUEST_BODY_BYTES_MAX
+from meterplane.kernel.limits import REQUEST_BODY_BYTES_MAX, STREAM_DURATION_S_MAX
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from meterplane.gateway.http1 import HttpConnection
+    from meterplane.gateway.run import Run
+    from meterplane.gateway.trace import Trace
 
 BODY_TIMEOUT_S = 60.0  # 16 MB at 2.2 Mbit/s
+BODY_WAITING_BYTES_MAX = 256 * 1024  # of a body nobody has asked for yet
+
+JSON = b"content-type: application/json\r\n"
 
 
 class ClientGone(Exception):
@@ -29,78 +32,253 @@ class ClientGone(Exception):
 
 
 class Exchange:
-    """A request being answered. `surface` decides the shape of its errors."""
+    """A request being answered. `surface` decides the shape of its errors.
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.surface = "openai" if self.path.startswith("/v1/") else "kserve"
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+    `path` is the target as it was sent, without its query: nothing is unescaped, so an escaped
+    path is simply one that does not exist. Header names are lower case, repeated ones are joined.
+    `extra` are header lines for the answer, each ending in CR LF.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_ended",
+        "_head",
+        "_parts",
+        "_size",
+        "_streaming",
+        "_waiter",
+        "bytes_out",
+        "complete",
+        "cut",
+        "deadline",
+        "extra",
+        "headers",
+        "last",
+        "method",
+        "path",
+        "query",
+        "received_at",
+        "request_id",
+        "run",
+        "status",
+        "surface",
+        "taken",
+        "task",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        connection: "HttpConnection",
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: dict[bytes, bytes],
+        *,
+        chunked: bool,
+    ) -> None:
+        self.method = method.decode("latin-1")
+        self.path = path.decode("latin-1")
+        self.query = query
+        self.headers = headers
+        self.surface: Literal["openai", "kserve"] = (
+            "openai" if path.startswith(b"/v1/") else "kserve"
+        )
         self.request_id: UUID = uuid7()
+        self.received_at = 0.0  # monotonic, when the whole request was here
         self.status = 0
         self.bytes_out = 0
-        self.extra: Headers = []
-        self._receive = receive
-        self._send = send
+        self.extra = b""
+        self.complete = False  # the body is here, all of it
+        self.taken = False  # it has its place in the connection's order
+        self.last = False  # the caller wants no other answer on this connection
+        self.cut: Literal["", "left", "late"] = ""
+        self.task: asyncio.Task[None] | None = None
+        self.trace: Trace | None = None
+        self.run: Run | None = None  # once it is admitted
+        self.deadline = time.monotonic() + BODY_TIMEOUT_S
+        self._connection = connection
+        self._chunked = chunked
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._streaming = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: bytes | None = None
         self._ended = False
+
+    # --- what the connection tells
+
+    def feed(self, part: bytes) -> None:
+        """Bytes of the body."""
+        self._size += len(part)
+        if self._size > REQUEST_BODY_BYTES_MAX and not self._streaming:
+            self._parts.clear()  # it will be refused, and the connection closed
+            self._connection.pause_reading()
+        else:
+            self._parts.append(part)
+            if self._size > BODY_WAITING_BYTES_MAX and self._waiter is None:
+                self._connection.pause_reading()
+        if self._streaming or self._size > REQUEST_BODY_BYTES_MAX:
+            self.wake()
+
+    def wake(self) -> None:
+        """Something came that somebody may wait for."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def leave(self) -> None:
+        """The caller has left: whatever is done for them ends."""
+        self._cancel("left")
+
+    def expire(self, now: float) -> None:
+        """The time of this exchange is up."""
+        self._cancel("late")
+
+    def _cancel(self, why: Literal["left", "late"]) -> None:
+        if not self.cut and not self._ended and self.task is not None:
+            self.cut = why
+            self.task.cancel()
+
+    # --- the request
 
     async def body(self) -> bytes:
         """The whole body, decompressed. Raises `CallerError` 400, 408, 413, 415; `ClientGone`."""
-        declared = self.headers.get(b"content-length", b"0")
-        if len(declared) > 12 or (declared.isdigit() and int(declared) > REQUEST_BODY_BYTES_MAX):
+        if not self.complete:
+            await self._whole()
+        elif self._size > REQUEST_BODY_BYTES_MAX:
             raise body_too_large()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                sent = await self._received()
-        except TimeoutError:
-            raise CallerError(
-                "request_timeout", "The body took too long to arrive.", status=408
-            ) from None
-        return decompress(sent, self.headers.get(b"content-encoding", b"").strip().lower())
+        self.received_at = time.monotonic()
+        parts, self._parts = self._parts, []
+        sent = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoding = self.headers.get(b"content-encoding")
+        if encoding is None:
+            return sent
+        return decompress(sent, encoding.strip().lower())
 
-    async def _received(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > REQUEST_BODY_BYTES_MAX:
+    async def _whole(self) -> None:
+        declared = self.headers.get(b"content-length", b"0")
+        if int(declared) > REQUEST_BODY_BYTES_MAX:
+            raise body_too_large()
+        self._invite()
+        while not self.complete:
+            if self._size > REQUEST_BODY_BYTES_MAX:
                 raise body_too_large()
-            parts.append(part)
-            if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+            await self._wait()
 
-    async def gone(self) -> None:
-        """Returns when the caller has left. Only after `body`."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    async def blocks(self, bytes_max: int) -> AsyncIterator[bytes]:
+        """The body as it arrives, for whoever passes it on. Raises like `body`."""
+        self._streaming = True
+        declared = self.headers.get(b"content-length", b"0")
+        if int(declared) > bytes_max:
+            raise body_too_large(bytes_max)
+        self._invite()
+        while True:
+            if self._size > bytes_max:
+                raise body_too_large(bytes_max)
+            if self._parts:
+                parts, self._parts = self._parts, []
+                self._connection.pause_reading()
+                yield b"".join(parts)
+                self._connection.resume_reading()
+                self._set_deadline(BODY_TIMEOUT_S)
+            elif self.complete:
+                return
+            else:
+                await self._wait()
 
-    async def begin(self, status: int, headers: Headers) -> None:
-        """Send the head."""
-        self.status = status
-        request_id = (b"x-request-id", str(self.request_id).encode())
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*headers, request_id, *self.extra],
-            }
-        )
+    def _invite(self) -> None:
+        if self.headers.get(b"expect", b"").lower() == b"100-continue" and not self._size:
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._connection.resume_reading()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._connection.resume_reading()
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            if self.cut == "left":
+                raise ClientGone from None
+            if self.cut == "late":
+                self._uncancel()
+                raise CallerError(
+                    "request_timeout", "The body took too long to arrive.", status=408
+                ) from None
+            raise
+        finally:
+            self._waiter = None
+
+    def _uncancel(self) -> None:
+        self.cut = ""
+        if self.task is not None:
+            self.task.uncancel()
+
+    def allow(self, seconds: float = STREAM_DURATION_S_MAX) -> None:
+        """From now on the answer may take this long."""
+        self._set_deadline(seconds)
+
+    def _set_deadline(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        if self._connection.writable:
+            self._connection.deadline = self.deadline
+
+    # --- the answer
+
+    def begin(self, status: int, headers: bytes) -> None:
+        """Begin an answer of unknown length; its head leaves with the first `write`."""
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        if not self._chunked:
+            self.last = self._connection.closing = True  # its end is the connection's
+        self._head = self._make_head(status, headers + framing)
 
     async def write(self, body: bytes, *, more: bool) -> None:
-        """Send a part of the answer; the last one with `more=False`."""
+        """Send a part of the answer, the last one with `more=False`; waits for a slow reader."""
         self.bytes_out += len(body)
+        out = self._frame(body, more) if self._chunked else body
+        if self._head is not None:
+            out, self._head = self._head + out, None
         self._ended = not more
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self._connection.write(out)
+        if more and not self._connection.writable:
+            await self._connection.drain()
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+    @staticmethod
+    def _frame(body: bytes, more: bool) -> bytes:
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return chunk if more else chunk + b"0\r\n\r\n"
+
+    def answer(self, status: int, headers: bytes, body: bytes) -> None:
         """Send a whole answer."""
-        length = (b"content-length", str(len(body)).encode())
-        await self.begin(status, [*headers, length])
-        await self.write(body, more=False)
+        head = self._make_head(status, headers + b"content-length: %d\r\n" % len(body))
+        self.bytes_out += len(body)
+        self._ended = True
+        self._connection.write(head if self.method == "HEAD" else head + body)
+
+    def break_off(self) -> None:
+        """End a begun answer so that the caller sees that it is not whole."""
+        self._ended = True
+        self._connection.closing = True
+        if not self._chunked:
+            self._connection.abort()
+
+    def end(self) -> None:
+        """Whoever answered is done: the connection goes on, or ends if no whole answer was sent."""
+        if not self._ended:
+            self._ended = True
+            self._connection.closing = True
+        self._connection.ended(self)
+
+    def _make_head(self, status: int, headers: bytes) -> bytes:
+        self.status = status
+        return b"HTTP/1.1 %d %b\r\n%bx-request-id: %b\r\n%b%b\r\n" % (
+            status,
+            REASONS.get(status, b"Unknown"),
+            headers,
+            str(self.request_id).encode(),
+            self.extra,
+            b"connection: close\r\n" if self.last or not self.complete else b"",
+        )
 
     @property
     def begun(self) -> bool:
@@ -111,21 +289,27 @@ class Exchange:
         return self._ended
 
 
-async def while_connected(work: Coroutine[Any, Any, T], exchange: Exchange) -> T:
-    """The result of `work`, which is cancelled when the caller leaves. Raises `ClientGone` then."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(exchange.gone())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        working.cancel()
-        await asyncio.wait({working})
-        if not working.cancelled():
-            return working.result()  # it finished, or failed, in the same instant
-        raise ClientGone
-    finally:
-        leaving.cancel()
-        if not working.done():  # we are being cancelled ourselves
-            working.cancel()
-            await asyncio.wait({working})
+REASONS: dict[int, bytes] = {
+    200: b"OK",
+    201: b"Created",
+    204: b"No Content",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    402: b"Payment Required",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    409: b"Conflict",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    415: b"Unsupported Media Type",
+    422: b"Unprocessable Content",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}

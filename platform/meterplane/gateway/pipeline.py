@@ -3,26 +3,36 @@
     authenticate -> parse -> admit (reserve) -> journal ADMIT -> forward -> measure -> SETTLE -> end
 
 Exactly one SETTLE for every ADMIT, however it ends: answered, refused by the model, broken
-upstream, abandoned by the caller, or cut by our own shutdown.
+upstream, abandoned by the caller, out of time, or cut by our own shutdown.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
+from meterplane.contracts.policy import KeyPolicy
+from meterplane.gateway.access_log import AccessLog
 from meterplane.gateway.admit import Admission, Admitter
-from meterplane.gateway.authenticate import authenticate, bearer_digest
+from meterplane.gateway.authenticate import authenticate
+from meterplane.gateway.callers import Caller, identify
 from meterplane.gateway.exchange import ClientGone, Exchange
-from meterplane.gateway.forward import forward
+from meterplane.gateway.metrics import Metrics
+from meterplane.gateway.offers import Plan, ServingUnread, Speaks
 from meterplane.gateway.policies import Policies
 from meterplane.gateway.run import Run
+from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Work
+from meterplane.gateway.tokenizers import Tokenizers
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
-from meterplane.triton.client import TritonClient
+from meterplane.triton.failures import TritonTimeout
+from meterplane.triton.fleet import Fleet
 
 Parse = Callable[[bytes], Work]
+Forward = Callable[[Exchange, Run, "Parts"], Awaitable[None]]
+SERVINGS_READ_MAX = 8  # the model's, its fallbacks', and again after a change
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +41,75 @@ class Parts:
 
     pepper: bytes
     policies: Policies
+    servings: Servings
     admitter: Admitter
     journal: JournalWriter
-    triton: TritonClient
+    fleet: Fleet
+    tokenizers: Tokenizers
+    metrics: Metrics
+    log: AccessLog
+    control_url: str
 
 
-async def serve(exchange: Exchange, parse: Parse, parts: Parts) -> Run:
+async def serve(
+    exchange: Exchange, parse: Parse, speaks: Speaks, forward: Forward, parts: Parts
+) -> Run:
     """Answer one metered request. Raises what the caller must still be told, settled already."""
-    digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
-    policy = await authenticate(digest, parts.policies)
+    caller = identify(exchange.headers.get(b"authorization"), parts.pepper)
+    policy = await authenticate(caller.digest, parts.policies)
     work = parse(await exchange.body())
+    run = await open_run(parts, caller, policy, work, speaks, exchange.request_id)
+    exchange.extra += limit_headers(run.admission)
+    exchange.run = run
+    if exchange.trace is not None:
+        run.trace_id = exchange.trace.trace_id
+    await conclude(run, forward(exchange, run, parts), lambda: exchange.cut)
+    return run
+
+
+async def open_run(
+    parts: Parts,
+    caller: Caller,
+    policy: KeyPolicy,
+    work: Work,
+    speaks: Speaks,
+    request_id: UUID,
+) -> Run:
+    """Admit a request and write its ADMIT. Raises `CallerError` or `WorldError`, nothing held."""
     if work.model not in policy.models:
         # It may have come on sale since this policy was read.
-        policy = await parts.policies.find(digest, REFUSING_POLICY_AGE_S_MAX) or policy
-    work.model_policy(policy)
-    admission = await parts.admitter.admit(
-        exchange.request_id, digest, policy, work.worst_cost_nano
-    )
-    exchange.extra += _limit_headers(admission)
-    run = Run(work, admission, parts.journal, parts.admitter)
+        policy = await parts.policies.find(caller.digest, REFUSING_POLICY_AGE_S_MAX) or policy
+    plan = Plan(work, caller.tier, parts.servings, speaks)
+    admission = await _admit(parts, caller, policy, plan, caller.request_id or request_id)
+    run = Run(plan, admission, parts.journal, parts.admitter)
     try:
         run.begin()
     except WorldError:
-        await parts.admitter.settle(admission, 0)
+        parts.admitter.release(admission, 0)
         raise
+    return run
+
+
+async def _admit(
+    parts: Parts, caller: Caller, policy: KeyPolicy, plan: Plan, request_id: UUID
+) -> Admission:
+    for _ in range(SERVINGS_READ_MAX):
+        try:
+            plan.cost_nano(policy)  # what it refuses costs no round trip
+            return await parts.admitter.admit(request_id, caller.digest, policy, plan.cost_nano)
+        except ServingUnread as unread:
+            policy = unread.policy
+            await plan.read_serving(unread)
+    raise WorldError("serving_unsettled", "This model is being changed just now; try again.")
+
+
+async def conclude(run: Run, forwarding: Awaitable[None], cut: Callable[[], str]) -> None:
+    """Forward an admitted request and see to its SETTLE, however it ends.
+
+    `cut` tells why the task was cancelled, if it was: the caller left, or time is up.
+    """
     try:
-        await forward(exchange, run, parts.triton)
+        await forwarding
     except CallerError as refused:
         await run.settle("error", refused.status)
         raise
@@ -67,19 +120,33 @@ async def serve(exchange: Exchange, parse: Parse, parts: Parts) -> Run:
         await run.settle("cancelled", 499)
         raise
     except asyncio.CancelledError:
+        why = cut()
+        _go_on_after_cancel(why)
+        if why == "late":
+            # What the engine computed until then is due: it is not the model that failed.
+            await run.settle("interrupted", TritonTimeout().status)
+            raise TritonTimeout from None
         await run.settle("cancelled", 499)
+        if why == "left":
+            raise ClientGone from None
         raise
     except BaseException:
         await run.settle("error", 500)
         raise
-    return run
 
 
-def _limit_headers(admission: Admission) -> list[tuple[bytes, bytes]]:
+def _go_on_after_cancel(why: str) -> None:
+    task = asyncio.current_task()
+    if why and task is not None:
+        task.uncancel()
+
+
+def limit_headers(admission: Admission) -> bytes:
+    """What the caller is told of its limits."""
     rate = admission.policy.rate
     if rate is None:
-        return []
-    return [
-        (b"x-ratelimit-limit-requests", str(rate.requests_per_minute).encode()),
-        (b"x-ratelimit-remaining-requests", str(max(0, admission.remaining_requests)).encode()),
-    ]
+        return b""
+    return b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n" % (
+        rate.requests_per_minute,
+        max(0, admission.remaining_requests),
+    )

@@ -9,44 +9,44 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from meterplane.gateway import errors, kserve, openai_chat, openai_embeddings
+from meterplane.gateway import errors
 from meterplane.gateway.authenticate import authenticate, bearer_digest
-from meterplane.gateway.exchange import Exchange
-from meterplane.gateway.pipeline import Parts, serve
-from meterplane.gateway.run import Run
+from meterplane.gateway.exchange import JSON, Exchange
+from meterplane.gateway.forward import forward, speakers
+from meterplane.gateway.pipeline import Parse, Parts, serve
 from meterplane.gateway.surface import Work
+from meterplane.gateway.surfaces import kserve_infer, openai_chat, openai_embeddings
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 from meterplane.triton.health import ready
 
-JSON = [(b"content-type", b"application/json")]
-Handler = Callable[[Exchange, Parts], Awaitable[Run | None]]
-_INFER = re.compile(
-    r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,79})(/versions/(?P<version>[0-9]{1,9}))?/infer"
-)
-_MODEL_READY = re.compile(
-    r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,79})(/versions/[0-9]{1,9})?/ready"
-)
+Handler = Callable[[Exchange, Parts], Awaitable[None]]
+TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_NAME = r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,79})"
+_VERSION = r"(/versions/(?P<version>[0-9]{1,9}))?"
+_INFER = re.compile(rf"/v2/models/{_NAME}{_VERSION}/infer")
+_MODEL_READY = re.compile(rf"/v2/models/{_NAME}{_VERSION}/ready")
 
 
-async def chat(exchange: Exchange, parts: Parts) -> Run:
-    return await serve(exchange, openai_chat.parse, parts)
+def metered(parse: Parse) -> Handler:
+    """A route whose body is a request to be admitted and forwarded."""
+
+    async def handle(exchange: Exchange, parts: Parts) -> None:
+        await serve(exchange, parse, speakers, forward, parts)
+
+    return handle
 
 
-async def embeddings(exchange: Exchange, parts: Parts) -> Run:
-    return await serve(exchange, openai_embeddings.parse, parts)
-
-
-async def infer(exchange: Exchange, parts: Parts) -> Run:
+async def infer(exchange: Exchange, parts: Parts) -> None:
     match = _INFER.fullmatch(exchange.path)
     model = match["model"] if match else ""
     version = (match["version"] if match else None) or ""
-    length = exchange.headers.get(kserve.HEADER_LENGTH)
+    length = exchange.headers.get(kserve_infer.HEADER_LENGTH)
 
     def parse(body: bytes) -> Work:
-        return kserve.parse(model, version, body, length)
+        return kserve_infer.parse(model, version, body, length)
 
-    return await serve(exchange, parse, parts)
+    await serve(exchange, parse, speakers, forward, parts)
 
 
 async def models(exchange: Exchange, parts: Parts) -> None:
@@ -57,15 +57,15 @@ async def models(exchange: Exchange, parts: Parts) -> None:
         {"id": model.name, "object": "model", "created": 0, "owned_by": "meterplane"}
         for model in sorted(policy.models.values(), key=lambda model: model.name)
     ]
-    await exchange.answer(200, JSON, msgspec.json.encode({"object": "list", "data": data}))
+    exchange.answer(200, JSON, msgspec.json.encode({"object": "list", "data": data}))
 
 
 async def server_live(exchange: Exchange, parts: Parts) -> None:
-    await exchange.answer(200, [], b"")
+    exchange.answer(200, b"", b"")
 
 
 async def server_ready(exchange: Exchange, parts: Parts) -> None:
-    await exchange.answer(200 if await ready(parts.triton) else 400, [], b"")
+    exchange.answer(200 if await ready(parts.fleet.pool()) else 400, b"", b"")
 
 
 async def model_ready(exchange: Exchange, parts: Parts) -> None:
@@ -76,29 +76,35 @@ async def model_ready(exchange: Exchange, parts: Parts) -> None:
     model = policy.models.get(match["model"]) if match else None
     if model is None:
         raise errors.model_not_found(match["model"] if match else "")
-    await exchange.answer(200 if await ready(parts.triton, model.upstream) else 400, [], b"")
+    exchange.answer(200 if await ready(parts.fleet.pool(), model.upstream) else 400, b"", b"")
 
 
 async def healthz(exchange: Exchange, parts: Parts) -> None:
     """This process runs."""
-    await exchange.answer(200, JSON, b'{"status":"ok"}')
+    exchange.answer(200, JSON, b'{"status":"ok"}')
 
 
 async def readyz(exchange: Exchange, parts: Parts) -> None:
     """This worker can take paid requests: its journal is writable."""
     healthy = parts.journal.healthy
     body = {"status": "ok" if healthy else "journal_unavailable"}
-    await exchange.answer(200 if healthy else 503, JSON, msgspec.json.encode(body))
+    exchange.answer(200 if healthy else 503, JSON, msgspec.json.encode(body))
+
+
+async def metrics(exchange: Exchange, parts: Parts) -> None:
+    """Prometheus text. Not for callers: keep the path off the public side."""
+    exchange.answer(200, TEXT, parts.metrics.text())
 
 
 _EXACT: dict[str, tuple[str, Handler]] = {
-    "/v1/chat/completions": ("POST", chat),
-    "/v1/embeddings": ("POST", embeddings),
+    "/v1/chat/completions": ("POST", metered(openai_chat.parse)),
+    "/v1/embeddings": ("POST", metered(openai_embeddings.parse)),
     "/v1/models": ("GET", models),
     "/v2/health/live": ("GET", server_live),
     "/v2/health/ready": ("GET", server_ready),
     "/healthz": ("GET", healthz),
     "/readyz": ("GET", readyz),
+    "/metrics": ("GET", metrics),
 }
 _PATTERNS: list[tuple[re.Pattern[str], str, Handler]] = [
     (_INFER, "POST", infer),

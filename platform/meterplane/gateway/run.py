@@ -2,7 +2,8 @@
 
 Guarantees: ADMIT is with the kernel before the request is forwarded; SETTLE is on the disk when
 `settle` returns, and happens once however often it is asked for. What it cost is quantity times the
-prices pinned at admission, and never more than was reserved.
+prices pinned at admission, and never more than was reserved. A request that the model failed costs
+nothing unless its model's policy says otherwise.
 """
 
 import asyncio
@@ -11,8 +12,10 @@ import time
 
 from meterplane.contracts import usage
 from meterplane.contracts.policy import ModelPolicy
+from meterplane.contracts.serving import Target
 from meterplane.gateway.admit import Admission, Admitter
-from meterplane.gateway.surface import Work
+from meterplane.gateway.offers import Plan, targets_in_order
+from meterplane.gateway.surface import Offer
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
 
@@ -22,41 +25,99 @@ log = logging.getLogger("meterplane.gateway")
 class Run:
     """Counts of a running request. Fields are set by whoever measures them."""
 
+    __slots__ = (
+        "_admitted_at_ms",
+        "_admitter",
+        "_began",
+        "_finishing",
+        "_first_byte",
+        "_forwarded",
+        "_journal",
+        "_last_byte",
+        "_offers_left",
+        "_queued_us",
+        "_targets_left",
+        "admission",
+        "bytes_out",
+        "offer",
+        "plan",
+        "provenance",
+        "request_id",
+        "retries",
+        "rows",
+        "served",
+        "server",
+        "settled",
+        "target",
+        "tensor_bytes_out",
+        "tokens_in",
+        "tokens_out",
+        "trace_id",
+        "work",
+    )
+
     def __init__(
-        self, work: Work, admission: Admission, journal: JournalWriter, admitter: Admitter
+        self, plan: Plan, admission: Admission, journal: JournalWriter, admitter: Admitter
     ) -> None:
-        self.work = work
+        self.plan = plan
+        self.work = plan.work
         self.admission = admission
-        self.model: ModelPolicy = work.model_policy(admission.policy)
         self.request_id = admission.request_id
         self.tokens_in = 0
         self.tokens_out = 0
-        self.rows = work.bounds(self.model).rows
         self.bytes_out = 0
+        self.tensor_bytes_out = 0
+        self.retries = 0
         self.served = False  # something of an answer was computed: the request itself is due
         self.provenance: usage.Provenance = "units"
         self.server = ""
+        self.trace_id = ""
+        self.settled: usage.Settle | None = None
         self._journal = journal
         self._admitter = admitter
         self._admitted_at_ms = clock.now_ms()
         self._began = time.monotonic()
-        self._first_byte_ms = 0
-        self.settled: usage.Settle | None = None
+        self._queued_us = 0
+        self._forwarded = 0.0
+        self._first_byte = 0.0
+        self._last_byte = 0.0
         self._finishing: asyncio.Future[None] | None = None
+        self._offers_left = list(zip(plan.offers, plan.bounds, strict=True))
+        self._targets_left: list[Target] = []
+        self.offer: Offer = plan.offers[0]
+        self.target: Target = self.offer.serving.targets[0]
+        self.rows = 0
+        self._next_offer()
 
     @property
-    def upstream_path(self) -> str:
-        """Where on Triton this request goes. The model's name there is from the catalog."""
-        model = f"/v2/models/{self.model.upstream}"
-        if self.work.surface == "openai.chat":
-            return f"{model}/generate_stream"
-        return (
-            f"{model}/versions/{self.work.version}/infer" if self.work.version else f"{model}/infer"
-        )
+    def model(self) -> ModelPolicy:
+        """The model that serves: the one asked for, or a fallback."""
+        return self.offer.model
+
+    def _next_offer(self) -> None:
+        self.offer, bounds = self._offers_left.pop(0)
+        self.rows = bounds.rows
+        self._targets_left = list(targets_in_order(self.offer.serving))
+        self.target = self._targets_left.pop(0)
+
+    def move_on(self) -> bool:
+        """To the next target of the model, or the next model; False when there is none.
+
+        Only while nothing was computed: nobody is billed for two servers' work on one request.
+        """
+        self.retries += 1
+        if self._targets_left:
+            self.target = self._targets_left.pop(0)
+        elif self._offers_left:
+            self._next_offer()
+        else:
+            return False
+        self.begin()
+        return True
 
     def begin(self) -> None:
         """Write ADMIT. Raises `JournalUnavailable`: then nothing may be forwarded."""
-        policy, prices = self.admission.policy, self.model.prices
+        policy, prices = self.admission.policy, self.offer.prices
         self._journal.append(
             usage.Admit(
                 request_id=self.request_id,
@@ -73,13 +134,35 @@ class Run:
                 request_pico=prices.request_pico,
                 reserved_nano=self.admission.reserved_nano,
                 admitted_at_ms=self._admitted_at_ms,
+                service_tier=self.plan.tier,
+                requested_model=self._requested_model,
+                deployment=self._deployment,
             )
         )
 
+    @property
+    def _requested_model(self) -> str:
+        return "" if self.model.name == self.work.model else self.work.model
+
+    @property
+    def _deployment(self) -> str:
+        # One deployment needs no name: the split is told where there is one.
+        return self.target.name if len(self.offer.serving.targets) > 1 else ""
+
+    def forwarded(self, received_at: float) -> None:
+        """The request is about to go to the server; `received_at` is when it was all here."""
+        self._forwarded = time.monotonic()
+        if received_at:
+            self._queued_us = int((self._forwarded - received_at) * 1_000_000)
+
     def first_byte(self) -> None:
         """The first of the answer arrived from the server."""
-        if not self._first_byte_ms:
-            self._first_byte_ms = max(1, self._elapsed_ms())
+        if not self._first_byte:
+            self._first_byte = time.monotonic()
+
+    def last_byte(self) -> None:
+        """The last of the answer arrived from the server."""
+        self._last_byte = time.monotonic()
 
     def checkpoint(self) -> None:
         """Write the counts so far: what a crash would be settled from."""
@@ -97,28 +180,72 @@ class Run:
 
         Raises `JournalUnavailable`: then the end of the answer must not leave.
         """
-        if self.settled is not None:
-            return
-        self.settled = self._settlement(status, http_status)
-        # Once it is with the kernel, a caller that is cancelled must not interrupt what follows.
-        self._journal.append(self.settled)
-        self._finishing = asyncio.ensure_future(self._finish(self.settled.cost_nano))
-        await asyncio.shield(self._finishing)
-
-    async def _finish(self, cost_nano: int) -> None:
-        refund = asyncio.ensure_future(self._admitter.settle(self.admission, cost_nano))
-        try:
-            await self._journal.commit()
-        finally:
-            await refund
+        if self.settled is None:
+            settled = self.settled = self._settlement(status, http_status)
+            # Once it is with the kernel, a caller that leaves must not interrupt what follows.
+            self._journal.append(settled)
+            self._admitter.release(self.admission, settled.cost_nano)
+        await self._journal.commit()
 
     def _settlement(self, status: usage.Status, http_status: int) -> usage.Settle:
-        policy, prices = self.admission.policy, self.model.prices
-        requests = 1 if self.served else 0
+        policy, work = self.admission.policy, self.work
+        if status == "error" and not self.offer.serving.bill_errors:
+            self.served = False
+            self.tokens_in = self.tokens_out = 0
+        now = time.monotonic()
+        return usage.Settle(
+            request_id=self.request_id,
+            tenant_id=policy.tenant_id,
+            project_id=policy.project_id,
+            key_id=policy.key_id,
+            model=self.model.name,
+            surface=work.surface,
+            stream=work.stream,
+            status=status,
+            http_status=http_status,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            requests=1 if self.served else 0,
+            rows=self.rows if self.served else 0,
+            bytes_in=work.bytes_in,
+            bytes_out=self.bytes_out,
+            provenance=self.provenance,
+            currency=policy.currency,
+            price_version_id=policy.price_version_id,
+            cost_nano=self._cost_nano(),
+            reserved_nano=self.admission.reserved_nano,
+            admitted_at_ms=self._admitted_at_ms,
+            settled_at_ms=clock.now_ms(),
+            first_byte_ms=_ms(self._first_byte - self._began) if self._first_byte else 0,
+            total_ms=int((now - self._began) * 1000),
+            server=self.server,
+            service_tier=self.plan.tier,
+            requested_model=self._requested_model,
+            deployment=self._deployment,
+            tensor_bytes_in=work.tensor_bytes_in,
+            tensor_bytes_out=self.tensor_bytes_out,
+            queue_us=self._queued_us,
+            compute_us=self._compute_us(now),
+            retries=self.retries,
+            trace_id=self.trace_id,
+        )
+
+    def _compute_us(self, now: float) -> int:
+        if not self._forwarded:
+            return 0
+        return int(((self._last_byte or now) - self._forwarded) * 1_000_000)
+
+    @property
+    def first_byte_s(self) -> float:
+        """Seconds from forwarding to the first byte of the answer; 0 when none came."""
+        return self._first_byte - self._forwarded if self._first_byte else 0.0
+
+    def _cost_nano(self) -> int:
+        prices = self.offer.prices
         cost_nano = usage.cost_nano(
             self.tokens_in,
             self.tokens_out,
-            requests,
+            1 if self.served else 0,
             input_token_pico=prices.input_token_pico,
             output_token_pico=prices.output_token_pico,
             request_pico=prices.request_pico,
@@ -129,34 +256,9 @@ class Run:
                 "cost above reservation",
                 extra={"request_id": str(self.request_id), "cost_nano": cost_nano},
             )
-            cost_nano = self.admission.reserved_nano
-        return usage.Settle(
-            request_id=self.request_id,
-            tenant_id=policy.tenant_id,
-            project_id=policy.project_id,
-            key_id=policy.key_id,
-            model=self.model.name,
-            surface=self.work.surface,
-            stream=self.work.stream,
-            status=status,
-            http_status=http_status,
-            tokens_in=self.tokens_in,
-            tokens_out=self.tokens_out,
-            requests=requests,
-            rows=self.rows if self.served else 0,
-            bytes_in=self.work.bytes_in,
-            bytes_out=self.bytes_out,
-            provenance=self.provenance,
-            currency=policy.currency,
-            price_version_id=policy.price_version_id,
-            cost_nano=cost_nano,
-            reserved_nano=self.admission.reserved_nano,
-            admitted_at_ms=self._admitted_at_ms,
-            settled_at_ms=clock.now_ms(),
-            first_byte_ms=self._first_byte_ms,
-            total_ms=self._elapsed_ms(),
-            server=self.server,
-        )
+            return self.admission.reserved_nano
+        return cost_nano
 
-    def _elapsed_ms(self) -> int:
-        return int((time.monotonic() - self._began) * 1000)
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

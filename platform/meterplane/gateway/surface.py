@@ -3,15 +3,14 @@
 Parsing is pure: bytes in, a `Work` or a `CallerError` out, nothing reached.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from meterplane.contracts.policy import KeyPolicy, ModelPolicy
+from meterplane.contracts.policy import ModelPolicy, UnitPrices
+from meterplane.contracts.serving import ModelServing
 from meterplane.contracts.usage import Surface
-from meterplane.gateway import errors
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import pico_to_nano_ceil
 
@@ -28,76 +27,101 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A parsed request of one surface. `bounds` depends on the model's limits in the policy."""
+class Offer:
+    """One model as one request may use it: its limits, how it is reached, what it costs."""
 
-    surface: Surface
-    model: str
-    adapters: frozenset[str]
-    stream: bool
-    bytes_in: int
-    bounds: Callable[[ModelPolicy], Bounds]
-    body: Any
-    version: str = ""
+    model: ModelPolicy
+    serving: ModelServing
+    prices: UnitPrices
 
-    def model_policy(self, policy: KeyPolicy) -> ModelPolicy:
-        """The model under this policy. Raises `CallerError` 404, or 400 on the wrong surface."""
-        model = policy.models.get(self.model)
-        if model is None:
-            raise errors.model_not_found(self.model)
-        if model.adapter not in self.adapters:
-            raise CallerError(
-                "wrong_surface",
-                f"The model {self.model!r} is not served here. {_WHERE[model.adapter]}",
-                field="model",
-            )
-        return model
-
-    def worst_cost_nano(self, policy: KeyPolicy) -> int:
-        """The reservation under this policy: upper bounds at its unit prices, rounded up."""
-        model = self.model_policy(policy)
-        bounds, prices = self.bounds(model), model.prices
+    def cost_nano_max(self, bounds: Bounds) -> int:
+        """What a request within `bounds` costs at most, in nano, rounded up."""
         return pico_to_nano_ceil(
-            bounds.tokens_in_max * prices.input_token_pico
-            + bounds.tokens_out_max * prices.output_token_pico
-            + prices.request_pico
+            bounds.tokens_in_max * self.prices.input_token_pico
+            + bounds.tokens_out_max * self.prices.output_token_pico
+            + self.prices.request_pico
         )
 
 
-_WHERE = {
-    "vllm": "Use POST /v1/chat/completions.",
-    "embedding": "Use POST /v1/embeddings.",
-    "tensor": "Use POST /v2/models/{model}/infer.",
-}
+class Work(Protocol):
+    """A parsed request of one surface.
+
+    `bytes_in` is the body's size, `tensor_bytes_in` of that the tensors without their envelope.
+    """
+
+    surface: Surface
+    model: str
+    stream: bool
+    bytes_in: int
+    tensor_bytes_in: int
+
+    def bounds(self, offer: Offer) -> Bounds:
+        """The most this can use of a model. Raises `CallerError` for what the model does not take.
+
+        Called before admission, and again when the policy turned out to be older than it should.
+        """
+        ...
 
 
-def decode_json(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request body. Raises `CallerError` 400 saying what is wrong with it."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise CallerError("invalid_json", f"The body is not valid JSON: {problem}.") from None
-    if not isinstance(document, dict):
-        raise CallerError("invalid_json", "The body must be a JSON object.")
-    return document
+class RequestReader(Generic[T]):
+    """Reads bodies of one kind. `wanted` forbids unknown fields, nested ones too.
+
+    Unknown fields at the top are not lost and not refused here: whether the model's allow-list has
+    them is known when the model is.
+    """
+
+    def __init__(self, wanted: type[T]) -> None:
+        self._decoder = msgspec.json.Decoder(wanted)
+        self._known = {field.encode_name for field in msgspec.structs.fields(wanted)}
+
+    def read(self, body: bytes) -> tuple[T, dict[str, msgspec.Raw]]:
+        """The request, and the fields it does not know. Raises `CallerError` 400 naming a field."""
+        try:
+            return self._decoder.decode(body), {}
+        except msgspec.ValidationError as problem:
+            return self._read_with_extras(body, problem)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            raise invalid_json(problem) from None
+
+    def _read_with_extras(
+        self, body: bytes, problem: msgspec.ValidationError
+    ) -> tuple[T, dict[str, msgspec.Raw]]:
+        try:
+            document = _fields.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise CallerError("invalid_json", "The body must be a JSON object.") from None
+        extras = {name: document.pop(name) for name in list(document) if name not in self._known}
+        if not extras:
+            raise _invalid_value(problem) from None
+        try:
+            return self._decoder.decode(msgspec.json.encode(document)), extras
+        except msgspec.ValidationError as other:
+            raise _invalid_value(other) from None
 
 
-def convert(document: dict[str, Any], wanted: type[T]) -> T:
-    """The document as `wanted`; an unknown or ill-typed field is refused by its name."""
-    known = {field.encode_name for field in msgspec.structs.fields(wanted)}
-    for name in document:
-        if name not in known:
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def check_extras(extras: dict[str, msgspec.Raw], serving: ModelServing) -> None:
+    """Refuse a field that this model's allow-list does not have: nothing is silently dropped."""
+    for name in extras:
+        if name not in serving.parameters:
             raise CallerError(
                 "unknown_parameter",
-                f"The parameter {name[:80]!r} is not supported here; remove it.",
+                f"The parameter {name[:80]!r} is not supported by {serving.name!r}; remove it.",
                 field=name[:80],
             )
-    try:
-        return msgspec.convert(document, wanted)
-    except msgspec.ValidationError as problem:
-        message = str(problem)
-        where = message.partition("`$")[2].strip("`").lstrip(".") or None
-        if where is None:
-            missing = message.partition("required field `")[2].partition("`")[0]
-            where = missing or None
-        raise CallerError("invalid_value", f"{message}.", field=where) from None
+
+
+def invalid_json(problem: Exception) -> CallerError:
+    """A body that is not JSON."""
+    return CallerError("invalid_json", f"The body is not valid JSON: {problem}.")
+
+
+def _invalid_value(problem: msgspec.ValidationError) -> CallerError:
+    message = str(problem)
+    where = message.partition("`$")[2].strip("`").lstrip(".") or None
+    if where is None:
+        missing = message.partition("required field `")[2].partition("`")[0]
+        where = missing or None
+    return CallerError("invalid_value", f"{message}.", field=where)

@@ -4,15 +4,19 @@ import contextlib
 
 from psycopg_pool import AsyncConnectionPool
 
+from meterplane.gateway.access_log import AccessLog
 from meterplane.gateway.admit import SCRIPTS, Admitter
 from meterplane.gateway.budgets import Budgets
 from meterplane.gateway.config import Config
 from meterplane.gateway.insist import Insist
-from meterplane.gateway.lua_calls import LuaCalls, connect
+from meterplane.gateway.lua_calls import LuaCalls
+from meterplane.gateway.metrics import Metrics
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.policies import Policies
+from meterplane.gateway.servings import Servings
+from meterplane.gateway.tokenizers import Tokenizers
 from meterplane.journal.writer import JournalWriter
-from meterplane.triton.client import TritonClient
+from meterplane.triton.fleet import Fleet
 
 POSTGRES_CONNECTIONS_MAX = 4  # policy reads on a miss and budget blocks, nothing per request
 
@@ -31,7 +35,7 @@ class Worker:
         come, and the pool keeps trying.
         """
         config = self._config
-        journal = JournalWriter.open(config.journal_dir, config.worker)
+        journal = JournalWriter.open(config.journal_dir, config.worker, mode=config.journal_mode)
         self._stack.push_async_callback(journal.close)
         pool = AsyncConnectionPool(
             config.database_url,
@@ -43,17 +47,28 @@ class Worker:
         )
         await pool.open(wait=False)
         self._stack.push_async_callback(pool.close)
-        calls = LuaCalls(connect(config.admission_redis_url), SCRIPTS)
+        calls = LuaCalls(config.admission_redis_url, SCRIPTS)
         calls.start()
         self._stack.push_async_callback(calls.close)
         insist = Insist(calls)
         insist.start()
         self._stack.push_async_callback(insist.close)
-        triton = TritonClient(config.triton_urls)
-        self._stack.push_async_callback(triton.close)
+        fleet = Fleet(config.triton_urls)
+        fleet.start()
+        self._stack.push_async_callback(fleet.close)
         policies = Policies(pool)
-        admitter = Admitter(calls, insist, policies, Budgets(pool))
-        return Parts(config.pepper, policies, admitter, journal, triton)
+        return Parts(
+            pepper=config.pepper,
+            policies=policies,
+            servings=Servings(pool),
+            admitter=Admitter(calls, insist, policies, Budgets(pool)),
+            journal=journal,
+            fleet=fleet,
+            tokenizers=Tokenizers(config.tokenizers_dir),
+            metrics=Metrics(),
+            log=AccessLog(),
+            control_url=config.control_url,
+        )
 
     async def close(self) -> None:
         """Close in reverse; the journal last, when nothing writes to it any more."""

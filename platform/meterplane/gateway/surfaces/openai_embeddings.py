@@ -6,16 +6,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from meterplane.contracts.policy import ModelPolicy
-from meterplane.gateway.surface import Bounds, Work, convert, decode_json
-from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.contracts.usage import Surface
+from meterplane.gateway import errors
+from meterplane.gateway.surface import Bounds, Offer, RequestReader, check_extras
+from meterplane.kernel.errors import CallerError
 
-ADAPTERS = frozenset({"embedding"})
 INPUTS_MAX = 2048
 SPECIAL_TOKENS = 2  # a start and an end per text
 
 
-class EmbeddingsRequest(msgspec.Struct, frozen=True):
+class EmbeddingsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is supported of OpenAI's request. Anything else is refused by name, never dropped."""
 
     model: str
@@ -28,30 +28,47 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
         return [self.input] if isinstance(self.input, str) else self.input
 
 
-def parse(body: bytes) -> Work:
+class EmbeddingsWork:
+    """Texts to embed, or their tokens."""
+
+    __slots__ = ("bytes_in", "extras", "model", "request")
+    surface: Surface = "openai.embeddings"
+    stream = False
+    tensor_bytes_in = 0
+
+    def __init__(
+        self, request: EmbeddingsRequest, extras: dict[str, msgspec.Raw], bytes_in: int
+    ) -> None:
+        self.request = request
+        self.extras = extras
+        self.model = request.model
+        self.bytes_in = bytes_in
+
+    def bounds(self, offer: Offer) -> Bounds:
+        """WordPiece and byte-level BPE make at most one token of each byte."""
+        check_extras(self.extras, offer.serving)
+        texts = self.request.texts()
+        tokens_in_max = sum(len(text.encode()) + SPECIAL_TOKENS for text in texts)
+        return Bounds(tokens_in_max, 0, len(texts))
+
+
+_reader = RequestReader(EmbeddingsRequest)
+
+
+def parse(body: bytes) -> EmbeddingsWork:
     """The work in a request body. Raises `CallerError` 400 naming the field."""
-    request = convert(decode_json(body), EmbeddingsRequest)
+    request, extras = _reader.read(body)
     texts = request.texts()
     if not texts or len(texts) > INPUTS_MAX:
         raise CallerError("invalid_value", f"Send 1 to {INPUTS_MAX} texts.", field="input")
     if any(not text for text in texts):
         raise CallerError("invalid_value", "A text to embed is empty.", field="input")
-    # WordPiece makes at most one token of each byte.
-    tokens_in_max = sum(len(text.encode()) + SPECIAL_TOKENS for text in texts)
-    return Work(
-        surface="openai.embeddings",
-        model=request.model,
-        adapters=ADAPTERS,
-        stream=False,
-        bytes_in=len(body),
-        bounds=lambda _: Bounds(tokens_in_max, 0, len(texts)),
-        body=request,
-    )
+    return EmbeddingsWork(request, extras, len(body))
 
 
-def upstream_body(work: Work, model: ModelPolicy) -> bytes:
+def upstream_body(work: EmbeddingsWork) -> bytes:
     """The v2 infer request: texts in as JSON, vectors out as binary."""
-    texts = work.body.texts()
+    texts = work.request.texts()
     return msgspec.json.encode(
         {
             "inputs": [{"name": "TEXT", "shape": [len(texts)], "datatype": "BYTES", "data": texts}],
@@ -70,9 +87,9 @@ def read_answer(prefix: bytes, tensors: bytes) -> tuple[list[int], int]:
         tokens = [int(count) for count in outputs["TOKENS"]["data"]]
         rows, width = outputs["EMBEDDING"]["shape"]
     except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        raise _unmeasurable() from None
+        raise errors.unmeasurable() from None
     if rows != len(tokens) or len(tensors) != rows * width * 4:
-        raise _unmeasurable()
+        raise errors.unmeasurable()
     return tokens, width
 
 
@@ -98,11 +115,3 @@ def _vector(request: EmbeddingsRequest, row: bytes) -> Any:
     if request.encoding_format == "base64":
         return base64.b64encode(row).decode()
     return array("f", row).tolist()
-
-
-def _unmeasurable() -> WorldError:
-    return WorldError(
-        "unmeasurable_answer",
-        "The model did not report its token counts, so this answer cannot be served.",
-        status=502,
-    )

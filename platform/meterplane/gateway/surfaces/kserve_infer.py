@@ -8,14 +8,15 @@ that comes twice (ours keeps the last, Triton's the first), so an original that 
 here could still map another process's memory there.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
 
-from meterplane.gateway.surface import Bounds, Work
+from meterplane.contracts.usage import Surface
+from meterplane.gateway.surface import Bounds, Offer
 from meterplane.kernel.errors import CallerError
 
-ADAPTERS = frozenset({"tensor"})
 TENSORS_MAX = 64
 REQUEST_PARAMETERS = frozenset({"binary_data_output"})
 INPUT_PARAMETERS = frozenset({"binary_data_size"})
@@ -48,18 +49,47 @@ class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: list[OutputTensor] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Infer(msgspec.Struct, frozen=True):
+class InferWork:
     """What goes to Triton: a body, and how much of it is JSON (None: all of it)."""
 
-    body: bytes
-    json_bytes: int | None
+    __slots__ = ("body", "bytes_in", "json_bytes", "model", "request", "rows", "tensor_bytes_in",
+                 "version")  # fmt: skip
+    surface: Surface = "kserve.infer"
+    stream = False
+
+    def __init__(
+        self, model: str, version: str, request: InferRequest, sent: bytes, tensors: bytes | None
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.request = request
+        self.bytes_in = len(sent)
+        self.tensor_bytes_in = len(tensors or b"")
+        shape = request.inputs[0].shape
+        self.rows = shape[0] if shape else 1
+        written = _encoder.encode(request)
+        self.body = written if tensors is None else written + tensors
+        self.json_bytes = None if tensors is None else len(written)
+
+    def bounds(self, offer: Offer) -> Bounds:
+        """Rows; and only tensors that the model is known to have, where the catalog says them."""
+        serving = offer.serving
+        _check_named("input", (tensor.name for tensor in self.request.inputs), serving.inputs)
+        _check_named("output", (each.name for each in self.request.outputs or ()), serving.outputs)
+        return Bounds(0, 0, self.rows)
 
 
 _decoder = msgspec.json.Decoder(InferRequest)
 _encoder = msgspec.json.Encoder()
 
 
-def parse(model: str, version: str, body: bytes, header_length: bytes | None) -> Work:
+def path(upstream: str, version: str) -> str:
+    """Where a model's tensors go on Triton. The names are the catalog's or checked by routes."""
+    model = f"/v2/models/{upstream}"
+    return f"{model}/versions/{version}/infer" if version else f"{model}/infer"
+
+
+def parse(model: str, version: str, body: bytes, header_length: bytes | None) -> InferWork:
     """The work in a body whose JSON part is `header_length` bytes (all of it when None).
 
     Raises `CallerError` 400 naming what is not allowed or not readable.
@@ -72,24 +102,18 @@ def parse(model: str, version: str, body: bytes, header_length: bytes | None) ->
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise CallerError("invalid_json", f"failed to parse the request JSON: {problem}") from None
     _check(request)
-    rows = request.inputs[0].shape[0] if request.inputs[0].shape else 1
-    return Work(
-        surface="kserve.infer",
-        model=model,
-        adapters=ADAPTERS,
-        stream=False,
-        bytes_in=len(body),
-        bounds=lambda _: Bounds(0, 0, max(0, rows)),
-        body=_forwarded(request, body, length, header_length is not None),
-        version=version,
+    return InferWork(
+        model, version, request, body, None if header_length is None else body[length:]
     )
 
 
-def _forwarded(request: InferRequest, body: bytes, length: int, binary: bool) -> Infer:
-    written = _encoder.encode(request)
-    if not binary:
-        return Infer(written, None)
-    return Infer(b"".join((written, memoryview(body)[length:])), len(written))
+def _check_named(kind: str, names: Iterable[str], allowed: list[str]) -> None:
+    for name in names:
+        if allowed and name not in allowed:
+            raise CallerError(
+                "unknown_tensor",
+                f"this model has no {kind} {name[:80]!r}; it has {', '.join(allowed)}",
+            )
 
 
 def _prefix_length(body: bytes, header_length: bytes | None) -> int:

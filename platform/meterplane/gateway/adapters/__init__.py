@@ -1,0 +1,1 @@
+"""What servers speak: each module asks one kind of engine and reads its counts."""

@@ -1,0 +1,27 @@
+"""An embedding model on Triton that takes TEXT and answers EMBEDDING and TOKENS."""
+
+from meterplane.gateway.ask import JSON_REQUEST, fetch, finish, headers_for
+from meterplane.gateway.exchange import JSON, Exchange
+from meterplane.gateway.pipeline import Parts
+from meterplane.gateway.run import Run
+from meterplane.gateway.surfaces import kserve_infer, openai_embeddings
+from meterplane.triton.request import Request
+
+
+async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
+    """Texts to vectors, counted by the model's tokenizer. Raises `CallerError`, `WorldError`."""
+    work = run.work
+    assert isinstance(work, openai_embeddings.EmbeddingsWork)
+    path = kserve_infer.path(run.target.upstream, run.target.version)
+    body = openai_embeddings.upstream_body(work)
+    request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
+    answer = await fetch(exchange, run, request, parts)
+    split = int(answer.headers.get(kserve_infer.HEADER_LENGTH, b"0"))
+    prefix, tensors = answer.body[:split], answer.body[split:]
+    tokens, width = openai_embeddings.read_answer(prefix, tensors)
+    content = openai_embeddings.answer(work.request, tensors, width, sum(tokens))
+    run.served = True
+    run.tokens_in = sum(tokens)
+    run.tensor_bytes_out = len(tensors)
+    run.provenance = "tokenizer"
+    await finish(exchange, run, JSON, content)
