@@ -4,7 +4,7 @@
 --   meterplane_owner    owns the tables and runs migrations over all rows; never serves a request
 --   meterplane_app      web and workers: row-level security is forced on it
 --   meterplane_system   sees every tenant; entered by SET LOCAL ROLE for jobs that must
---   meterplane_gateway  reads compiled policies, takes budget blocks; nothing else
+--   meterplane_gateway  reads compiled policies and servings, takes budget blocks; nothing else
 DO $$
 DECLARE
   name text;

@@ -1,28 +1,21 @@
-"""Bring the catalog in line with a catalog file. Models missing from the file stay as they are."""
+"""Bring the catalog in line with a catalog file. Models missing from the file stay as they are.
+
+Guarantees: all models of the file are stored or none, and what is stored has no fault. The file
+decides about the models it names: a field it leaves out takes its default.
+"""
 
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-from django.db import transaction
+from django.db import connection, transaction
 
+from meterplane.catalog.check import faults_of
+from meterplane.catalog.entry import CatalogEntry, columns
 from meterplane.catalog.models import Model
+from meterplane.catalog.queries import catalog_entries
 from meterplane.kernel.errors import CallerError
 
-
-class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of a catalog file; `prices` are decimal strings per unit, read by billing."""
-
-    name: str
-    display_name: str
-    upstream: str
-    adapter: Literal["vllm", "embedding", "tensor"]
-    context_tokens_max: int
-    output_tokens_max: int
-    output_tokens_default: int
-    description: str = ""
-    is_demo: bool = False
-    is_active: bool = True
+FAULTS_SHOWN_MAX = 5  # of one file, in one message
 
 
 def read_catalog(path: Path) -> list[CatalogEntry]:
@@ -32,16 +25,61 @@ def read_catalog(path: Path) -> list[CatalogEntry]:
     """
     try:
         document = msgspec.json.decode(path.read_bytes())
-        models = document["models"] if isinstance(document, dict) else document
-        return msgspec.convert(models, list[CatalogEntry])
-    except (OSError, KeyError, msgspec.DecodeError) as problem:
-        raise CallerError("catalog_invalid", f"{path}: {problem}") from None
+    except (OSError, ValueError) as problem:  # a file that is not UTF-8 is a ValueError
+        raise _invalid(path, str(problem)) from None
+    models = document.get("models") if isinstance(document, dict) else document
+    if not isinstance(models, list):
+        raise _invalid(path, 'holds no models; write {"models": [...]} or a list')
+    entries = [_entry(path, number, model) for number, model in enumerate(models)]
+    names = [entry.name for entry in entries]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise _invalid(path, f"model {name!r} is there twice; take one out")
+    return entries
 
 
 @transaction.atomic
 def sync_catalog(path: Path) -> int:
-    """Create or update the models of the file, all or none; returns how many it names."""
+    """Create or update the models of the file, all or none; returns how many it names.
+
+    Raises `CallerError` `catalog_invalid` with what is wrong in the file.
+    """
     entries = read_catalog(path)
+    lock_catalog()
+    catalog = catalog_entries() | {entry.name: entry for entry in entries}
+    faults = [fault for entry in entries for fault in faults_of(entry, catalog)]
+    if faults:
+        shown = "; ".join(str(fault) for fault in faults[:FAULTS_SHOWN_MAX])
+        more = len(faults) - FAULTS_SHOWN_MAX
+        raise _invalid(path, f"{shown}; and {more} more" if more > 0 else shown, faults[0].field)
     for entry in entries:
-        Model.objects.update_or_create(name=entry.name, defaults=msgspec.structs.asdict(entry))
+        Model.objects.update_or_create(name=entry.name, defaults=columns(entry))
     return len(entries)
+
+
+def lock_catalog() -> None:
+    """Let nobody else change a model until this transaction ends.
+
+    Two changes, each without a fault, could together make a circle of fallbacks.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('catalog.change', 0))")
+
+
+def _entry(path: Path, number: int, model: object) -> CatalogEntry:
+    try:
+        return msgspec.convert(model, CatalogEntry)
+    except msgspec.ValidationError as problem:
+        name = model.get("name") if isinstance(model, dict) else None
+        which = f"model {name!r}" if isinstance(name, str) else f"models[{number}]"
+        raise _invalid(path, f"{which}: {in_words(problem)}") from None
+
+
+def in_words(problem: msgspec.ValidationError) -> str:
+    """msgspec's sentence, with the place in it named as people write it."""
+    text, found, place = str(problem).partition(" - at `$")
+    return f"{place.strip('.`')}: {text}" if found else text
+
+
+def _invalid(path: Path, problem: str, field: str | None = None) -> CallerError:
+    return CallerError("catalog_invalid", f"{path}: {problem}", field=field)

@@ -1,7 +1,8 @@
-"""Compile each API key of an organisation into the one row the gateway reads.
+"""Compile each API key of an organisation into the one row the gateway reads about it.
 
 Runs in the transaction of the change that made it necessary, under a lock on the organisation, so
 two changes cannot overwrite each other's result. A document that did not change keeps its version.
+The servings that policies name are stored in that same transaction.
 """
 
 from uuid import UUID
@@ -9,13 +10,13 @@ from uuid import UUID
 import msgspec
 from django.db import connection, transaction
 
-from billing.pricing.queries import PublishedBook, published_version
+from billing.pricing.queries import ModelPrices, PublishedBook, published_version
 from meterplane.catalog.models import Model
-from meterplane.catalog.queries import active_models
 from meterplane.contracts import policy as contract
 from meterplane.kernel import clock
 from meterplane.policy.models import GatewayPolicy
 from meterplane.policy.publish import publish_versions
+from meterplane.policy.servings import current_servings, forget_superseded
 from tenants.models import ApiKey, Organisation
 from tenants.scoping import system_scope, tenant_scope
 
@@ -39,21 +40,31 @@ def recompile(tenant_id: UUID) -> None:
 
 
 def recompile_everyone() -> int:
-    """Recompile all organisations: after prices or the catalog changed. Returns how many."""
+    """Recompile all organisations: after prices or the catalog changed. Returns how many.
+
+    Always in the order of their ids: two of these at once wait for each other, never in a circle.
+    """
+    current_servings()  # also of an installation nobody has signed up to yet
     with system_scope("prices or catalog changed: list organisations"):
-        tenant_ids = list(Organisation.objects.values_list("id", flat=True))
+        tenant_ids = list(Organisation.objects.order_by("id").values_list("id", flat=True))
     for tenant_id in tenant_ids:
         recompile(tenant_id)
+    with system_scope("servings no organisation's policy names are forgotten"):
+        forget_superseded()
     return len(tenant_ids)
 
 
 def compiled_models(book: PublishedBook | None) -> dict[str, contract.ModelPolicy]:
-    """Models that are on offer and have a price. A model without a price is not for sale."""
+    """Models that are on offer and have a price. A model without a price is not for sale.
+
+    Stores the servings that changed.
+    """
+    servings = current_servings()
     if book is None:
         return {}
     return {
-        model.name: _model_policy(model, book)
-        for model in active_models()
+        model.name: _model_policy(model, serving_version, book.prices[model.name])
+        for model, serving_version in servings
         if model.name in book.prices
     }
 
@@ -104,8 +115,7 @@ def _budgets(organisation: Organisation, key: ApiKey) -> list[contract.Budget]:
     ]
 
 
-def _model_policy(model: Model, book: PublishedBook) -> contract.ModelPolicy:
-    price = book.prices[model.name]
+def _model_policy(model: Model, serving_version: int, price: ModelPrices) -> contract.ModelPolicy:
     return contract.ModelPolicy(
         name=model.name,
         upstream=model.upstream,
@@ -119,6 +129,24 @@ def _model_policy(model: Model, book: PublishedBook) -> contract.ModelPolicy:
         output_tokens_max=model.output_tokens_max,
         output_tokens_default=model.output_tokens_default,
         description=model.description,
+        batch_prices=_batch_prices(price),
+        serving_version=serving_version,
+        created_at_s=clock.to_ms(model.created_at) // 1000,
+    )
+
+
+def _batch_prices(price: ModelPrices) -> contract.UnitPrices | None:
+    """All three or none, as the book promises."""
+    if (
+        price.batch_input_token_pico is None
+        or price.batch_output_token_pico is None
+        or price.batch_request_pico is None
+    ):
+        return None
+    return contract.UnitPrices(
+        input_token_pico=price.batch_input_token_pico,
+        output_token_pico=price.batch_output_token_pico,
+        request_pico=price.batch_request_pico,
     )
 
 

@@ -28,6 +28,30 @@ class GatewayPolicy(models.Model):
         return f"{self.key_id} v{self.version}"
 
 
+class GatewayModel(models.Model):
+    """One version of how a model is reached: `contracts.serving.ModelServing` as JSON.
+
+    The same for every organisation. Rows are added and forgotten, never changed.
+    """
+
+    pk = models.CompositePrimaryKey("name", "version")
+    name = models.TextField()
+    version = models.BigIntegerField()
+    document = models.JSONField()
+    compiled_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "gateway_model"
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(version__gt=0), name="gateway_model_version_given"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
 class BudgetWindow(TenantModel):
     """How much of a scope's limit was handed to the gateways' pool in one window.
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from meterplane.catalog.models import Model
+from meterplane.catalog.entry import CatalogEntry, entry_of
 from meterplane.catalog.queries import active_models
+from meterplane.catalog.surfaces import Surface, surface_of
 
 PLACEHOLDER = "$METERPLANE_API_KEY"
 
@@ -22,7 +23,7 @@ class Snippet:
 
 def quickstart() -> list[Snippet]:
     """A first call by curl, by the OpenAI SDK and, where a model can, as a stream."""
-    embedding, chat = _of("embedding"), _of("vllm")
+    embedding, chat = _of("embedding"), _of("text")
     found = [Snippet("curl", "curl", curl())]
     if embedding:
         found.append(Snippet("python", "Python", _python_embedding(embedding.name)))
@@ -33,7 +34,7 @@ def quickstart() -> list[Snippet]:
 
 def curl(secret: str = PLACEHOLDER) -> str:
     """A first call from a shell, with a key in place or read from the environment."""
-    embedding, chat = _of("embedding"), _of("vllm")
+    embedding, chat = _of("embedding"), _of("text")
     body: dict[str, object]
     if embedding:
         path, body = "embeddings", {"model": embedding.name, "input": "Hello, world"}
@@ -54,8 +55,9 @@ def _base_url() -> str:
     return f"{settings.PUBLIC_GATEWAY_URL}/v1"
 
 
-def _of(adapter: str) -> Model | None:
-    return next((model for model in active_models() if model.adapter == adapter), None)
+def _of(surface: Surface) -> CatalogEntry | None:
+    entries = (entry_of(model) for model in active_models())
+    return next((each for each in entries if surface_of(each) == surface), None)
 
 
 def _client() -> str:
