@@ -21,13 +21,13 @@ def modules() -> list[Path]:
 
 
 def _is_timeout(parent: ast.AST) -> bool:
-    """Seconds are not money: names that end in `_s` may hold a float."""
+    """Seconds are not money: names that end in `_s` or `_s_max` may hold a float."""
     targets = []
     if isinstance(parent, ast.Assign):
         targets = [target.id for target in parent.targets if isinstance(target, ast.Name)]
     if isinstance(parent, ast.AnnAssign) and isinstance(parent.target, ast.Name):
         targets = [parent.target.id]
-    return bool(targets) and all(name.lower().endswith("_s") for name in targets)
+    return bool(targets) and all(name.lower().endswith(("_s", "_s_max")) for name in targets)
 
 
 def test_billing_and_money_hold_no_float():

@@ -23,7 +23,7 @@ CHANGELISTS = [
     f"console:{model._meta.app_label}_{model._meta.model_name}_changelist"
     for model in site._registry
 ]
-EXTRA = ["console:index", "console:usage_events"]
+EXTRA = ["console:index", "console:usage_events", "console:usage_by"]
 
 
 @pytest.fixture
@@ -75,6 +75,25 @@ def test_lists_hold_rows_of_every_tenant(operator, two_tenants):
     events = operator.get(reverse("console:usage_events")).text
     assert "Acme" in events
     assert "Beta" in events
+
+
+def test_a_weighted_split_is_visible_and_its_csv_says_the_same(operator, two_tenants):
+    acme, beta, _ = two_tenants
+    arms = [(acme, "default"), (acme, "default"), (beta, "default"), (beta, "canary")]
+    ingest_segment(message([settle(tenant, deployment=arm) for tenant, arm in arms]))
+    path = reverse("console:usage_by")
+    page = operator.get(path).text
+    for shown in ("tiny-lm @ default", "tiny-lm @ canary", "50.0 %", "16.7 %"):
+        assert shown in page
+    rows = [row.split(",") for row in operator.get(f"{path}?format=csv").text.splitlines()]
+    assert rows[0][:2] == ["deployment", "requests"]
+    assert {(row[0], row[1]) for row in rows[1:]} == {
+        ("tiny-lm", "2"),
+        ("tiny-lm @ default", "3"),
+        ("tiny-lm @ canary", "1"),
+    }
+    assert "Chat completions" in operator.get(f"{path}?by=surface").text
+    assert operator.get(f"{path}?by=nonsense").status_code == 200
 
 
 def test_search_finds_an_organisation(operator, two_tenants):

@@ -1,25 +1,39 @@
-"""What was used: the last events of all organisations, and the journal segments they came in."""
+"""What was used: the last events of all organisations, the same by what served them, and the
+journal segments they came in."""
 
+import csv
+from datetime import timedelta
 from uuid import UUID
 
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
-from meterplane.kernel import amounts
+from meterplane.kernel import amounts, clock
+from meterplane.kernel.money import nano_to_text
+from meterplane.metering import labels
 from meterplane.metering.models import JournalSegment
-from meterplane.metering.queries import RequestRow, recent_requests
+from meterplane.metering.queries import RequestRow, Split, UsageSlice, recent_requests, usage_by
 from tenants.models import ApiKey, Organisation
 
 EVENTS_SHOWN = 50
 HEADERS = [
-    "Admitted (UTC)", "Organisation", "Request", "Model", "Key", "Status", "In", "Out", "Latency",
-    "Cost",
+    "Admitted (UTC)", "Organisation", "Request", "Model", "Deployment", "Surface", "Tier", "Key",
+    "Status", "In", "Out", "Latency", "Cost",
 ]  # fmt: skip
+DAYS_SUMMED = 30
+SPLITS: dict[Split, str] = {
+    "deployment": "Deployment",
+    "model": "Model",
+    "surface": "Surface",
+    "service_tier": "Tier",
+    "status": "Status",
+}
+SPLIT_HEADERS = ["requests", "share", "not_ok", "tokens_in", "tokens_out", "cost", "currency"]
 
 
 @admin.register(JournalSegment, site=site)
@@ -54,9 +68,65 @@ def usage_events(request: HttpRequest) -> TemplateResponse:
     return TemplateResponse(request, "console/usage_events.html", context)
 
 
+def usage_by_split(request: HttpRequest) -> HttpResponse:
+    """Sums of the last days over all organisations, as a table and as its CSV."""
+    asked = request.GET.get("by", "")
+    split = next((name for name in SPLITS if name == asked), next(iter(SPLITS)))
+    now = clock.now()
+    slices = usage_by(split, now - timedelta(days=DAYS_SUMMED), now)
+    if request.GET.get("format") == "csv":
+        return _csv(split, slices)
+    here = reverse("console:usage_by")
+    headers = [SPLITS[split], *(name.replace("_", " ").capitalize() for name in SPLIT_HEADERS[:-1])]
+    context = {
+        **site.each_context(request),
+        "title": f"Usage of the last {DAYS_SUMMED} days by {SPLITS[split].lower()}",
+        "table": {"headers": headers, "rows": _sums(split, slices, text=True)},
+        "choices": [
+            {"label": label, "url": f"{here}?by={name}", "current": name == split}
+            for name, label in SPLITS.items()
+        ],
+        "csv_url": f"{here}?by={split}&format=csv",
+    }
+    return TemplateResponse(request, "console/usage_by.html", context)
+
+
 def usage_urls() -> list[URLPattern]:
     """Mounted by the site."""
-    return [path("usage/", site.admin_view(usage_events), name="usage_events")]
+    return [
+        path("usage/", site.admin_view(usage_events), name="usage_events"),
+        path("usage/by/", site.admin_view(usage_by_split), name="usage_by"),
+    ]
+
+
+def _sums(split: Split, slices: list[UsageSlice], *, text: bool) -> list[list[str]]:
+    """The rows of table and CSV; as `text`, numbers are grouped and costs carry their sign."""
+    names = labels.of_split(split)
+    whole = sum(each.events for each in slices)
+    rows = []
+    for each in slices:
+        counts = (each.events - each.events_ok, each.tokens_in, each.tokens_out)
+        rows.append(
+            [
+                names.get(each.split, each.split),
+                f"{each.events:,}" if text else str(each.events),
+                amounts.percent(each.events, whole),
+                *(f"{count:,}" if text else str(count) for count in counts),
+                shown.nano(each.cost_nano, each.currency) if text else nano_to_text(each.cost_nano),
+            ]
+        )
+    return rows
+
+
+def _csv(split: Split, slices: list[UsageSlice]) -> HttpResponse:
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="usage-by-{split}.csv"'
+    response["Cache-Control"] = "no-store"
+    writer = csv.writer(response, lineterminator="\n")
+    writer.writerow([split, *SPLIT_HEADERS])
+    for each, row in zip(slices, _sums(split, slices, text=False), strict=True):
+        writer.writerow([*row, each.currency])
+    return response
 
 
 def _cells(row: RequestRow, names: dict[UUID, str], keys: dict[UUID, str]) -> list[str]:
@@ -65,6 +135,9 @@ def _cells(row: RequestRow, names: dict[UUID, str], keys: dict[UUID, str]) -> li
         names.get(row.tenant_id, str(row.tenant_id)),
         str(row.request_id),
         row.model,
+        row.deployment or amounts.NOTHING,
+        labels.surface(row.surface),
+        labels.tier(row.service_tier),
         keys.get(row.key_id, str(row.key_id)),
         row.status,
         f"{row.tokens_in:,}",

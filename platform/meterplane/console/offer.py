@@ -1,4 +1,4 @@
-"""What is on offer: models, and the versions of the price books.
+"""What models cost: the versions of the price books.
 
 A draft's prices can be edited here; a published version never again (PostgreSQL refuses too).
 """
@@ -14,7 +14,6 @@ from unfold.admin import TabularInline
 from billing.pricing.models import Price, PriceBook, PriceBookVersion
 from billing.pricing.publish import create_draft, publish
 from billing.pricing.queries import prices_of
-from meterplane.catalog.models import Model
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
@@ -22,22 +21,6 @@ from meterplane.kernel.errors import CallerError
 from meterplane.policy.compile import recompile_everyone
 
 VERSION_LABELS = {"draft": "warning", "published": "success", "superseded": "info"}
-
-
-@admin.register(Model, site=site)
-class ModelPage(ReadOnly):
-    """The catalog, as `catalog.json` was last synchronised."""
-
-    list_display = (
-        "name",
-        "display_name",
-        "adapter",
-        "upstream",
-        "context_tokens_max",
-        "is_active",
-    )
-    list_filter = ("adapter", "is_active")
-    search_fields = ("name", "display_name")
 
 
 @admin.register(PriceBook, site=site)

@@ -35,7 +35,9 @@ class LineInline(ReadOnlyInline):
     """What an invoice adds up from."""
 
     model = InvoiceLine
-    fields = ("position", "model", "meter", "quantity", "unit_price", "amount", "is_late")
+    fields = (
+        "position", "model", "service_tier", "meter", "quantity", "unit_price", "amount", "is_late",
+    )  # fmt: skip
     readonly_fields = ("unit_price", "amount")
     ordering = ("position",)
 

@@ -72,6 +72,7 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Usage events", "bolt", "usage_events"),
+                    _item("Usage by deployment", "alt_route", "usage_by"),
                     _item("Journal segments", "inventory_2", "metering_journalsegment_changelist"),
                 ],
             },

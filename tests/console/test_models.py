@@ -1,0 +1,169 @@
+"""An operator changes how a model is reached; the gateways are told in the same transaction."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import msgspec
+import pytest
+from django.urls import reverse
+
+from billing.pricing.catalog_prices import publish_catalog_prices
+from meterplane.catalog.models import Model
+from meterplane.catalog.sync import sync_catalog
+from meterplane.contracts import policy as policy_contract
+from meterplane.contracts import serving as contract
+from meterplane.policy.compile import recompile_everyone
+from meterplane.policy.models import GatewayModel, GatewayPolicy
+from tenants.scoping import tenant_scope
+
+CATALOG = Path(__file__).resolve().parents[2] / "infra" / "triton" / "catalog.json"
+LISTS = ("targets", "fallbacks", "parameters", "inputs", "outputs")
+SWITCHES = ("is_active", "is_demo", "bill_errors", "continuous_usage")
+TARGETS = [
+    {"name": "stable", "weight": 95},
+    {"name": "canary", "weight": 5, "version": "2", "servers": ["http://triton-b:8000"]},
+]
+
+
+@pytest.fixture
+def selling(organisation):
+    """The catalog on sale to one tenant."""
+    sync_catalog(CATALOG)
+    publish_catalog_prices(CATALOG)
+    recompile_everyone()
+    return organisation
+
+
+def page_of(name: str) -> str:
+    return reverse("console:catalog_model_change", args=[Model.objects.get(name=name).pk])
+
+
+def form_of(name: str, **changed: object) -> dict[str, object]:
+    """What the page would send, with some fields changed; a switch that is off is not sent."""
+    row = Model.objects.get(name=name)
+    fields = (
+        "display_name", "description", "adapter", "upstream", "secret_env", "chat_template",
+        "tokenizer", "context_tokens_max", "output_tokens_max", "output_tokens_default",
+        "first_byte_timeout_s", "idle_timeout_s", "duration_s_max",
+    )  # fmt: skip
+    form: dict[str, object] = {field: getattr(row, field) for field in fields}
+    form |= {field: json.dumps(getattr(row, field)) for field in LISTS}
+    form |= {switch: "on" for switch in SWITCHES if getattr(row, switch)}
+    return {k: v for k, v in (form | changed).items() if v is not None}
+
+
+def told(tenant, name: str) -> tuple[policy_contract.KeyPolicy, contract.ModelServing]:
+    """What a gateway reads: the key's policy, and the serving it names."""
+    with tenant_scope(tenant.id):
+        row = GatewayPolicy.objects.get(key_id=tenant.key_id)
+    policy = policy_contract.decode(msgspec.json.encode(row.document))
+    serving = GatewayModel.objects.get(name=name, version=policy.models[name].serving_version)
+    return policy, contract.decode(msgspec.json.encode(serving.document))
+
+
+def faults(answer) -> str:
+    """The page that came back instead of a redirect, as text without tags."""
+    assert answer.status_code == 200
+    return unescape(re.sub(r"<[^>]+>", " ", answer.text))
+
+
+def test_a_saved_form_is_in_force_for_every_key(operator, selling):
+    before, _ = told(selling, "tiny-lm")
+    form = form_of("tiny-lm", targets=json.dumps(TARGETS), idle_timeout_s="2.5", bill_errors="on")
+    assert operator.post(page_of("tiny-lm"), form).status_code == 302
+    policy, serving = told(selling, "tiny-lm")
+    assert policy.version > before.version
+    assert [(each.name, each.weight) for each in serving.targets] == [("stable", 95), ("canary", 5)]
+    assert serving.targets[1].servers == ["http://triton-b:8000"]
+    assert serving.targets[0].upstream == "tiny-lm"
+    assert serving.idle_timeout_s == 2.5
+    assert serving.bill_errors
+    history = reverse("console:catalog_model_history", args=[Model.objects.get(name="tiny-lm").pk])
+    assert "Targets" in operator.get(history).text
+
+
+def test_saving_without_a_change_tells_the_gateways_nothing(operator, selling):
+    before = told(selling, "tiny-lm")
+    assert operator.post(page_of("tiny-lm"), form_of("tiny-lm")).status_code == 302
+    assert told(selling, "tiny-lm") == before
+
+
+def test_a_model_switched_off_leaves_the_policies(operator, selling):
+    form = form_of("identity", is_active=None)
+    assert operator.post(page_of("identity"), form).status_code == 302
+    policy, _ = told(selling, "tiny-lm")
+    assert "identity" not in policy.models
+
+
+def test_a_template_is_kept_to_the_character(operator, selling):
+    typed = "\r\n{% for m in messages %}\r\n{{ m.content }}\r\n{% endfor %}\r\n"
+    assert (
+        operator.post(page_of("tiny-lm"), form_of("tiny-lm", chat_template=typed)).status_code
+        == 302
+    )
+    _, serving = told(selling, "tiny-lm")
+    assert serving.chat_template == typed.replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "said"),
+    [
+        ("targets", '[{"name": "a",}]', "This is not JSON: line 1, column"),
+        ("targets", "{}", "Write a list"),
+        ("targets", "[" * 100_000, "This is not JSON: it is nested too deeply"),
+        ("targets", '[{"\\ud800": 5}]', "escapes half of a character"),
+        ("targets", '[{"name": "\\ud800"}]', "escapes half of a character"),
+        ("targets", f'[{{"weight": {"9" * 5000}}}]', "This is not JSON"),
+        ("targets", f'[{{"weight": {"9" * 400}}}]', "targets[0].weight"),
+        ("targets", '[{"wieght": 5}]', "targets[0]: Object contains unknown field `wieght`"),
+        ("targets", '[{"weight": "5"}]', "targets[0].weight: Expected `int`, got `str`"),
+        ("targets", '[{"servers": ["triton"]}]', "targets[0].servers 'triton' needs http://"),
+        ("targets", '[{"weight": 0}]', "all have weight 0"),
+        ("fallbacks", '["nobody"]', "'nobody' is not in the catalog"),
+        ("fallbacks", '["identity"]', "'identity' is a model for tensor, this one is for text"),
+        ("fallbacks", "[3]", "fallbacks[0]: Expected `str`"),
+        ("parameters", '["lora_path"]', "may never hold 'lora_path': it names a file"),
+        ("chat_template", "{% if %}", "does not compile: line 1"),
+        ("upstream", "a/b", "is no name of a model on such a server"),
+        ("secret_env", "lower", "is not the name of an environment variable"),
+        ("duration_s_max", "601", "state 0 (the gateway's own) to 600 seconds"),
+        ("output_tokens_default", "9999", "above output_tokens_max"),
+        ("adapter", "triton", "Select a valid choice"),
+        ("context_tokens_max", "-1", "greater than or equal to 0"),
+    ],
+)
+def test_a_fault_is_said_in_words_and_nothing_is_stored(operator, selling, field, typed, said):
+    before = told(selling, "tiny-lm")
+    answer = operator.post(page_of("tiny-lm"), form_of("tiny-lm", **{field: typed}))
+    assert said in faults(answer)
+    assert told(selling, "tiny-lm") == before
+
+
+def test_what_was_typed_comes_back_with_its_fault(operator, selling):
+    answer = operator.post(page_of("tiny-lm"), form_of("tiny-lm", targets='[{"name": "mine",}]'))
+    assert '[{"name": "mine",}]' in faults(answer)
+
+
+def test_the_name_of_a_model_is_for_ever(operator, selling):
+    form = form_of("tiny-lm") | {"name": "other"}
+    assert operator.post(page_of("tiny-lm"), form).status_code == 302
+    assert not Model.objects.filter(name="other").exists()
+
+
+def test_the_list_shows_how_each_model_is_reached(operator, selling):
+    Model.objects.filter(name="tiny-lm").update(targets=TARGETS, fallbacks=["spare-lm"])
+    page = operator.get(reverse("console:catalog_model_changelist")).text
+    for shown in ("Triton: vLLM backend", "stable 95/100, canary 5/100", "spare-lm", "default"):
+        assert shown in page
+    opened = unescape(operator.get(page_of("tiny-lm")).text)
+    for shown in ("How it is reached", "How it is read", "Limits", '"version": "2"'):
+        assert shown in opened
+
+
+def test_a_customer_cannot_change_a_model(client, selling):
+    client.force_login(selling.owner, backend="django.contrib.auth.backends.ModelBackend")
+    answer = client.post(page_of("tiny-lm"), form_of("tiny-lm", tokenizer="mine"))
+    assert answer.status_code in (302, 403)
+    assert Model.objects.get(name="tiny-lm").tokenizer == ""
