@@ -4,9 +4,11 @@ import pytest
 from rest_framework.test import APIClient
 
 from meterplane.kernel.ids import uuid7
+from meterplane.metering.ingest import ingest_segment
 from tenants.keys import issue_operator_key
 from tenants.models import ApiKey
 from tenants.scoping import tenant_scope
+from tests.metering.segments import message, settle
 
 pytestmark = pytest.mark.django_db
 
@@ -31,6 +33,7 @@ ROUTES = [
     ("post", "/api/v1/organisations/acme/keys"),
     ("delete", "/api/v1/organisations/acme/keys/01900000-0000-7000-8000-000000000000"),
     ("get", "/api/v1/organisations/acme/usage"),
+    ("get", "/api/v1/organisations/acme/usage/by/deployment"),
     ("get", "/api/v1/organisations/acme/invoices"),
 ]
 
@@ -107,6 +110,21 @@ def test_usage_and_invoices_of_a_new_organisation_are_empty_lists(operator, orga
         {"start": "2026-11-02T00:00:00Z", "end": "2026-11-01T00:00:00Z"},
     )
     assert (backwards.status_code, backwards.json()["field"]) == (400, "start")
+
+
+def test_a_weighted_split_is_seen_by_deployment(operator, organisation):
+    arms = ["default"] * 3 + ["canary"]
+    ingest_segment(message([settle(organisation, deployment=arm) for arm in arms]))
+    rows = operator.get("/api/v1/organisations/acme/usage/by/deployment").json()
+    assert [(row["group"], row["events"], row["cost"]) for row in rows] == [
+        ("tiny-lm @ default", 3, "0.0000405"),
+        ("tiny-lm @ canary", 1, "0.0000135"),
+    ]
+    tiers = operator.get("/api/v1/organisations/acme/usage").json()
+    assert [(row["model"], row["service_tier"]) for row in tiers] == [("tiny-lm", "standard")]
+    unknown = operator.get("/api/v1/organisations/acme/usage/by/colour")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "group_unknown")
+    assert "deployment" in unknown.json()["detail"]
 
 
 def test_the_committed_openapi_is_what_the_code_says(client):

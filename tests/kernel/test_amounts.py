@@ -73,6 +73,13 @@ def test_durations(ms, shown):
     assert amounts.milliseconds(ms) == shown
 
 
+@pytest.mark.parametrize(
+    ("us", "shown"), [(0, "0.00 ms"), (847, "0.84 ms"), (9_999, "9.99 ms"), (1_240_000, "1.24 s")]
+)
+def test_short_durations(us, shown):
+    assert amounts.microseconds(us) == shown
+
+
 def test_an_invoices_amount():
     assert amounts.minor(123_456, "USD") == "$1,234.56"
     assert amounts.minor(1_234, "JPY") == "¥1,234"

@@ -17,7 +17,7 @@ from tenants.keys import issue_key
 from tenants.scoping import tenant_scope
 from tests.metering.segments import message
 
-FRAMES_PER_SEGMENT = 2_000
+FRAMES_PER_SEGMENT = 1_000  # of about 600 bytes: a segment holds a megabyte
 HABITS: dict[str, Habit] = {
     "Assistant, production": "support",
     "Search API": "search",

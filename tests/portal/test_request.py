@@ -2,6 +2,10 @@
 
 import re
 
+from billing.pricing.book import ModelPrices
+from meterplane.metering.ingest import ingest_segment
+from tests.billing.world import publish_prices
+from tests.metering.segments import message, settle
 from tests.portal import history
 from tests.portal.test_usage import tables
 
@@ -34,3 +38,60 @@ def test_the_time_to_the_first_byte_and_the_rest_fill_the_timeline(owner, organi
     wait, work = widths[-2:]
     assert wait + work == 1000
     assert wait == chat.first_byte_ms * 1000 // chat.total_ms
+
+
+def facts(page) -> dict[str, str]:
+    """The page's list of facts."""
+    return dict(re.findall(r"<dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", page.text))
+
+
+def test_a_request_tells_who_served_it_how_long_and_where_its_counts_came_from(owner, organisation):
+    event = settle(
+        organisation,
+        surface="kserve.generate",
+        provenance="estimate",
+        requested_model="big-lm",
+        deployment="canary",
+        retries=1,
+        queue_us=840,
+        compute_us=31_000,
+        first_byte_ms=5,
+        tensor_bytes_in=4096,
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+    )
+    ingest_segment(message([event]))
+    told = {
+        "Model": "tiny-lm",
+        "Asked for": "big-lm, answered by its fallback",
+        "Deployment": "canary",
+        "Servers asked before": "1",
+        "Surface": "KServe generate",
+        "Tier": "Standard",
+        "Counts come from": "an estimate, one token a chunk",
+        "Held at the gateway": "0.84 ms",
+        "First byte after": "5 ms",
+        "At the server": "31 ms",
+        "Tensor bytes in": "4,096",
+        "Trace": "4bf92f3577b34da6a3ce929d0e0e4736",
+    }
+    shown = facts(owner.get(f"/requests/{event.request_id}/"))
+    assert {name: shown[name] for name in told} == told
+
+
+def test_what_did_not_happen_to_a_request_has_no_line(owner, organisation):
+    event = settle(organisation)
+    ingest_segment(message([event]))
+    shown = facts(owner.get(f"/requests/{event.request_id}/"))
+    assert not {"Asked for", "Deployment", "Servers asked before"} & shown.keys()
+
+
+def test_a_batch_line_is_explained_at_its_batch_prices(owner, organisation):
+    half = {"tiny-lm": ModelPrices(2_000_000, 6_000_000, 0, 1_000_000, 3_000_000, 0)}
+    version = publish_prices(half)
+    event = settle(organisation, price_version_id=version, service_tier="batch", cost_nano=70_000,
+                   reserved_nano=70_000)  # fmt: skip
+    ingest_segment(message([event]))
+    page = owner.get(f"/requests/{event.request_id}/")
+    cost_table = next(rows for rows in tables(page) if rows[0][:2] == ["Meter", "Quantity"])
+    assert sum(dollars_pico(cells[3]) for cells in cost_table[1:-1]) == event.cost_nano * 1000
+    assert "Batch unit prices pinned at admission" in page.text

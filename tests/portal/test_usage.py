@@ -13,6 +13,7 @@ import pytest
 from meterplane.kernel import clock
 from meterplane.kernel.money import nano_to_text
 from meterplane.metering.ingest import ingest_segment
+from meterplane.portal.usage_report import GROUPS
 from tests.metering.segments import message, settle
 from tests.portal import history
 
@@ -70,7 +71,7 @@ def settles(third_of_november, organisation):
     return history.live_through(organisation, days=7)
 
 
-@pytest.mark.parametrize("group", ["model", "key", "status"])
+@pytest.mark.parametrize("group", list(GROUPS))
 @pytest.mark.parametrize("period", ["7d", "month"])
 def test_the_csv_is_the_table(owner, settles, group, period):
     shown = tables(owner.get(f"/usage/?period={period}&group={group}"))[0]
@@ -106,6 +107,28 @@ def test_the_bars_add_up_to_the_table(owner, settles, metric, column):
         row[0]: row[column] for row in rows[1:-1]
     }
     assert len(drawn["labels"]) == 7
+
+
+def test_codes_are_shown_as_words_and_deployments_beside_their_model(owner, organisation):
+    ingest_segment(
+        message(
+            [
+                settle(organisation, surface="grpc.stream_infer", deployment="canary"),
+                settle(organisation, service_tier="batch", deployment="default"),
+            ]
+        )
+    )
+    named = {
+        "surface": {"gRPC stream", "Chat completions"},
+        "service_tier": {"Standard", "Batch"},
+        "deployment": {"tiny-lm @ canary", "tiny-lm @ default"},
+    }
+    for group, names in named.items():
+        page = owner.get(f"/usage/?period=today&group={group}")
+        assert {cells[0] for cells in tables(page)[0][1:-1]} == names
+        assert {series["label"] for series in chart(page)["series"]} == names
+    assert page.text.count(">batch</span>") == 1
+    assert "By deployment" in page.text
 
 
 def test_only_the_six_largest_have_a_colour_of_their_own(owner, organisation):

@@ -74,9 +74,10 @@ class UsageQuery(serializers.Serializer[Any]):
 
 
 class UsageOut(serializers.Serializer[Any]):
-    """Usage of one model under one price version in the period."""
+    """Usage of one model in one service tier under one price version in the period."""
 
     model = serializers.CharField()
+    service_tier = serializers.ChoiceField(choices=["standard", "batch"])
     price_version_id = serializers.UUIDField()
     currency = serializers.CharField()
     requests = serializers.IntegerField()
@@ -87,6 +88,23 @@ class UsageOut(serializers.Serializer[Any]):
     def get_cost(self, aggregate: Any) -> str:
         """Decimal string in `currency`."""
         return money.nano_to_text(aggregate.cost_nano)
+
+
+class UsageByOut(serializers.Serializer[Any]):
+    """Usage of one group in the period. `events` counts requests, also those that cost nothing."""
+
+    group = serializers.CharField(source="split")
+    currency = serializers.CharField()
+    events = serializers.IntegerField()
+    events_ok = serializers.IntegerField()
+    requests = serializers.IntegerField()
+    tokens_in = serializers.IntegerField()
+    tokens_out = serializers.IntegerField()
+    cost = serializers.SerializerMethodField()
+
+    def get_cost(self, each: Any) -> str:
+        """Decimal string in `currency`."""
+        return money.nano_to_text(each.cost_nano)
 
 
 class InvoiceOut(serializers.Serializer[Any]):

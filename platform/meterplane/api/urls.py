@@ -15,5 +15,10 @@ urlpatterns = [
     path("v1/organisations/<slug:slug>/keys", views.Keys.as_view(), name="keys"),
     path("v1/organisations/<slug:slug>/keys/<uuid:key_id>", views.KeyDetail.as_view(), name="key"),
     path("v1/organisations/<slug:slug>/usage", views.Usage.as_view(), name="usage"),
+    path(
+        "v1/organisations/<slug:slug>/usage/by/<str:group>",
+        views.UsageBy.as_view(),
+        name="usage_by",
+    ),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
 ]

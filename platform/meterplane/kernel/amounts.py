@@ -86,6 +86,13 @@ def milliseconds(duration_ms: int) -> str:
     return f"{minutes} min {seconds} s"
 
 
+def microseconds(duration_us: int) -> str:
+    """`0.84 ms` below ten milliseconds, then as `milliseconds`; what is lost is cut off."""
+    if duration_us < 10_000:
+        return f"{duration_us // 1000}.{duration_us % 1000 // 10:02d} ms"
+    return milliseconds(duration_us // 1000)
+
+
 def percent(part: int, whole: int) -> str:
     """`part` of `whole` with one decimal, halves up; `0 %` of nothing."""
     if whole == 0 or part == 0:

@@ -126,7 +126,7 @@ class RequestRow:
     first_byte_ms: int
     total_ms: int
     server: str
-    service_tier: str
+    service_tier: ServiceTier
     requested_model: str
     deployment: str
     tensor_bytes_in: int

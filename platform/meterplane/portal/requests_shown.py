@@ -18,6 +18,7 @@ class ListedRequest:
     request_id: UUID
     admitted_at: datetime
     model: str
+    service_tier: str
     key_label: str
     status: str
     tokens_in: int
@@ -43,6 +44,7 @@ def _listed(row: RequestRow, labels: dict[str, str]) -> ListedRequest:
         request_id=row.request_id,
         admitted_at=row.event_at,
         model=row.model,
+        service_tier=row.service_tier,
         key_label=labels.get(str(row.key_id), amounts.NOTHING),
         status=row.status,
         tokens_in=row.tokens_in,

@@ -14,14 +14,22 @@ from typing import Literal
 from meterplane.kernel import amounts
 from meterplane.kernel.invariant import ensure
 from meterplane.kernel.money import nano_to_text
+from meterplane.metering import labels
 from meterplane.metering.queries import UsageSlice, usage_by, usage_by_day, usage_by_hour
 from meterplane.portal.periods import Period
 from tenants.queries import list_keys, organisation
 
-Group = Literal["model", "key", "status"]
+Group = Literal["model", "key", "status", "surface", "service_tier", "deployment"]
 Metric = Literal["spend", "requests", "tokens"]
 
-GROUPS: dict[Group, str] = {"model": "Model", "key": "Key", "status": "Status"}
+GROUPS: dict[Group, str] = {
+    "model": "Model",
+    "key": "Key",
+    "status": "Status",
+    "surface": "Surface",
+    "service_tier": "Tier",
+    "deployment": "Deployment",
+}
 METRICS: dict[Metric, str] = {"spend": "Spend", "requests": "Requests", "tokens": "Tokens"}
 SERIES_MAX = 6
 OTHER_COLOUR = 7
@@ -77,6 +85,10 @@ class UsageReport:
     totals: Sums
     decimals: int
 
+    @property
+    def group_label(self) -> str:
+        return GROUPS[self.group]
+
 
 def totals_of(slices: list[UsageSlice]) -> Sums:
     """The sums over all slices of one organisation, which is billed in one currency."""
@@ -94,11 +106,11 @@ def usage_report(period: Period, group: Group) -> UsageReport:
     """Read one period, grouped; the costliest group first."""
     slices = usage_by(group, period.start, period.end)
     sums = totals_of(slices)
-    labels = key_labels() if group == "key" else {}
+    names = key_labels() if group == "key" else labels.of_split(group)
     rows = tuple(
         Row(
             split=each.split,
-            label=labels.get(each.split, each.split),
+            label=names.get(each.split, each.split),
             colour=min(number, OTHER_COLOUR),
             share=amounts.percent(each.cost_nano, sums.cost_nano),
             requests=each.events,

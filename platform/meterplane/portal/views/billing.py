@@ -24,7 +24,7 @@ from tenants.queries import organisation
 
 CSV_HEADER = [
     "position", "model", "meter", "quantity", "unit_price", "amount", "currency",
-    "period_start", "period_end", "late",
+    "period_start", "period_end", "late", "tier",
 ]  # fmt: skip
 
 
@@ -74,6 +74,6 @@ def _as_csv(lines: Sequence[LineView], currency: str, total_minor: int) -> str:
         cells: list[Any] = [position, literal(line.model), line.meter, line.quantity]
         cells += [pico_to_text(line.unit_price_pico), minor_to_text(line.amount_minor, currency)]
         cells += [currency, line.period_start.isoformat(), line.period_end.isoformat()]
-        writer.writerow([*cells, "yes" if line.is_late else "no"])
+        writer.writerow([*cells, "yes" if line.is_late else "no", line.service_tier])
     writer.writerow(["Total", "", "", "", "", minor_to_text(total_minor, currency), currency])
     return text.getvalue()

@@ -7,8 +7,10 @@ from uuid import UUID
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
+from billing.pricing.book import Meter
 from billing.pricing.queries import ModelPrices, prices_of
 from meterplane.kernel import amounts
+from meterplane.metering import labels
 from meterplane.metering.queries import RequestRow, request_by_id
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.usage_report import key_labels
@@ -59,10 +61,10 @@ def _cost_lines(event: RequestRow) -> list[dict[str, Any]]:
     prices: ModelPrices | None = book.prices.get(event.model) if book else None
     if prices is None:
         return []
-    meters = [
-        ("input_tokens", event.tokens_in, prices.input_token_pico),
-        ("output_tokens", event.tokens_out, prices.output_token_pico),
-        ("requests", event.requests, prices.request_pico),
+    meters: list[tuple[Meter, int]] = [
+        ("input_tokens", event.tokens_in),
+        ("output_tokens", event.tokens_out),
+        ("requests", event.requests),
     ]
     return [
         {
@@ -71,8 +73,8 @@ def _cost_lines(event: RequestRow) -> list[dict[str, Any]]:
             "unit_price_pico": unit_price_pico,
             "product_pico": quantity * unit_price_pico,
         }
-        for meter, quantity, unit_price_pico in meters
-        if unit_price_pico
+        for meter, quantity in meters
+        if (unit_price_pico := prices.of(meter, event.service_tier))
     ]
 
 
@@ -84,15 +86,35 @@ def _facts(event: RequestRow) -> list[dict[str, Any]]:
     projects = {project.id: project.name for project in list_projects()}
     facts = [
         ("Model", event.model, False),
-        ("Surface", event.surface, False),
+        *_served_otherwise(event),
+        ("Surface", labels.surface(event.surface), False),
+        ("Tier", labels.tier(event.service_tier), False),
         ("Streamed", "yes" if event.stream else "no", False),
         ("Key", key_labels().get(str(event.key_id), str(event.key_id)), False),
         ("Project", projects.get(event.project_id, str(event.project_id)), False),
-        ("Counts come from", event.provenance, False),
+        ("Counts come from", labels.provenance(event.provenance), False),
+        ("Held at the gateway", amounts.microseconds(event.queue_us), False),
+        ("First byte after", amounts.milliseconds(event.first_byte_ms), False),
+        ("At the server", amounts.microseconds(event.compute_us), False),
         ("Rows", f"{event.rows:,}", False),
         ("Bytes in", f"{event.bytes_in:,}", False),
         ("Bytes out", f"{event.bytes_out:,}", False),
+        ("Tensor bytes in", f"{event.tensor_bytes_in:,}", False),
+        ("Tensor bytes out", f"{event.tensor_bytes_out:,}", False),
         ("Server", event.server or amounts.NOTHING, True),
+        ("Trace", event.trace_id or amounts.NOTHING, True),
         ("Price version", event.price_version_id, True),
     ]
     return [{"label": label, "value": value, "mono": mono} for label, value, mono in facts]
+
+
+def _served_otherwise(event: RequestRow) -> list[tuple[str, str, bool]]:
+    """What is worth a line only when it happened: a fallback, a split, a retry."""
+    facts = []
+    if event.requested_model and event.requested_model != event.model:
+        facts.append(("Asked for", f"{event.requested_model}, answered by its fallback", False))
+    if event.deployment:
+        facts.append(("Deployment", event.deployment, False))
+    if event.retries:
+        facts.append(("Servers asked before", str(event.retries), False))
+    return facts
