@@ -88,14 +88,14 @@ def wrong_surface(model: ModelPolicy) -> CallerError:
     )
 
 
-_TEXT = "Use POST /v1/chat/completions or /v1/completions."
+_TEXT = "Use POST /v1/chat/completions, /v1/completions or /v2/models/{model}/generate."
 _WHERE = {
     "vllm": _TEXT,
     "tensorrtllm": _TEXT,
     "llmapi": _TEXT,
     "openai": "Use the path under /v1 that fits it: chat/completions, completions or embeddings.",
     "embedding": "Use POST /v1/embeddings.",
-    "tensor": "Use POST /v2/models/{model}/infer.",
+    "tensor": "Use POST /v2/models/{model}/infer or generate.",
 }
 
 
@@ -104,6 +104,13 @@ def batch_not_offered(model: ModelPolicy) -> CallerError:
         "batch_not_offered",
         f"The model {model.name!r} is not offered in batches; send the request by itself.",
         field="model",
+    )
+
+
+def serving_unknown(model: str) -> WorldError:
+    return WorldError(
+        "serving_unknown",
+        f"How {model!r} is reached is being changed just now; try again.",
     )
 
 

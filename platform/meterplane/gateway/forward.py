@@ -6,7 +6,7 @@ for the model's fallbacks: only while nothing was computed and nothing was sent 
 
 from collections.abc import Collection
 
-from meterplane.gateway.adapters import embedding, openai, tensor, text
+from meterplane.gateway.adapters import embedding, generate, openai, tensor, text
 from meterplane.gateway.exchange import Exchange
 from meterplane.gateway.pipeline import Forward, Parts
 from meterplane.gateway.run import Run
@@ -21,6 +21,8 @@ _WAYS: dict[tuple[str, str], Forward] = {
     ("openai.embeddings", "openai"): openai.forward,
     ("openai.embeddings", "embedding"): embedding.forward,
     ("kserve.infer", "tensor"): tensor.forward,
+    ("kserve.generate", "tensor"): generate.forward,
+    **{("kserve.generate", engine): generate.forward for engine in ENGINES},
     **{("openai.chat", engine): text.forward for engine in ENGINES},
     **{("openai.completions", engine): text.forward for engine in ENGINES},
 }

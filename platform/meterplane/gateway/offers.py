@@ -13,7 +13,7 @@ from meterplane.contracts.usage import ServiceTier
 from meterplane.gateway import errors
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Bounds, Offer, Work
-from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.kernel.errors import CallerError
 
 FALLBACKS_MAX = 3
 
@@ -72,10 +72,7 @@ class Plan:
         """Fetch what `cost_nano` missed. Raises `WorldError` when it cannot be read."""
         model = unread.model
         if await self._servings.find(model.name, model.serving_version) is None:
-            raise WorldError(
-                "serving_unknown",
-                f"How {model.name!r} is reached is being changed just now; try again.",
-            )
+            raise errors.serving_unknown(model.name)
 
     def _choose(self, policy: KeyPolicy) -> list[Offer]:
         asked = policy.models.get(self.work.model)

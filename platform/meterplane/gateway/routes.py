@@ -9,23 +9,27 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from meterplane.gateway import errors
-from meterplane.gateway.authenticate import authenticate, bearer_digest
+from meterplane.gateway import model_routes
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.forward import forward, speakers
 from meterplane.gateway.pipeline import Parse, Parts, serve
 from meterplane.gateway.surface import Work
-from meterplane.gateway.surfaces import kserve_infer, openai_chat, openai_embeddings
+from meterplane.gateway.surfaces import (
+    kserve_generate,
+    kserve_infer,
+    openai_chat,
+    openai_embeddings,
+)
 from meterplane.kernel.errors import CallerError
-from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
+from meterplane.kernel.invariant import ensure
 from meterplane.triton.health import ready
 
 Handler = Callable[[Exchange, Parts], Awaitable[None]]
 TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
-_NAME = r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,79})"
-_VERSION = r"(/versions/(?P<version>[0-9]{1,9}))?"
-_INFER = re.compile(rf"/v2/models/{_NAME}{_VERSION}/infer")
-_MODEL_READY = re.compile(rf"/v2/models/{_NAME}{_VERSION}/ready")
+_INFER = re.compile(rf"/v2/models/{model_routes.NAME}{model_routes.VERSION}/infer")
+_GENERATE = re.compile(
+    rf"/v2/models/{model_routes.NAME}{model_routes.VERSION}/generate(?P<stream>_stream)?"
+)
 
 
 def metered(parse: Parse) -> Handler:
@@ -38,9 +42,8 @@ def metered(parse: Parse) -> Handler:
 
 
 async def infer(exchange: Exchange, parts: Parts) -> None:
-    match = _INFER.fullmatch(exchange.path)
-    model = match["model"] if match else ""
-    version = (match["version"] if match else None) or ""
+    """`POST /v2/models/{m}[/versions/{v}]/infer`."""
+    model, version, _ = _of(_INFER, exchange)
     length = exchange.headers.get(kserve_infer.HEADER_LENGTH)
 
     def parse(body: bytes) -> Work:
@@ -49,15 +52,22 @@ async def infer(exchange: Exchange, parts: Parts) -> None:
     await serve(exchange, parse, speakers, forward, parts)
 
 
-async def models(exchange: Exchange, parts: Parts) -> None:
-    """What this key may use."""
-    digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
-    policy = await authenticate(digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
-    data = [
-        {"id": model.name, "object": "model", "created": 0, "owned_by": "meterplane"}
-        for model in sorted(policy.models.values(), key=lambda model: model.name)
-    ]
-    exchange.answer(200, JSON, msgspec.json.encode({"object": "list", "data": data}))
+async def generate(exchange: Exchange, parts: Parts) -> None:
+    """`POST /v2/models/{m}[/versions/{v}]/generate` and `generate_stream`."""
+    model, version, stream = _of(_GENERATE, exchange)
+
+    def parse(body: bytes) -> Work:
+        return kserve_generate.parse(model, version, body, stream=stream)
+
+    await serve(exchange, parse, speakers, forward, parts)
+
+
+def _of(pattern: re.Pattern[str], exchange: Exchange) -> tuple[str, str, bool]:
+    """Model, version (empty: none named) and whether a stream is asked for, from a path."""
+    match = pattern.fullmatch(exchange.path)
+    ensure(match is not None, "a route's handler gets the route's paths")
+    groups = match.groupdict() if match else {}
+    return groups["model"], groups["version"] or "", bool(groups.get("stream"))
 
 
 async def server_live(exchange: Exchange, parts: Parts) -> None:
@@ -66,17 +76,6 @@ async def server_live(exchange: Exchange, parts: Parts) -> None:
 
 async def server_ready(exchange: Exchange, parts: Parts) -> None:
     exchange.answer(200 if await ready(parts.fleet.pool()) else 400, b"", b"")
-
-
-async def model_ready(exchange: Exchange, parts: Parts) -> None:
-    """For a key that may use the model; `tritonclient` looks at the status only."""
-    digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
-    policy = await authenticate(digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
-    match = _MODEL_READY.fullmatch(exchange.path)
-    model = policy.models.get(match["model"]) if match else None
-    if model is None:
-        raise errors.model_not_found(match["model"] if match else "")
-    exchange.answer(200 if await ready(parts.fleet.pool(), model.upstream) else 400, b"", b"")
 
 
 async def healthz(exchange: Exchange, parts: Parts) -> None:
@@ -99,7 +98,9 @@ async def metrics(exchange: Exchange, parts: Parts) -> None:
 _EXACT: dict[str, tuple[str, Handler]] = {
     "/v1/chat/completions": ("POST", metered(openai_chat.parse)),
     "/v1/embeddings": ("POST", metered(openai_embeddings.parse)),
-    "/v1/models": ("GET", models),
+    "/v1/models": ("GET", model_routes.listed),
+    "/v2": ("GET", model_routes.server),
+    "/v2/": ("GET", model_routes.server),
     "/v2/health/live": ("GET", server_live),
     "/v2/health/ready": ("GET", server_ready),
     "/healthz": ("GET", healthz),
@@ -108,7 +109,11 @@ _EXACT: dict[str, tuple[str, Handler]] = {
 }
 _PATTERNS: list[tuple[re.Pattern[str], str, Handler]] = [
     (_INFER, "POST", infer),
-    (_MODEL_READY, "GET", model_ready),
+    (_GENERATE, "POST", generate),
+    (model_routes.READY, "GET", model_routes.is_ready),
+    (model_routes.METADATA, "GET", model_routes.metadata),
+    (model_routes.ONE, "GET", model_routes.one),
+    (model_routes.STATS, "GET", model_routes.statistics),
 ]
 
 
