@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from billing.invoicing.close import close_period
 from billing.payments.models import WebhookEvent
+from billing.pricing.book import ModelPrices
 from billing.pricing.models import Price, PriceBookVersion
 from meterplane.console.site import site
 from meterplane.kernel import clock
@@ -160,20 +161,8 @@ def test_a_copy_is_drafted_edited_and_published(operator, db):
     act(operator, versions, "draft_a_copy", published)
     draft = PriceBookVersion.objects.get(status="draft")
     prices = list(draft.prices.order_by("model", "meter"))
-    form: dict[str, object] = {
-        "prices-TOTAL_FORMS": len(prices),
-        "prices-INITIAL_FORMS": len(prices),
-        "prices-MIN_NUM_FORMS": 0,
-        "prices-MAX_NUM_FORMS": 1000,
-    }
-    for number, price in enumerate(prices):
-        form |= {
-            f"prices-{number}-id": str(price.id),
-            f"prices-{number}-version": str(draft.id),
-            f"prices-{number}-unit_price_pico": 7,
-        }
     path = reverse("console:pricing_pricebookversion_change", args=[draft.id])
-    assert operator.post(path, form).status_code == 302
+    assert operator.post(path, price_form(draft, [(7, "")] * len(prices))).status_code == 302
     assert set(draft.prices.values_list("unit_price_pico", flat=True)) == {7}
     assert not Price.objects.filter(version_id=published, unit_price_pico=7).exists()
     act(operator, versions, "publish_now", draft.id)
@@ -181,6 +170,47 @@ def test_a_copy_is_drafted_edited_and_published(operator, db):
     assert draft.status == "published"
     again = act(operator, versions, "publish_now", draft.id)
     assert again.status_code == 200
+
+
+def price_form(draft, prices):
+    """What the page of a draft sends: (standard, batch) of each price in the page's order."""
+    rows = list(draft.prices.order_by("model", "meter"))
+    form: dict[str, object] = {
+        "prices-TOTAL_FORMS": len(rows),
+        "prices-INITIAL_FORMS": len(rows),
+        "prices-MIN_NUM_FORMS": 0,
+        "prices-MAX_NUM_FORMS": 1000,
+    }
+    for number, (row, (standard, batch)) in enumerate(zip(rows, prices, strict=True)):
+        form |= {
+            f"prices-{number}-id": str(row.id),
+            f"prices-{number}-version": str(draft.id),
+            f"prices-{number}-unit_price_pico": standard,
+            f"prices-{number}-batch_unit_price_pico": batch,
+        }
+    return form
+
+
+def test_batch_prices_are_shown_copied_edited_and_published_whole_or_not_at_all(operator, db):
+    versions = "console:pricing_pricebookversion_changelist"
+    published = publish_prices({"tiny-lm": ModelPrices(2_000_000, 6_000_000, 0, 1_000_000, 30, 0)})
+    page = operator.get(reverse("console:pricing_pricebookversion_change", args=[published])).text
+    assert "Batch, per million units" in page
+    assert "$1.00" in page
+    act(operator, versions, "draft_a_copy", published)
+    draft = PriceBookVersion.objects.get(status="draft")
+    assert draft.prices.filter(batch_unit_price_pico=1_000_000).count() == 1
+    path = reverse("console:pricing_pricebookversion_change", args=[draft.id])
+    assert (
+        operator.post(path, price_form(draft, [(9, -1)] * 3)).status_code == 200
+    )  # told, not kept
+    assert operator.post(path, price_form(draft, [(9, 4), (9, 4), (9, "")])).status_code == 302
+    refused = act(operator, versions, "publish_now", draft.id).text
+    assert "tiny-lm has some batch prices only" in refused
+    assert operator.post(path, price_form(draft, [(9, 4)] * 3)).status_code == 302
+    act(operator, versions, "publish_now", draft.id)
+    draft.refresh_from_db()
+    assert draft.status == "published"
 
 
 def test_an_action_asked_for_by_a_link_does_nothing(operator, two_tenants):

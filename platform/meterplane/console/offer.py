@@ -17,6 +17,7 @@ from billing.pricing.queries import prices_of
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
+from meterplane.kernel import amounts
 from meterplane.kernel.errors import CallerError
 from meterplane.policy.compile import recompile_everyone
 
@@ -32,16 +33,28 @@ class PriceBookPage(ReadOnly):
 
 
 class PriceInline(TabularInline):  # type: ignore[misc]  # unfold carries no types
-    """Prices of a version, in pico (1e-12) per unit. Editable while it is a draft."""
+    """Prices of a version, in pico (1e-12) per unit. Editable while it is a draft.
+
+    A model without batch prices is not offered in batches; publishing refuses some of the three.
+    """
 
     model = Price
     extra = 0
-    fields = ("model", "meter", "unit_price_pico", "per_million")
-    readonly_fields = ("model", "meter", "per_million")
+    fields = (
+        "model", "meter", "unit_price_pico", "per_million", "batch_unit_price_pico",
+        "batch_per_million",
+    )  # fmt: skip
+    readonly_fields = ("model", "meter", "per_million", "batch_per_million")
 
     @shown.column(description="Per million units")
     def per_million(self, row: Price) -> str:
         return shown.pico(row.unit_price_pico * 1_000_000, row.version.book.currency)
+
+    @shown.column(description="Batch, per million units")
+    def batch_per_million(self, row: Price) -> str:
+        if row.batch_unit_price_pico is None:
+            return amounts.NOTHING
+        return shown.pico(row.batch_unit_price_pico * 1_000_000, row.version.book.currency)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return True  # whoever may see the version
