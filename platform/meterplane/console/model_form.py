@@ -107,6 +107,8 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic when i
         super().__init__(*args, **kwargs)
         if "chat_template" in self.fields:  # not where the page is only looked at
             self.fields["chat_template"].strip = False  # type: ignore[attr-defined]
+            for name in LISTS:
+                self.fields[name].widget.attrs["rows"] = 4
 
     def clean_chat_template(self) -> str:
         """Line ends as they were: browsers send CR LF, and a prompt is made of every character."""
@@ -127,6 +129,9 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic when i
         for fault in faults_of(entry, catalog_entries() | {entry.name: entry}):
             self.add_error(fault.field.partition("[")[0], f"{_named(fault.field)}{fault.problem}")
         return {**cleaned, **{name: columns(entry)[name] for name in LISTS}}
+
+    def validate_constraints(self) -> None:
+        """Nothing: `clean` has said it in words, and PostgreSQL holds what slips through."""
 
     def _refuse_shape(self, cleaned: Mapping[str, Any], problem: msgspec.ValidationError) -> None:
         """A list that holds the wrong things: say which, at its field."""

@@ -24,7 +24,7 @@ OFFER = {
     ),
     "description": "What callers see. A model needs a published price to be for sale, too."
     " A model that the installation's catalog file names takes what the file says again whenever"
-    " that file is read (`make up` does): change it there as well.",
+    " that file is read (make up does): change it there as well.",
 }  # fmt: skip
 REACHED = {
     "fields": ("adapter", "upstream", "targets", "fallbacks", "secret_env"),
