@@ -484,24 +484,3 @@ async def test_a_request_cannot_smuggle_another(connect, path, headers):
         with pytest.raises(InvariantBroken):
             await connect(server.url).request("POST", path, b"", headers)
         assert server.connections == 0
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "triton:8000",
-        "http://",
-        "grpc://t",
-        "http://triton:8000/x?y",
-        "http://triton:8000/x y",
-        "http://user:secret@triton",
-        "http://triton:99999",
-        "http://triton:8000/\r\nevil",
-        "http://tri ton",
-        "http://[::1",
-        "https://triton:8000#x",
-    ],
-)
-def test_an_address_the_client_cannot_speak_to_is_refused_at_the_start(url):
-    with pytest.raises(ValueError, match="TRITON_URLS"):
-        TritonClient([url])

@@ -80,7 +80,7 @@ async def test_requests_share_one_connection(client):
     for _ in range(3):
         await client.request("GET", "/v2/health/ready")
         await streamed(client, generate("hi", {"max_tokens": 2}, stream=True))
-    assert len(client._servers[0]._idle) == 1
+    assert client.fleet.snapshot()[0].idle_connections == 1
 
 
 async def test_embeddings_come_binary_with_a_count_for_each_text(client):

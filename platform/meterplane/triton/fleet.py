@@ -26,6 +26,7 @@ class ServerState:
     ejected_for_s: float
     requests: int
     failures: int
+    idle_connections: int
 
 
 class Fleet:
@@ -89,6 +90,7 @@ class Fleet:
                 ejected_for_s=server.circuit.ejected_for_s(now),
                 requests=server.requests,
                 failures=server.failures,
+                idle_connections=server.idle_connections,
             )
             for server in self._servers.values()
         ]

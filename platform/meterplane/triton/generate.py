@@ -38,13 +38,15 @@ class RawEvents:
         Raises `TritonBroken` when an event is larger than `EVENT_BYTES_MAX`.
         """
         # Whole events of one data line each are what servers send and networks deliver.
-        if not self._parts and data[:6] == b"data: " and data[-2:] == b"\n\n":
+        if (
+            not self._parts
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+            and len(data) <= EVENT_BYTES_MAX
+        ):
             events = data[6:-2].split(b"\n\ndata: ")
-            if (
-                data.count(b"\n") == 2 * len(events)
-                and len(data) <= EVENT_BYTES_MAX
-                and b"\r" not in data
-            ):
+            if data.count(b"\n") == 2 * len(events):
                 self._after_cr = False
                 return [stripped for event in events if (stripped := event.strip())]
         return self._feed_any(data)
@@ -102,7 +104,7 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The events completed by `data`. Raises `TritonBroken` on anything that is not one."""
-        return [_object(event) for event in self._raw.feed(data)]
+        return list(map(_object, self._raw.feed(data)))
 
     def finish(self) -> None:
         """The body has ended. Raises `TritonBroken` when it ended inside an event."""

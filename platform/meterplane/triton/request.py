@@ -8,7 +8,6 @@ transport.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Self
 
 from meterplane.kernel.invariant import ensure
 
@@ -25,6 +24,7 @@ _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 JOINED_BODY_BYTES_MAX = 64 * 1024  # above it a second write is cheaper than a copy of the body
 TARGETS_CACHED_MAX = 1024  # 1,024 x ~200 bytes; paths are few: a model's, not a caller's
+HEADERS_CACHED_MAX = 256  # 256 x ~400 bytes; a content type, a secret; traces come and go
 
 
 class HeaderLines(bytes):
@@ -32,8 +32,8 @@ class HeaderLines(bytes):
 
     __slots__ = ()
 
-    @classmethod
-    def of(cls, headers: Sequence[tuple[bytes, bytes]] | bytes) -> Self:
+    @staticmethod
+    def of(headers: Sequence[tuple[bytes, bytes]] | bytes) -> "HeaderLines":
         """From pairs, or from whole lines. Make them once and give them to many requests.
 
         A name that is not a token or that frames the message is our fault: `InvariantBroken`. So
@@ -45,8 +45,13 @@ class HeaderLines(bytes):
             lines = b"".join([b"%b: %b\r\n" % header for header in headers])
             ensure(lines.count(b"\n") == len(headers), "a header's value holds no line break")
             headers = lines
-        ensure(_HEADER_LINES(headers), "header lines are whole and do not frame the message")
-        return cls(headers)
+        return _checked(headers)
+
+
+@lru_cache(HEADERS_CACHED_MAX)
+def _checked(lines: bytes) -> HeaderLines:
+    ensure(_HEADER_LINES(lines), "header lines are whole and do not frame the message")
+    return HeaderLines(lines)
 
 
 @lru_cache(TARGETS_CACHED_MAX)
@@ -74,7 +79,9 @@ class Request:
     ) -> None:
         self._method = METHODS[method]  # a KeyError is our fault: it is never a caller's
         self._target = _target(path)
-        self._headers = headers if type(headers) is HeaderLines else HeaderLines.of(headers)
+        if type(headers) is not HeaderLines:
+            headers = _checked(headers) if type(headers) is bytes else HeaderLines.of(headers)
+        self._headers = headers
         self.path = path
         self.body = body
 

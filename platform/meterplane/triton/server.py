@@ -113,6 +113,11 @@ class Server:
         else:
             connection.abort()
 
+    @property
+    def idle_connections(self) -> int:
+        """How many are open and wait for a request."""
+        return len(self._idle)
+
     def close_stale_idle(self, now: float) -> None:
         """Close what has idled too long; the longest come first."""
         while self._idle and now - self._idle[0].idle_since > IDLE_S_MAX:
