@@ -22,8 +22,8 @@ from tenants.models import ApiKey, Organisation
 
 EVENTS_SHOWN = 50
 HEADERS = [
-    "Admitted (UTC)", "Organisation", "Request", "Model", "Deployment", "Surface", "Tier", "Key",
-    "Status", "In", "Out", "Latency", "Cost",
+    "Admitted (UTC)", "Organisation", "Request", "Model", "Surface", "Key", "Status", "In", "Out",
+    "Latency", "Cost",
 ]  # fmt: skip
 DAYS_SUMMED = 30
 SPLITS: dict[Split, str] = {
@@ -33,7 +33,8 @@ SPLITS: dict[Split, str] = {
     "service_tier": "Tier",
     "status": "Status",
 }
-SPLIT_HEADERS = ["requests", "share", "not_ok", "tokens_in", "tokens_out", "cost", "currency"]
+SUM_HEADERS = ["Requests", "Share", "Not OK", "Tokens in", "Tokens out", "Cost"]
+CSV_HEADER = ["requests", "share", "not_ok", "tokens_in", "tokens_out", "cost", "currency"]
 
 
 @admin.register(JournalSegment, site=site)
@@ -77,11 +78,13 @@ def usage_by_split(request: HttpRequest) -> HttpResponse:
     if request.GET.get("format") == "csv":
         return _csv(split, slices)
     here = reverse("console:usage_by")
-    headers = [SPLITS[split], *(name.replace("_", " ").capitalize() for name in SPLIT_HEADERS[:-1])]
     context = {
         **site.each_context(request),
         "title": f"Usage of the last {DAYS_SUMMED} days by {SPLITS[split].lower()}",
-        "table": {"headers": headers, "rows": _sums(split, slices, text=True)},
+        "table": {
+            "headers": [SPLITS[split], *SUM_HEADERS],
+            "rows": _sums(split, slices, text=True),
+        },
         "choices": [
             {"label": label, "url": f"{here}?by={name}", "current": name == split}
             for name, label in SPLITS.items()
@@ -95,7 +98,7 @@ def usage_urls() -> list[URLPattern]:
     """Mounted by the site."""
     return [
         path("usage/", site.admin_view(usage_events), name="usage_events"),
-        path("usage/by/", site.admin_view(usage_by_split), name="usage_by"),
+        path("usage-by/", site.admin_view(usage_by_split), name="usage_by"),
     ]
 
 
@@ -123,7 +126,7 @@ def _csv(split: Split, slices: list[UsageSlice]) -> HttpResponse:
     response["Content-Disposition"] = f'attachment; filename="usage-by-{split}.csv"'
     response["Cache-Control"] = "no-store"
     writer = csv.writer(response, lineterminator="\n")
-    writer.writerow([split, *SPLIT_HEADERS])
+    writer.writerow([split, *CSV_HEADER])
     for each, row in zip(slices, _sums(split, slices, text=False), strict=True):
         writer.writerow([*row, each.currency])
     return response
@@ -134,10 +137,8 @@ def _cells(row: RequestRow, names: dict[UUID, str], keys: dict[UUID, str]) -> li
         shown.utc(row.event_at),
         names.get(row.tenant_id, str(row.tenant_id)),
         str(row.request_id),
-        row.model,
-        row.deployment or amounts.NOTHING,
-        labels.surface(row.surface),
-        labels.tier(row.service_tier),
+        f"{row.model} @ {row.deployment}" if row.deployment else row.model,
+        labels.surface(row.surface) + (" (batch)" if row.service_tier == "batch" else ""),
         keys.get(row.key_id, str(row.key_id)),
         row.status,
         f"{row.tokens_in:,}",
