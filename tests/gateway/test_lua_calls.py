@@ -1,46 +1,84 @@
 """Calls share trips, and neither a caller who leaves nor a Redis that forgets mixes answers up."""
 
 import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
 
 import pytest
+import redis.asyncio as redis
 
 from meterplane.gateway import lua_calls
 from meterplane.gateway.insist import Insist
-from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, connect
+from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, Script
+from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
+
+ECHO = Script("redis.call('INCR', KEYS[1]) return ARGV[1]")
 
 
-class Echo:
-    """A script that answers its argument and counts in its key."""
-
-    source = "redis.call('INCR', KEYS[1]) return ARGV[1]"
-
-    def __init__(self):
-        self.sha = ""
+def echo(text, key="k"):
+    """Answers its argument and counts in its key."""
+    return ECHO.command([key], [str(text)])
 
 
-@pytest.fixture
-async def echo():
-    return Echo()
-
-
-@pytest.fixture
-async def calls(redis_url, echo):
-    made = LuaCalls(connect(redis_url), [echo])
+@contextlib.asynccontextmanager
+async def calls_to(url):
+    made = LuaCalls(url, [ECHO])
     made.start()
     yield made
     await made.close()
 
 
-async def test_calls_that_come_together_leave_together(calls, echo):
+@pytest.fixture
+async def calls(redis_url):
+    async with calls_to(redis_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def server(redis_url):
+    """A client of the same Redis, beside the one under test."""
+    async with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def stopped(server):
+    """Redis takes connections and bytes, and answers nothing."""
+    pid = (await server.info("server"))["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_calls_that_come_together_leave_together(calls):
     texts = [str(number) for number in range(500)]
-    answers = await asyncio.gather(*(calls.call(echo, ["k"], [text]) for text in texts))
+    answers = await asyncio.gather(*(calls.ask(echo(text)) for text in texts))
     assert [answer.decode() for answer in answers] == texts
-    assert calls.trips <= 4
+    assert (calls.trips, calls.calls) == (2, 500)
 
 
-async def test_callers_who_leave_take_nobodys_answer(calls, echo):
+async def test_calls_that_arrive_during_a_trip_are_the_next_one(calls):
+    first = calls.ask(echo(0))
+    await asyncio.sleep(0)
+    assert calls.trips == 1
+    rest = [calls.ask(echo(number)) for number in range(1, 100)]
+    assert await first == b"0"
+    assert await asyncio.gather(*rest) == [str(number).encode() for number in range(1, 100)]
+    assert calls.trips == 2
+
+
+async def test_callers_who_leave_take_nobodys_answer(calls, server):
+    async def ask(text):
+        return await calls.ask(echo(text))
+
     for round_ in range(20):
-        tasks = [asyncio.create_task(calls.call(echo, ["k"], [str(i)])) for i in range(30)]
+        tasks = [asyncio.create_task(ask(i)) for i in range(30)]
+        await asyncio.sleep(0)
         for _ in range(round_ % 4):
             await asyncio.sleep(0)
         for task in tasks[::2]:
@@ -50,53 +88,214 @@ async def test_callers_who_leave_take_nobodys_answer(calls, echo):
             if not isinstance(answer, asyncio.CancelledError):
                 assert answer == str(index).encode()
         assert all(not isinstance(answer, BaseException) for answer in answers[1::2])
+    await calls.ask(echo("last"))
+    assert await server.get("k") == b"601"  # a call whose caller left is made all the same
+    assert calls.connections == 1
 
 
-async def test_a_redis_without_our_scripts_is_given_them(calls, echo, redis_url):
-    assert await calls.call(echo, ["k"], ["1"]) == b"1"
-    async with connect(redis_url) as other:
-        await other.script_flush()
-    assert await asyncio.gather(*(calls.call(echo, ["k"], [str(i)]) for i in range(5))) == [
-        b"0", b"1", b"2", b"3", b"4",
-    ]  # fmt: skip
-    async with connect(redis_url) as other:
-        assert await other.get("k") == b"6"
+async def test_a_redis_without_our_scripts_is_given_them(calls, server):
+    assert await calls.ask(echo(1)) == b"1"
+    await server.script_flush()
+    answers = await asyncio.gather(*(calls.ask(echo(i)) for i in range(5)))
+    assert answers == [b"0", b"1", b"2", b"3", b"4"]
+    assert await server.get("k") == b"6"
+    assert calls.connections == 1
 
 
-async def test_an_error_of_one_script_is_not_another_callers(calls, echo):
+async def test_an_error_of_one_script_is_not_another_callers(calls):
     answers = await asyncio.gather(
-        calls.call(echo, ["k"], ["1"]), calls.call(echo, [], []), return_exceptions=True
+        calls.ask(echo(1)), calls.ask(ECHO.command([], [])), return_exceptions=True
     )
     assert answers[0] == b"1"
     assert isinstance(answers[1], LuaUnavailable)
 
 
-async def test_a_queue_has_an_end(calls, echo, monkeypatch):
+async def test_a_queue_has_an_end(calls, monkeypatch):
     monkeypatch.setattr(lua_calls, "CALLS_WAITING_MAX", 10)
     answers = await asyncio.gather(
-        *(calls.call(echo, ["k"], [str(i)]) for i in range(20)), return_exceptions=True
+        *(calls.ask(echo(i)) for i in range(20)), return_exceptions=True
     )
     assert sum(isinstance(answer, LuaUnavailable) for answer in answers) == 10
 
 
-async def test_what_is_owed_is_paid_when_redis_is_back(calls, echo, redis_url, monkeypatch):
+async def test_a_redis_that_does_not_answer_fails_its_trip_in_time_and_is_asked_anew(calls, server):
+    await calls.ask(echo(0))
+    async with stopped(server):
+        began = time.monotonic()
+        first = calls.ask(echo(1))
+        await asyncio.sleep(0)
+        second = calls.ask(echo(2))  # waits, and leaves on the next connection
+        with pytest.raises(LuaUnavailable):
+            await first
+        assert ADMISSION_TIMEOUT_S * 0.9 < time.monotonic() - began < ADMISSION_TIMEOUT_S * 2
+        with pytest.raises(LuaUnavailable):
+            await second
+        assert time.monotonic() - began < ADMISSION_TIMEOUT_S * 3
+    assert await calls.ask(echo(3)) == b"3"
+    assert calls.failed_trips == 2
+
+
+async def test_a_connection_that_redis_closes_is_replaced(calls, server):
+    await calls.ask(echo(0))
+    await server.client_kill_filter(_type="normal", skipme=True)
+    async with asyncio.timeout(2):
+        while calls.answering_for_s():
+            await asyncio.sleep(0.01)
+    assert await calls.ask(echo(1)) == b"1"
+    assert calls.connections == 2
+
+
+async def test_a_redis_that_is_away_refuses_at_once(tmp_path):
+    async with calls_to(f"unix://{tmp_path}/nobody.sock") as calls:
+        began = time.monotonic()
+        with pytest.raises(LuaUnavailable):
+            await calls.ask(echo(1))
+        assert time.monotonic() - began < ADMISSION_TIMEOUT_S
+
+
+async def test_what_was_told_is_made_before_closing(redis_url, server):
+    unanswered = []
+    async with calls_to(redis_url) as calls:
+        for number in range(1000):
+            calls.tell(echo(number, "told"), unanswered.append)
+    assert await server.get("told") == b"1000"
+    assert unanswered == []
+    done = calls.tell(echo(1, "told"), unanswered.append)
+    assert await done is None
+    assert unanswered == [echo(1, "told")]
+
+
+async def test_closing_without_a_redis_tells_everyone(calls, server, monkeypatch):
+    unanswered = []
+    async with stopped(server):
+        asked = [calls.ask(echo(number)) for number in range(300)]
+        told = calls.tell(echo("told"), unanswered.append)
+        await calls.close()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(answer, LuaUnavailable) for answer in answers)
+    assert await told is None
+    assert unanswered == [echo("told")]
+
+
+async def test_what_is_owed_is_paid_when_redis_is_back(calls, server, monkeypatch):
     monkeypatch.setattr("meterplane.gateway.insist.PAUSE_S", 0.01)
     insist = Insist(calls)
     insist.start()
-    down = True
-
-    async def unreachable(*_):
-        raise OSError("down")
-
-    send = calls._send
-    monkeypatch.setattr(calls, "_send", unreachable)
-    insist.owe(echo, ["owed"], ["1"])
-    await asyncio.sleep(0.1)
-    monkeypatch.setattr(calls, "_send", send)
-    async with connect(redis_url) as other:
-        assert await other.get("owed") is None
-        async with asyncio.timeout(2):
-            while down:
-                down = await other.get("owed") != b"1"
-                await asyncio.sleep(0.01)
+    async with stopped(server):
+        for number in range(300):
+            insist.owe(echo(number, "owed"))
+        await asyncio.sleep(0.4)
+        assert insist.owed == 300
+    async with asyncio.timeout(2):
+        while insist.owed:
+            await asyncio.sleep(0.01)
+    assert int(await server.get("owed")) >= 300  # it may have happened before, too
     await insist.close()
+
+
+async def test_what_is_owed_waits_until_redis_has_answered_for_a_while(calls, server, monkeypatch):
+    """A Redis that wakes reads old connections in pieces: a release must not overtake its call."""
+    monkeypatch.setattr("meterplane.gateway.insist.PAUSE_S", 0.3)
+    await calls.ask(echo(0))
+    await asyncio.sleep(0.3)
+    insist = Insist(calls)
+    insist.start()
+    async with stopped(server):
+        with pytest.raises(LuaUnavailable):
+            await calls.ask(echo(1))
+        insist.owe(echo(1, "owed"))
+        await asyncio.sleep(0.5)
+    back = time.monotonic()
+    while insist.owed:
+        await asyncio.sleep(0.01)
+    assert 0.25 < time.monotonic() - back < 1.5
+    await insist.close()
+
+
+# Byte scripts: what a broken server may send for one call, after the script was loaded.
+SURPLUS = [
+    b"$1\r\n0\r\n$1\r\n1\r\n",  # one answer too many, at once
+    b"$1\r\n0\r\n$1",  # the beginning of another
+    b"nonsense\r\n",
+]
+
+
+@contextlib.asynccontextmanager
+async def scripted(path, replies):
+    """A server that answers each piece it reads with the next reply, whole or in a list of pieces."""
+    connections = []
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        with contextlib.suppress(ConnectionError):
+            for reply in replies[len(connections) - 1]:
+                if not await reader.read(65_536):
+                    break
+                for piece in reply if isinstance(reply, list) else [reply]:
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0.001)
+            await reader.read(65_536)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    try:
+        yield connections
+    finally:
+        server.close()
+        for writer in connections:
+            writer.close()
+        await asyncio.sleep(0.01)
+
+
+LOADED = b"$1\r\nx\r\n"
+
+
+@pytest.mark.parametrize("reply", SURPLUS)
+async def test_an_answer_nobody_asked_for_breaks_the_connection(tmp_path, reply):
+    path = str(tmp_path / "scripted.sock")
+    async with scripted(path, [[LOADED, reply], [LOADED, b"$1\r\n2\r\n"]]) as connections:
+        async with calls_to(f"unix://{path}") as calls:
+            with pytest.raises(LuaUnavailable):
+                await calls.ask(echo(0))
+            assert await calls.ask(echo(2)) == b"2"
+        assert len(connections) == 2
+
+
+async def test_an_answer_that_comes_between_two_trips_breaks_the_connection(tmp_path):
+    path = str(tmp_path / "scripted.sock")
+    replies = [[LOADED, b"$1\r\n0\r\n"], [LOADED, b"$1\r\n2\r\n"]]
+    async with scripted(path, replies) as connections, calls_to(f"unix://{path}") as calls:
+        assert await calls.ask(echo(0)) == b"0"
+        connections[0].write(b"$1\r\n9\r\n")
+        await asyncio.sleep(0.05)
+        assert await calls.ask(echo(2)) == b"2"
+
+
+async def test_too_few_answers_are_no_answer(tmp_path):
+    path = str(tmp_path / "scripted.sock")
+    async with (
+        scripted(path, [[LOADED, b"$1\r\n0\r\n"], []]),
+        calls_to(f"unix://{path}") as calls,
+    ):
+        answers = await asyncio.gather(
+            calls.ask(echo(0)), calls.ask(echo(1)), return_exceptions=True
+        )
+        assert all(isinstance(answer, LuaUnavailable) for answer in answers)
+
+
+async def test_answers_in_any_pieces_are_the_same_answers(tmp_path):
+    path, whole = str(tmp_path / "scripted.sock"), b"*2\r\n$2\r\nok\r\n:7\r\n$1\r\n1\r\n"
+    pieces = [whole[index : index + 1] for index in range(len(whole))]
+    async with scripted(path, [[LOADED, pieces]]), calls_to(f"unix://{path}") as calls:
+        assert await asyncio.gather(calls.ask(echo(0)), calls.ask(echo(1))) == [[b"ok", 7], b"1"]
+
+
+async def test_a_wrong_password_is_told_without_it(redis_url, caplog):
+    path = redis_url.partition("@")[2]
+    with caplog.at_level(logging.WARNING):
+        async with calls_to(f"unix://:letmein@{path}") as calls:
+            with pytest.raises(LuaUnavailable):
+                await calls.ask(echo(1))
+    assert "WRONGPASS" in caplog.text
+    assert "letmein" not in caplog.text

@@ -34,6 +34,7 @@ class Budgets:
         # (scope id, window) -> limit, the smallest amount that was refused, until when
         self._exhausted: OrderedDict[tuple[UUID, str], tuple[int, int, float]] = OrderedDict()
         self.asked = 0
+        self.blocks_taken = 0
 
     def refilling(self, tenant_id: UUID) -> asyncio.Lock:
         """Held by the one request of this worker that refills an organisation's pools."""
@@ -67,7 +68,9 @@ class Budgets:
             raise database_unavailable() from failure
         self.asked += 1
         granted_nano = int(row[0]) if row else 0
-        if granted_nano == 0:
+        if granted_nano > 0:
+            self.blocks_taken += 1
+        else:
             until = time.monotonic() + EXHAUSTED_MEMORY_S
             self._exhausted[budget.scope_id, window] = (budget.limit_nano, needed_nano, until)
             if len(self._exhausted) > EXHAUSTED_REMEMBERED_MAX:

@@ -4,6 +4,10 @@ Only for calls that may happen twice: a release finds its reservation once, a cr
 grant's id. Without this a Redis that stalls for a moment would withhold what was reserved, and what
 was granted, until the month is over.
 
+A call that timed out may still stand in Redis' own queue, and its release must not overtake it. So
+nothing is paid before a pause, and not before the present connection has been answering for as
+long: by then a Redis that woke up has read all that an older connection left it.
+
 What is not through when this process ends, or `KEEP_S` after, is lost: it withholds budget, it
 never adds any.
 """
@@ -13,7 +17,7 @@ import contextlib
 import time
 from collections import deque
 
-from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, Script
+from meterplane.gateway.lua_calls import CALLS_PER_TRIP_MAX, LuaCalls, LuaUnavailable
 from meterplane.kernel.limits import RESERVATION_TTL_S
 
 PAUSE_S = 0.5
@@ -26,9 +30,15 @@ class Insist:
 
     def __init__(self, calls: LuaCalls) -> None:
         self._calls = calls
-        self._owed: deque[tuple[float, Script, list[str], list[str]]] = deque(maxlen=OWED_MAX)
+        self._owed: deque[tuple[float, bytes]] = deque(maxlen=OWED_MAX)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.owed_ever = 0
+
+    @property
+    def owed(self) -> int:
+        """How many calls are owed now."""
+        return len(self._owed)
 
     def start(self) -> None:
         """Begin to repeat. Needs a running event loop."""
@@ -43,25 +53,38 @@ class Insist:
         with contextlib.suppress(LuaUnavailable):
             await self._pay()
 
-    def owe(self, script: Script, keys: list[str], arguments: list[str]) -> None:
+    def owe(self, command: bytes) -> None:
         """Have this called after a pause, and again until Redis answers."""
-        self._owed.append((time.monotonic() + KEEP_S, script, keys, arguments))
+        self._owed.append((time.monotonic() + KEEP_S, command))
+        self.owed_ever += 1
         self._wake.set()
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
-            # First the pause: a call that timed out may still stand in Redis' own queue, and its
-            # release must not overtake it.
             await asyncio.sleep(PAUSE_S)
+            if self._calls.answering_for_s() < PAUSE_S:
+                self._calls.start()
+                continue
             with contextlib.suppress(LuaUnavailable):
                 await self._pay()
 
     async def _pay(self) -> None:
         """All that is owed, oldest first. Raises `LuaUnavailable`; the rest stays owed."""
         while self._owed:
-            until, script, keys, arguments = self._owed[0]
-            if time.monotonic() < until:
-                await self._calls.call(script, keys, arguments)
-            self._owed.popleft()
+            trip = [self._owed.popleft() for _ in range(min(len(self._owed), CALLS_PER_TRIP_MAX))]
+            now = time.monotonic()
+            asked = [(each, self._calls.ask(each[1])) for each in trip if now < each[0]]
+            unpaid = [each for each, _ in asked]
+            try:
+                answers = await asyncio.gather(*(a for _, a in asked), return_exceptions=True)
+                unpaid = [
+                    each
+                    for (each, _), answer in zip(asked, answers, strict=True)
+                    if isinstance(answer, BaseException)
+                ]
+            finally:
+                self._owed.extendleft(reversed(unpaid))
+            if unpaid:
+                raise LuaUnavailable
         self._wake.clear()

@@ -13,7 +13,9 @@ import msgspec
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from meterplane.contracts import policy as contract
+from meterplane.contracts.policy import KeyPolicy
+from meterplane.gateway.policy_documents import PolicyDocuments
+from meterplane.gateway.shared_reads import SharedReads
 from meterplane.kernel.errors import WorldError
 from meterplane.kernel.limits import (
     POLICY_CACHE_AGE_S_MAX,
@@ -39,22 +41,30 @@ class Policies:
 
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
-        self._held: OrderedDict[bytes, tuple[contract.KeyPolicy, float]] = OrderedDict()
+        self._held: OrderedDict[bytes, tuple[KeyPolicy, float]] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._reading: dict[bytes, asyncio.Task[contract.KeyPolicy | None]] = {}
+        self._documents = PolicyDocuments()
+        self._shared: SharedReads[bytes, KeyPolicy | None] = SharedReads(self._read)
         self.reads = 0
+
+    def held(self, digest: bytes, age_s_max: float = POLICY_CACHE_AGE_S_MAX) -> KeyPolicy | None:
+        """The policy of a key if it is held and young enough. No I/O."""
+        held = self._held.get(digest)
+        if held is None or time.monotonic() - held[1] >= age_s_max:
+            return None
+        self._held.move_to_end(digest)
+        return held[0]
 
     async def find(
         self, digest: bytes, age_s_max: float = POLICY_CACHE_AGE_S_MAX
-    ) -> contract.KeyPolicy | None:
+    ) -> KeyPolicy | None:
         """The policy of a key, held for at most `age_s_max` or read. None for an unknown key.
 
         Raises `WorldError` when it must be read and PostgreSQL does not answer.
         """
-        held = self._held.get(digest)
-        if held is not None and time.monotonic() - held[1] < age_s_max:
-            self._held.move_to_end(digest)
-            return held[0]
+        held = self.held(digest, age_s_max)
+        if held is not None:
+            return held
         until = self._unknown.get(digest)
         if until is not None:
             if time.monotonic() < until:
@@ -62,21 +72,15 @@ class Policies:
             del self._unknown[digest]
         return await self.read(digest)
 
-    async def read(self, digest: bytes) -> contract.KeyPolicy | None:
+    async def read(self, digest: bytes) -> KeyPolicy | None:
         """The policy as PostgreSQL has it now. Callers that ask at once share the read."""
-        task = self._reading.get(digest)
-        if task is None:
-            task = asyncio.create_task(self._read(digest))
-            self._reading[digest] = task
-            task.add_done_callback(lambda _: self._reading.pop(digest, None))
-        # Shielded: a caller that leaves must not take the answer from the others.
-        return await asyncio.shield(task)
+        return await self._shared.read(digest)
 
-    async def read_afresh(self, digest: bytes) -> contract.KeyPolicy | None:
+    async def read_afresh(self, digest: bytes) -> KeyPolicy | None:
         """Like `read`, but never joins a read that began earlier: it may predate the change."""
         return await self._read(digest)
 
-    async def _read(self, digest: bytes) -> contract.KeyPolicy | None:
+    async def _read(self, digest: bytes) -> KeyPolicy | None:
         self.reads += 1
         try:
             async with asyncio.timeout(READ_TIMEOUT_S), self._pool.connection() as connection:
@@ -91,8 +95,8 @@ class Policies:
                 self._unknown.popitem(last=False)
             return None
         try:
-            policy = contract.decode(row[0])
-        except msgspec.ValidationError as failure:
+            policy = self._documents.decode(row[0])
+        except msgspec.DecodeError as failure:
             raise database_unavailable() from failure
         self._held[digest] = (policy, time.monotonic())
         if len(self._held) > POLICY_CACHE_ENTRIES_MAX:
