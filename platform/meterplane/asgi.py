@@ -5,4 +5,8 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "meterplane.settings")
-application = get_asgi_application()
+django_application = get_asgi_application()
+
+from meterplane.batches.bounded_body import bounded  # noqa: E402  its imports need Django set up
+
+application = bounded(django_application)

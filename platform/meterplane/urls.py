@@ -1,4 +1,4 @@
-"""Routes of the control plane: portal, control API, operator's console, Stripe's webhooks."""
+"""Routes of the control plane: portal, control API, batches, console, Stripe's webhooks."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
@@ -15,6 +15,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
     path("api/", include("meterplane.api.urls")),
+    path("v1/", include("meterplane.batches.urls")),
     path("webhooks/stripe", stripe_webhook, name="stripe-webhook"),
     path("console/", console.urls),
     path("", include("meterplane.portal.urls")),

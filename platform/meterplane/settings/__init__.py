@@ -14,9 +14,11 @@ SECRET_KEY = _env.django_secret_key
 API_KEY_PEPPER = bytes.fromhex(_env.api_key_pepper)
 PUBLIC_WEB_URL = _env.public_web_url.rstrip("/")
 PUBLIC_GATEWAY_URL = _env.public_gateway_url.rstrip("/")
+GATEWAY_INTERNAL_URL = (_env.gateway_internal_url or _env.public_gateway_url).rstrip("/")
 ADMISSION_REDIS_URL = _env.admission_redis_url
 CELERY_BROKER_URL = _env.broker_url()
 JOURNAL_DIR = Path(_env.journal_dir)
+FILES_DIR = BASE_DIR / (_env.files_dir or Path(_env.meterplane_var) / "files")
 STRIPE_API_BASE = _env.stripe_api_base
 STRIPE_API_KEY = _env.stripe_api_key
 STRIPE_WEBHOOK_SECRETS = _env.webhook_secrets()
@@ -64,6 +66,7 @@ INSTALLED_APPS = [
     "billing.invoicing",
     "billing.payments",
     "meterplane.policy",
+    "meterplane.batches",
     "meterplane.api",
     "meterplane.stack",
     "meterplane.worker",
@@ -154,6 +157,15 @@ STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / _env.meterplane_var / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    # Customers' files: readable by their owner only, and never below what is served.
+    "files": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {
+            "location": FILES_DIR,
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    },
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if ENVIRONMENT == "test"

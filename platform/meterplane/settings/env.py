@@ -54,6 +54,8 @@ class Environment(BaseSettings):
     public_gateway_url: str = "http://127.0.0.1:8701"
     journal_dir: str = "var/journal"
     meterplane_var: str = "var"
+    files_dir: str = ""
+    gateway_internal_url: str = ""
 
     def broker_url(self) -> str:
         """The broker in Celery's spelling."""

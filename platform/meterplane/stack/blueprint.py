@@ -21,6 +21,7 @@ from meterplane.stack.servers import Servers
 MODEL_REPOSITORY = ROOT / "infra" / "triton" / "model_repository"
 GATEWAY_WORKER = "local"
 WORKER_PROCESSES = 2
+BATCHES_AT_ONCE = 4
 TEXT_BUSY_ATTEMPTS = 10
 TEXT_BUSY_PAUSE_S = 0.05
 # Steps of the application that come after the tables exist.
@@ -213,6 +214,7 @@ class Blueprint:
                 url=self.servers.gateway_url,
             ),
             self._celery("worker", "Worker", b" ready.", *_worker_options()),
+            self._celery("batches", "Batch worker", b" ready.", *_batch_worker_options()),
             self._celery("beat", "Schedule", b"beat: Starting", *_beat_options(self.layout)),
             Component(
                 name="shipper",
@@ -320,7 +322,18 @@ def _embedded(command: EmbeddedCommand, cwd: Path | None = None) -> Launch:
 
 
 def _worker_options() -> tuple[str, ...]:
-    return ("worker", "--loglevel", "INFO", "--concurrency", str(WORKER_PROCESSES))
+    return (
+        *("worker", "--loglevel", "INFO", "--hostname", "worker@%h", "--queues", "celery"),
+        *("--concurrency", str(WORKER_PROCESSES)),
+    )
+
+
+def _batch_worker_options() -> tuple[str, ...]:
+    """Threads: a batch waits for answers far more than it computes."""
+    return (
+        *("worker", "--loglevel", "INFO", "--hostname", "batches@%h", "--queues", "batches"),
+        *("--pool", "threads", "--concurrency", str(BATCHES_AT_ONCE)),
+    )
 
 
 def _beat_options(layout: Layout) -> tuple[str, ...]:

@@ -74,6 +74,11 @@ class Layout:
         return self.var / "journal"
 
     @property
+    def files(self) -> Path:
+        """Customers' files: what batches read and write."""
+        return self.var / "files"
+
+    @property
     def sandbox(self) -> Path:
         """The Stripe sandbox's database."""
         return self.var / "stripe.sqlite3"

@@ -46,6 +46,9 @@ class Servers:
     stripe_webhook_secret: str
     web_url: str
     gateway_url: str
+    # Where our own processes find each other, whatever the public addresses are.
+    gateway_internal_url: str
+    control_url: str
 
     def is_ours(self, name: str) -> bool:
         """True if this stack starts and stops that server."""
@@ -91,6 +94,8 @@ def locate(
         stripe_webhook_secret=given.get("STRIPE_WEBHOOK_SECRET", ""),
         web_url=given.get("PUBLIC_WEB_URL") or ports.url("web"),
         gateway_url=given.get("PUBLIC_GATEWAY_URL") or ports.url("gateway"),
+        gateway_internal_url=ports.url("gateway"),
+        control_url=ports.url("web"),
     )
 
 

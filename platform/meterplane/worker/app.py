@@ -11,6 +11,7 @@ import django
 from celery import Celery
 from django.apps import apps
 from django.conf import settings
+from kombu import Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "meterplane.settings")
 
@@ -20,6 +21,9 @@ TASK_TIME_LIMIT_S = 600  # below the visibility timeout, or a long task would ru
 BROKER_SILENCE_S = 30
 SWEEP_EVERY_S = 30
 PARTITIONS_EVERY_S = 3600
+# A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
+# batches wait in a queue of their own. A worker that is told no queue serves both.
+QUEUE, BATCH_QUEUE = "celery", "batches"
 
 app = Celery("meterplane")
 app.conf.update(
@@ -46,10 +50,14 @@ app.conf.update(
     worker_soft_shutdown_timeout=10,
     worker_enable_soft_shutdown_on_idle=True,
     worker_hijack_root_logger=False,
+    task_default_queue=QUEUE,
+    task_queues=[Queue(QUEUE), Queue(BATCH_QUEUE)],
+    task_routes={"batches.work": {"queue": BATCH_QUEUE}},
     timezone="UTC",
     enable_utc=True,
     beat_schedule={
         "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
+        "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "partitions ahead": {"task": "metering.ensure_partitions", "schedule": PARTITIONS_EVERY_S},
     },
 )
