@@ -26,7 +26,7 @@ help: ## Show this help
 	@if [ -t 1 ]; then b='\033[1m' c='\033[36m' d='\033[2m' n='\033[0m'; else b= c= d= n=; fi; \
 	printf "\n  $${b}Meterplane$${n}: run inference as a business\n\n"; \
 	awk -F ':.*## ' -v c="$$c" -v n="$$n" \
-	  '/^[a-z-]+:.*## / { printf "  " c "make %-10s" n " %s\n", $$1, $$2 }' $(MAKEFILE_LIST); \
+	  '/^[a-z-]+:.*## / { printf "  " c "make %-13s" n " %s\n", $$1, $$2 }' $(MAKEFILE_LIST); \
 	printf "\n$${d}  make up DETACH=1          return when ready\n"; \
 	printf '  make up PORT_BASE=9700    use other ports\n'; \
 	printf '  make up ARGS=--reset      start afresh, after asking\n'; \
@@ -60,6 +60,10 @@ test-long: $(READY) ## Run the long tests too
 .PHONY: bench
 bench: $(READY) ## Measure, on this machine
 	@exec $(BIN)/python -m tests.benchmarks $(ARGS)
+
+.PHONY: bench-gateway
+bench-gateway: $(READY) ## Measure the gateway beside nginx and nothing (ARGS=--quick)
+	@exec $(BIN)/python -m tests.benchmarks.gateway $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types and who imports whom
