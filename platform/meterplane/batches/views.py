@@ -158,8 +158,9 @@ def _upload(request: HttpRequest, caller: Caller) -> StoredFile:
         raise refusals.invalid(
             "invalid_content_type", "Send multipart/form-data with the fields file and purpose."
         )
-    if int(request.META.get("CONTENT_LENGTH") or 0) > UPLOAD_BYTES_MAX:
-        raise refusals.too_large(UPLOAD_BYTES_MAX)
+    # A body in chunks has no length, which Django takes for an empty one. It is bounded by
+    # `bounded_body`, and Django reads to the end of what arrived, whatever length it is told.
+    request.META["CONTENT_LENGTH"] = request.META.get("CONTENT_LENGTH") or str(UPLOAD_BYTES_MAX)
     request.upload_handlers = [TemporaryFileUploadHandler(request)]
     try:
         form, uploads = request.POST, request.FILES
