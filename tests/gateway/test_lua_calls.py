@@ -14,6 +14,7 @@ from meterplane.gateway import lua_calls
 from meterplane.gateway.insist import Insist
 from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, Script
 from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
+from tests.conftest import wait_until
 
 ECHO = Script("redis.call('INCR', KEYS[1]) return ARGV[1]")
 
@@ -21,6 +22,10 @@ ECHO = Script("redis.call('INCR', KEYS[1]) return ARGV[1]")
 def echo(text, key="k"):
     """Answers its argument and counts in its key."""
     return ECHO.command([key], [str(text)])
+
+
+async def becomes(true, what):
+    await asyncio.to_thread(wait_until, true, what, 2)
 
 
 @contextlib.asynccontextmanager
@@ -112,9 +117,7 @@ async def test_an_error_of_one_script_is_not_another_callers(calls):
 
 async def test_a_queue_has_an_end(calls, monkeypatch):
     monkeypatch.setattr(lua_calls, "CALLS_WAITING_MAX", 10)
-    answers = await asyncio.gather(
-        *(calls.ask(echo(i)) for i in range(20)), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(calls.ask(echo(i)) for i in range(20)), return_exceptions=True)
     assert sum(isinstance(answer, LuaUnavailable) for answer in answers) == 10
 
 
@@ -138,9 +141,7 @@ async def test_a_redis_that_does_not_answer_fails_its_trip_in_time_and_is_asked_
 async def test_a_connection_that_redis_closes_is_replaced(calls, server):
     await calls.ask(echo(0))
     await server.client_kill_filter(_type="normal", skipme=True)
-    async with asyncio.timeout(2):
-        while calls.answering_for_s():
-            await asyncio.sleep(0.01)
+    await becomes(lambda: not calls.answering_for_s(), "the end of the connection")
     assert await calls.ask(echo(1)) == b"1"
     assert calls.connections == 2
 
@@ -186,9 +187,7 @@ async def test_what_is_owed_is_paid_when_redis_is_back(calls, server, monkeypatc
             insist.owe(echo(number, "owed"))
         await asyncio.sleep(0.4)
         assert insist.owed == 300
-    async with asyncio.timeout(2):
-        while insist.owed:
-            await asyncio.sleep(0.01)
+    await becomes(lambda: not insist.owed, "paying what is owed")
     assert int(await server.get("owed")) >= 300  # it may have happened before, too
     await insist.close()
 
@@ -206,8 +205,7 @@ async def test_what_is_owed_waits_until_redis_has_answered_for_a_while(calls, se
         insist.owe(echo(1, "owed"))
         await asyncio.sleep(0.5)
     back = time.monotonic()
-    while insist.owed:
-        await asyncio.sleep(0.01)
+    await becomes(lambda: not insist.owed, "paying what is owed")
     assert 0.25 < time.monotonic() - back < 1.5
     await insist.close()
 
@@ -222,7 +220,7 @@ SURPLUS = [
 
 @contextlib.asynccontextmanager
 async def scripted(path, replies):
-    """A server that answers each piece it reads with the next reply, whole or in a list of pieces."""
+    """A server that answers each piece it reads with the next reply, whole or in pieces."""
     connections = []
 
     async def serve(reader, writer):
