@@ -1,7 +1,7 @@
 """From a request and a policy to what may serve it: the model asked for, then its fallbacks.
 
 Guarantees: the reservation covers whichever of them serves in the end. A fallback the key may not
-use, or that does not speak the request's surface, is not one.
+use, or that does not speak the request's surface or cannot take what it asks, is not one.
 """
 
 import random
@@ -11,9 +11,10 @@ from meterplane.contracts.policy import KeyPolicy, ModelPolicy
 from meterplane.contracts.serving import ModelServing, Target
 from meterplane.contracts.usage import ServiceTier
 from meterplane.gateway import errors
+from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Bounds, Offer, Work
-from meterplane.kernel.errors import CallerError
+from meterplane.kernel.errors import CallerError, WorldError
 
 FALLBACKS_MAX = 3
 
@@ -35,6 +36,7 @@ class Plan:
     __slots__ = (
         "_cost_nano",
         "_policy",
+        "_prompts",
         "_servings",
         "_speaks",
         "bounds",
@@ -43,12 +45,20 @@ class Plan:
         "work",
     )
 
-    def __init__(self, work: Work, tier: ServiceTier, servings: Servings, speaks: Speaks) -> None:
+    def __init__(
+        self,
+        work: Work,
+        tier: ServiceTier,
+        servings: Servings,
+        speaks: Speaks,
+        prompts: Prompts,
+    ) -> None:
         self.work = work
         self.tier = tier
         self.offers: list[Offer] = []
         self.bounds: list[Bounds] = []
         self._servings = servings
+        self._prompts = prompts
         self._speaks = speaks
         self._policy: KeyPolicy | None = None
         self._cost_nano = 0
@@ -59,8 +69,7 @@ class Plan:
         Raises `CallerError` 404, or 400 for what the model does not take; `ServingUnread`.
         """
         if policy is not self._policy:
-            self.offers = self._choose(policy)
-            self.bounds = [self.work.bounds(offer) for offer in self.offers]
+            self._bound(self._choose(policy))
             self._cost_nano = max(
                 offer.cost_nano_max(bounds)
                 for offer, bounds in zip(self.offers, self.bounds, strict=True)
@@ -68,11 +77,23 @@ class Plan:
             self._policy = policy
         return self._cost_nano
 
+    def _bound(self, offers: list[Offer]) -> None:
+        """Keep what can take the request: the model asked for, and fallbacks that do."""
+        self.offers, self.bounds = offers[:1], [self.work.bounds(offers[0])]
+        for offer in offers[1:]:
+            try:
+                self.bounds.append(self.work.bounds(offer))
+            except (CallerError, WorldError):
+                continue
+            self.offers.append(offer)
+
     async def read_serving(self, unread: ServingUnread) -> None:
         """Fetch what `cost_nano` missed. Raises `WorldError` when it cannot be read."""
         model = unread.model
-        if await self._servings.find(model.name, model.serving_version) is None:
+        serving = await self._servings.find(model.name, model.serving_version)
+        if serving is None:
             raise errors.serving_unknown(model.name)
+        await self._prompts.make_ready(serving)
 
     def _choose(self, policy: KeyPolicy) -> list[Offer]:
         asked = policy.models.get(self.work.model)
@@ -95,13 +116,13 @@ class Plan:
         prices = model.prices if self.tier == "standard" else model.batch_prices
         if prices is None:
             raise errors.batch_not_offered(model)
-        return Offer(model, self._serving(policy, model), prices)
+        return Offer(model, self._serving(policy, model), prices, self._prompts)
 
     def _serving(self, policy: KeyPolicy, model: ModelPolicy) -> ModelServing:
         if model.serving_version == 0:
             return plain_serving(model)
         serving = self._servings.held(model.name, model.serving_version)
-        if serving is None:
+        if serving is None or not self._prompts.ready(serving):
             raise ServingUnread(policy, model)
         return serving
 

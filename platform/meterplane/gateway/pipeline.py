@@ -20,10 +20,10 @@ from meterplane.gateway.exchange import ClientGone, Exchange
 from meterplane.gateway.metrics import Metrics
 from meterplane.gateway.offers import Plan, ServingUnread, Speaks
 from meterplane.gateway.policies import Policies
+from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.run import Run
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Work
-from meterplane.gateway.tokenizers import Tokenizers
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
@@ -45,7 +45,7 @@ class Parts:
     admitter: Admitter
     journal: JournalWriter
     fleet: Fleet
-    tokenizers: Tokenizers
+    prompts: Prompts
     metrics: Metrics
     log: AccessLog
     control_url: str
@@ -79,7 +79,7 @@ async def open_run(
     if work.model not in policy.models:
         # It may have come on sale since this policy was read.
         policy = await parts.policies.find(caller.digest, REFUSING_POLICY_AGE_S_MAX) or policy
-    plan = Plan(work, caller.tier, parts.servings, speaks)
+    plan = Plan(work, caller.tier, parts.servings, speaks, parts.prompts)
     admission = await _admit(parts, caller, policy, plan, caller.request_id or request_id)
     run = Run(plan, admission, parts.journal, parts.admitter)
     try:

@@ -18,6 +18,7 @@ from meterplane.gateway.surfaces import (
     kserve_generate,
     kserve_infer,
     openai_chat,
+    openai_completions,
     openai_embeddings,
 )
 from meterplane.kernel.errors import CallerError
@@ -97,6 +98,7 @@ async def metrics(exchange: Exchange, parts: Parts) -> None:
 
 _EXACT: dict[str, tuple[str, Handler]] = {
     "/v1/chat/completions": ("POST", metered(openai_chat.parse)),
+    "/v1/completions": ("POST", metered(openai_completions.parse)),
     "/v1/embeddings": ("POST", metered(openai_embeddings.parse)),
     "/v1/models": ("GET", model_routes.listed),
     "/v2": ("GET", model_routes.server),

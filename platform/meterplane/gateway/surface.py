@@ -11,10 +11,14 @@ import msgspec
 from meterplane.contracts.policy import ModelPolicy, UnitPrices
 from meterplane.contracts.serving import ModelServing
 from meterplane.contracts.usage import Surface
-from meterplane.kernel.errors import CallerError
+from meterplane.gateway.prompts import Prompts
+from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.money import pico_to_nano_ceil
 
 T = TypeVar("T", bound=msgspec.Struct)
+NO_PROMPTS = Prompts()  # plain chats, no tokenizers
+# Engines that report no counts: what they are given and give is counted by the model's tokenizer.
+UNCOUNTED = ("llmapi",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,15 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One model as one request may use it: its limits, how it is reached, what it costs."""
+    """One model as one request may use it: its limits, how it is reached, what it costs.
+
+    `prompts` writes what a text engine is given, and counts it where the model's tokenizer is here.
+    """
 
     model: ModelPolicy
     serving: ModelServing
     prices: UnitPrices
+    prompts: Prompts = NO_PROMPTS
 
     def cost_nano_max(self, bounds: Bounds) -> int:
         """What a request within `bounds` costs at most, in nano, rounded up."""
@@ -111,6 +119,17 @@ def check_extras(extras: dict[str, msgspec.Raw], serving: ModelServing) -> None:
                 f"The parameter {name[:80]!r} is not supported by {serving.name!r}; remove it.",
                 field=name[:80],
             )
+
+
+def check_counted(offer: Offer) -> None:
+    """Refuse, before anything is reserved, what nobody could count. Raises `WorldError` 503."""
+    if offer.model.adapter in UNCOUNTED and offer.prompts.tokenizer(offer.serving) is None:
+        raise WorldError(
+            "tokenizer_missing",
+            f"The operator must give {offer.model.name!r} its tokenizer (TOKENIZERS_DIR): its"
+            " engine reports no token counts, and what cannot be counted is not served.",
+            retry_after_s=None,
+        )
 
 
 def invalid_json(problem: Exception) -> CallerError:

@@ -13,8 +13,8 @@ from meterplane.gateway.lua_calls import LuaCalls
 from meterplane.gateway.metrics import Metrics
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.policies import Policies
+from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.servings import Servings
-from meterplane.gateway.tokenizers import Tokenizers
 from meterplane.journal.writer import JournalWriter
 from meterplane.triton.fleet import Fleet
 
@@ -64,7 +64,7 @@ class Worker:
             admitter=Admitter(calls, insist, policies, Budgets(pool)),
             journal=journal,
             fleet=fleet,
-            tokenizers=Tokenizers(config.tokenizers_dir),
+            prompts=Prompts(config.tokenizers_dir),
             metrics=Metrics(),
             log=AccessLog(),
             control_url=config.control_url,

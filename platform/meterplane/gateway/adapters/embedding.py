@@ -13,15 +13,22 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     work = run.work
     assert isinstance(work, openai_embeddings.EmbeddingsWork)
     path = kserve_infer.path(run.target.upstream, run.target.version)
-    body = openai_embeddings.upstream_body(work)
+    body = openai_embeddings.upstream_body(work.texts(run.offer))
     request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
     answer = await fetch(exchange, run, request, parts)
     split = int(answer.headers.get(kserve_infer.HEADER_LENGTH, b"0"))
     prefix, tensors = answer.body[:split], answer.body[split:]
     tokens, width = openai_embeddings.read_answer(prefix, tensors)
-    content = openai_embeddings.answer(work.request, tensors, width, sum(tokens))
     run.served = True
     run.tokens_in = sum(tokens)
     run.tensor_bytes_out = len(tensors)
     run.provenance = "tokenizer"
+    content = openai_embeddings.answer(
+        work.request,
+        tensors,
+        width,
+        run.model.name,
+        run.tokens_in,
+        may_shorten="dimensions" in run.offer.serving.parameters,
+    )
     await finish(exchange, run, JSON, content)

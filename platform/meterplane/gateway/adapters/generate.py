@@ -10,14 +10,16 @@ from typing import Any
 import msgspec
 
 from meterplane.gateway import errors
-from meterplane.gateway.adapters.engine import Engine
+from meterplane.gateway.adapters.engine import Ask, Reader
+from meterplane.gateway.adapters.llmapi import EXCLUDES
 from meterplane.gateway.adapters.openai import EVENT_STREAM, end_broken_stream
 from meterplane.gateway.adapters.text import ENGINES
 from meterplane.gateway.ask import JSON_REQUEST, fetch, finish, headers_for, refusal, send
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
-from meterplane.gateway.surfaces.kserve_generate import COUNTS, GenerateWork
+from meterplane.gateway.surfaces.kserve_generate import COUNTS, GenerateWork, asked_of
+from meterplane.gateway.surfaces.openai_text import TextRequest
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.triton.failures import TritonBroken
 from meterplane.triton.generate import RawEvents, failure_of
@@ -37,10 +39,12 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     path = model_path(run.target.upstream, verb, work.version or run.target.version)
     body = work.upstream_body(run.offer)
     request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
-    meter = Meter(run, work, ENGINES.get(run.model.adapter))
+    meter = Meter(run, work, await _reader(run, work))
     if not work.stream:
         answer = await fetch(exchange, run, request, parts)
-        await finish(exchange, run, JSON, meter.event(answer.body))
+        content = meter.event(answer.body)
+        meter.finish()
+        await finish(exchange, run, JSON, content)
         return
     upstream = await send(exchange, run, request, parts)
     try:
@@ -57,22 +61,46 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     await exchange.write(b"", more=False)
 
 
+async def _reader(run: Run, work: GenerateWork) -> Reader | None:
+    """Counts a text engine's answer; None for any other model."""
+    engine, offer = ENGINES.get(run.model.adapter), run.offer
+    if engine is None:
+        return None
+    asked = asked_of(work.document, offer)
+    prompt = offer.prompts.text(offer.serving, asked.prompt)
+    prompt = await offer.prompts.counted(offer.serving, prompt)
+    tokenizer = offer.prompts.tokenizer(offer.serving)
+    run.provenance = engine.provenance
+    return engine.reader(
+        Ask(
+            prompt=prompt.text,
+            tokens_in=prompt.tokens,
+            choices=asked.choices,
+            tokens_out_max=asked.tokens,
+            request=TextRequest(model=work.model),
+            parameters={},
+            count=None if tokenizer is None else tokenizer.count,
+            echoed=bytes(work.document.get(EXCLUDES, b"")) != b"true",
+        )
+    )
+
+
 class Meter:
     """Counts one request's events and gives them as the caller may see them."""
 
-    __slots__ = ("_engine", "_hidden", "_name", "_run")
+    __slots__ = ("_hidden", "_name", "_reader", "_run")
 
-    def __init__(self, run: Run, work: GenerateWork, engine: Engine | None) -> None:
+    def __init__(self, run: Run, work: GenerateWork, reader: Reader | None) -> None:
         self._run = run
-        self._engine = engine
-        self._hidden = [] if engine is None else [c for c in COUNTS if c not in work.asks_counts]
+        self._reader = reader
+        self._hidden = [] if reader is None else [c for c in COUNTS if c not in work.asks_counts]
         here, there = run.model.name, run.target.upstream
         self._name = None if here == there else msgspec.Raw(msgspec.json.encode(here))
 
     def event(self, data: bytes) -> bytes:
         """One event. Raises what it is when it is an error; `WorldError` when it has no counts."""
         run = self._run
-        if self._engine is None:
+        if self._reader is None:
             # Any model: nothing is counted inside, only an error must not pass for an answer.
             if b'"error"' in data:
                 self._check(_object(data))
@@ -80,12 +108,16 @@ class Meter:
             return self._visible(data)
         document = _object(data)
         self._check(document)
-        piece = self._engine.read(document)
+        self._reader.read(document)
         run.served = True
-        run.provenance = self._engine.provenance
-        run.tokens_in = max(run.tokens_in, piece.tokens_in)
-        run.tokens_out += piece.tokens_out
+        run.tokens_in, run.tokens_out = self._reader.tokens_in, self._reader.tokens_out
         return self._visible(data)
+
+    def finish(self) -> None:
+        """The answer is whole: its counts are final."""
+        if self._reader is not None:
+            self._reader.finish()
+            self._run.tokens_out = self._reader.tokens_out
 
     def _check(self, document: dict[str, Any]) -> None:
         failure = failure_of(document)
@@ -117,6 +149,7 @@ async def _relay(exchange: Exchange, run: Run, upstream: Upstream, meter: Meter)
             exchange.begin(200, EVENT_STREAM)
         await exchange.write(passed, more=True)
     reader.finish()
+    meter.finish()
     if not exchange.begun:
         if run.model.adapter in ENGINES:
             raise TritonBroken("it ended before it began")

@@ -2,7 +2,8 @@
 
 The request is written anew from what was read, with our bound on its output, so that two parsers
 cannot differ on what was admitted. The answer goes through as bytes. The upstream always reports
-usage to us; a caller who did not ask for it in a stream does not see it.
+usage to us; a caller who did not ask for it in a stream does not see it. One that reports none is
+counted by the model's tokenizer, and the event says so.
 """
 
 from typing import Any
@@ -10,6 +11,12 @@ from typing import Any
 import msgspec
 
 from meterplane.gateway import errors
+from meterplane.gateway.adapters.openai_estimate import (
+    KeptChunks,
+    tokens_in,
+    tokens_in_by_bytes,
+    tokens_of_answer,
+)
 from meterplane.gateway.adapters.openai_stream import OpenAIStream, Usage, failure_of
 from meterplane.gateway.ask import JSON_REQUEST, fetch, finish, headers_for, send
 from meterplane.gateway.exchange import JSON, Exchange
@@ -21,6 +28,7 @@ from meterplane.gateway.surfaces.openai_text import StreamOptions, TextRequest, 
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.triton.failures import TritonBroken
 from meterplane.triton.request import Request
+from meterplane.triton.upstream import Upstream
 
 PATHS = {
     "openai.chat": "/v1/chat/completions",
@@ -32,8 +40,16 @@ EVENT_STREAM = (
     b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 )
 END_MARK = b"data: [DONE]\n\n"
-PROMPT_BYTES_PER_TOKEN = 4  # where nobody counts: English is 4 to 5 bytes a token, code 3
+
+
+class UpstreamOptions(StreamOptions, frozen=True):
+    """Running totals, too: they make a stream exact that its caller leaves."""
+
+    continuous_usage_stats: bool = True
+
+
 _COUNTED = StreamOptions(include_usage=True)
+_COUNTED_ALWAYS = UpstreamOptions(include_usage=True)
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -78,11 +94,12 @@ def body(run: Run) -> bytes:
 
 
 def _text_request(request: TextRequest, run: Run, stream: bool) -> TextRequest:
+    options = _COUNTED_ALWAYS if run.offer.serving.continuous_usage else _COUNTED
     changes: dict[str, Any] = {
         "model": run.target.upstream,
         "user": None,
         "metadata": None,
-        "stream_options": _COUNTED if stream else None,
+        "stream_options": options if stream else None,
     }
     tokens = output_tokens(request, run.model)
     if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
@@ -100,11 +117,16 @@ def _measure(run: Run, content: bytes) -> None:
         raise TritonBroken(f"it is not an answer ({problem})") from None
     if answer.error is not None and bytes(answer.error) != b"null":
         raise failure_of(answer.error)
-    if answer.usage is None:
+    usage = answer.usage
+    if usage is not None and usage.prompt_tokens is not None:
+        run.tokens_in, run.tokens_out = usage.prompt_tokens, usage.completion_tokens or 0
+        run.provenance = "engine"
+        return
+    counted = tokens_of_answer(run, content)
+    if counted is None:
         raise errors.unmeasurable()
-    run.tokens_in = answer.usage.prompt_tokens
-    run.tokens_out = answer.usage.completion_tokens
-    run.provenance = "engine"
+    run.tokens_in, run.tokens_out = counted
+    run.provenance = "tokenizer"
 
 
 def _renamed(content: bytes, run: Run) -> bytes:
@@ -116,55 +138,87 @@ def _renamed(content: bytes, run: Run) -> bytes:
 
 
 async def _stream(exchange: Exchange, run: Run, request: Request, parts: Parts) -> None:
+    offer = run.offer
     upstream = await send(exchange, run, request, parts)
-    events = OpenAIStream(strip_usage=not run.work.request.include_usage)  # type: ignore[attr-defined]
+    events = OpenAIStream(
+        strip_usage=not run.work.request.include_usage,  # type: ignore[attr-defined]
+        continuous=offer.serving.continuous_usage,
+    )
+    kept = KeptChunks() if offer.prompts.tokenizer(offer.serving) is not None else None
     try:
-        await _relay(exchange, run, upstream, events)
+        await _relay(exchange, run, upstream, events, kept)
+        _count_kept(run, events, kept)
         run.last_byte()
         await run.settle("ok", 200)
         await exchange.write(END_MARK, more=False)
     except (CallerError, WorldError) as failure:
         if not exchange.begun:
             raise
+        _count_kept(run, events, kept)
         await end_broken_stream(exchange, run, failure)
+    except BaseException:
+        _count_kept(run, events, kept)  # the caller left, or time is up
+        raise
     finally:
         upstream.close()
 
 
-async def _relay(exchange: Exchange, run: Run, upstream: Any, events: OpenAIStream) -> None:
+async def _relay(
+    exchange: Exchange,
+    run: Run,
+    upstream: Upstream,
+    events: OpenAIStream,
+    kept: KeptChunks | None,
+) -> None:
     """Blocks to the caller, each counted, and recorded, before it leaves."""
     renames = run.target.upstream != run.model.name
     there = b'"model":' + _encode(run.target.upstream)
     here = b'"model":' + _encode(run.model.name)
     spaced = there.replace(b":", b": ", 1)
+    estimated_in = tokens_in(run) if kept is not None else tokens_in_by_bytes(run)
     while (block := await upstream.block()) is not None:
         run.first_byte()
         passed = events.feed(block)
         if renames:
             passed = passed.replace(there, here).replace(spaced, here)
-        _count(run, events)
-        if not passed:
-            continue
-        run.served = True
-        run.bytes_out += len(passed)
-        run.checkpoint()
-        if not exchange.begun:
-            exchange.begin(200, EVENT_STREAM)
-        await exchange.write(passed, more=True)
+        _count(run, events, estimated_in)
+        if passed:
+            run.served = True
+            run.bytes_out += len(passed)
+            run.checkpoint()
+            if kept is not None:
+                kept.keep(passed)
+            if not exchange.begun:
+                exchange.begin(200, EVENT_STREAM)
+            await exchange.write(passed, more=True)
+        if events.failure is not None:
+            raise events.failure
     events.finish()
+    if events.failure is not None:
+        raise events.failure
     if not exchange.begun:
         exchange.begin(200, EVENT_STREAM)
 
 
-def _count(run: Run, events: OpenAIStream) -> None:
+def _count(run: Run, events: OpenAIStream, estimated_in: int) -> None:
     if events.reported:
         run.tokens_in = events.tokens_in
         run.tokens_out = events.tokens_out
         run.provenance = "engine"
     elif events.chunks_out:
-        run.tokens_in = run.work.bytes_in // PROMPT_BYTES_PER_TOKEN
+        run.tokens_in = estimated_in
         run.tokens_out = events.chunks_out
         run.provenance = "estimate"
+
+
+def _count_kept(run: Run, events: OpenAIStream, kept: KeptChunks | None) -> None:
+    """What nobody reported, by the tokenizer. Once: a run that is settled does not change."""
+    if kept is None or events.reported or run.settled is not None:
+        return
+    counted = kept.tokens_out(run)
+    if counted is not None:
+        run.tokens_out = counted
+        run.provenance = "tokenizer"
 
 
 async def end_broken_stream(

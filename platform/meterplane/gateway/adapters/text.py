@@ -2,49 +2,71 @@
 
 The upstream is always streamed, and a plain answer is collected from it: one way to measure, and a
 caller who leaves is billed for what the engine generated until then.
+
+Several prompts, or more choices than an engine makes at once, are several requests to it, run
+together: one answer, one usage event. The first that fails ends the others.
 """
 
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
-from meterplane.gateway.adapters.engine import Engine
+import msgspec
+
+from meterplane.gateway.adapters.engine import Ask, Engine, Piece, Reader
+from meterplane.gateway.adapters.llmapi import LlmApi
 from meterplane.gateway.adapters.openai import EVENT_STREAM, end_broken_stream
+from meterplane.gateway.adapters.tensorrtllm import TensorRtLlm
 from meterplane.gateway.adapters.vllm import Vllm
 from meterplane.gateway.ask import JSON_REQUEST, finish, headers_for, refusal, send
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
+from meterplane.gateway.prompts import Prompt
 from meterplane.gateway.run import Run
-from meterplane.gateway.surfaces import openai_chat
+from meterplane.gateway.surface import Offer
+from meterplane.gateway.surfaces.openai_chat import ChatRequest
 from meterplane.gateway.surfaces.openai_chat_answer import ChatAnswer
-from meterplane.gateway.surfaces.openai_text import TextRequest, output_tokens
+from meterplane.gateway.surfaces.openai_completions import CompletionRequest
+from meterplane.gateway.surfaces.openai_completions_answer import CompletionAnswer
+from meterplane.gateway.surfaces.openai_text import (
+    TextRequest,
+    TextWork,
+    check_context,
+    output_tokens,
+)
+from meterplane.gateway.surfaces.openai_text_answer import TextAnswer
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.triton.failures import TritonBroken
-from meterplane.triton.generate import EventReader, failure_of
+from meterplane.triton.generate import RawEvents, failure_of
 from meterplane.triton.request import Request
-from meterplane.triton.upstream import Upstream
 
-ENGINES: dict[str, Engine] = {"vllm": Vllm()}
+ENGINES: dict[str, Engine] = {"vllm": Vllm(), "tensorrtllm": TensorRtLlm(), "llmapi": LlmApi()}
+ASKED_AT_ONCE = 8  # requests to an engine for one of a caller's
 
 
 async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     """Answer a chat or a completion. Raises `CallerError`, `WorldError` or `ClientGone`."""
     work: Any = run.work
     engine = ENGINES[run.model.adapter]
-    answer = ChatAnswer(str(run.request_id), clock.now_ms() // 1000, run.model.name, work.request)
-    prompt = openai_chat.render_prompt(work.request.messages)
-    body = engine.body(prompt, sampling(work.request, run), work.stream)
-    path = f"/v2/models/{run.target.upstream}/generate_stream"
-    request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
-    upstream = await send(exchange, run, request, parts)
+    prompts = await _counted(work, run.offer)
+    answer = _answer(run, work.request, prompts)
+    delivery = _Delivery(exchange, run, answer)
+    asks = asks_for(work, run.offer, prompts, engine)
     try:
-        await _relay(exchange, run, upstream, engine, answer)
+        if len(asks) == 1:
+            await _ask(exchange, run, parts, engine, delivery, *asks[0])
+        else:
+            await together(
+                [_ask(exchange, run, parts, engine, delivery, *each) for each in asks],
+                ASKED_AT_ONCE,
+            )
     except (CallerError, WorldError) as failure:
         if not exchange.begun:
             raise
         await end_broken_stream(exchange, run, failure)
         return
-    finally:
-        upstream.close()
     run.last_byte()
     if not work.stream:
         await finish(exchange, run, JSON, answer.whole(run.tokens_in, run.tokens_out))
@@ -55,48 +77,193 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     await exchange.write(closing, more=False)
 
 
-def sampling(request: TextRequest, run: Run) -> dict[str, Any]:
-    """vLLM's sampling parameters, from an allow-list."""
-    found: dict[str, Any] = {
-        "max_tokens": output_tokens(request, run.model),
-        "n": request.choices,
-    }
-    for name in ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty"):
-        value = getattr(request, name)
-        if value is not None:
-            found[name] = value
-    if request.stop is not None:
-        found["stop"] = request.stops()
-    return found
+async def _counted(work: TextWork, offer: Offer) -> list[Prompt]:
+    """The prompts; long ones were admitted without a count."""
+    prompts = work.prompts(offer)
+    if offer.prompts.tokenizer(offer.serving) is None:
+        return prompts
+    counted = [await offer.prompts.counted(offer.serving, prompt) for prompt in prompts]
+    for prompt in counted:
+        check_context(prompt, offer, work.written_in)
+    return counted
 
 
-async def _relay(
-    exchange: Exchange, run: Run, upstream: Upstream, engine: Engine, answer: ChatAnswer
-) -> None:
+def _answer(run: Run, request: TextRequest, prompts: list[Prompt]) -> TextAnswer:
+    told = (str(run.request_id), clock.now_ms() // 1000, run.model.name)
+    if isinstance(request, CompletionRequest):
+        return CompletionAnswer(*told, request, [prompt.text for prompt in prompts])
+    assert isinstance(request, ChatRequest)
+    return ChatAnswer(*told, request)
+
+
+def asks_for(
+    work: TextWork, offer: Offer, prompts: list[Prompt], engine: Engine
+) -> list[tuple[int, Ask]]:
+    """What an engine is asked, each with the index of its first choice in the answer."""
+    request = work.request
+    parameters = {name: msgspec.json.decode(value) for name, value in work.extras.items()}
+    tokenizer = offer.prompts.tokenizer(offer.serving)
+    asks = []
+    for number, prompt in enumerate(prompts):
+        for first in range(0, request.choices, engine.choices_max):
+            ask = Ask(
+                prompt=prompt.text,
+                # What several requests read is one prompt.
+                tokens_in=prompt.tokens if first == 0 else 0,
+                choices=min(engine.choices_max, request.choices - first),
+                tokens_out_max=output_tokens(request, offer.model),
+                request=request,
+                parameters=parameters,
+                logprobs=_logprobs(request),
+                seed=None if request.seed is None else request.seed + first,
+                count=None if tokenizer is None else tokenizer.count,
+            )
+            asks.append((number * request.choices + first, ask))
+    return asks
+
+
+def _logprobs(request: TextRequest) -> int | None:
+    if isinstance(request, ChatRequest):
+        return (request.top_logprobs or 0) if request.logprobs else None
+    return request.logprobs if isinstance(request, CompletionRequest) else None
+
+
+class _Delivery:
     """Pieces to the caller, each counted, and recorded, before it leaves."""
-    reader = EventReader()
-    while (block := await upstream.block()) is not None:
-        run.first_byte()
-        events = b""
-        for event in reader.feed(block):
-            failure = failure_of(event)
+
+    def __init__(self, exchange: Exchange, run: Run, answer: TextAnswer) -> None:
+        self._exchange = exchange
+        self._run = run
+        self._answer = answer
+        self._writing = asyncio.Lock()
+
+    def shape(self, first: int, piece: Piece) -> bytes:
+        """The events of a piece, which is also kept for a plain answer."""
+        return self._answer.piece(first, piece)
+
+    async def send(self, events: bytes) -> None:
+        """To a caller who streams; a plain answer leaves at the end."""
+        run, exchange = self._run, self._exchange
+        if not run.work.stream:
+            return
+        async with self._writing:
+            if not exchange.begun:
+                events = self._answer.opening() + events
+                exchange.begin(200, EVENT_STREAM)
+            if events:
+                run.bytes_out += len(events)
+                run.checkpoint()
+                await exchange.write(events, more=True)
+
+
+async def _ask(
+    exchange: Exchange,
+    run: Run,
+    parts: Parts,
+    engine: Engine,
+    delivery: _Delivery,
+    first: int,
+    ask: Ask,
+) -> None:
+    """One request to the engine, read to its end."""
+    target = run.target
+    path = f"/v2/models/{target.upstream}"
+    if target.version:
+        path += f"/versions/{target.version}"
+    headers = headers_for(exchange, run, JSON_REQUEST)
+    request = Request("POST", path + "/generate_stream", engine.body(ask), headers)
+    reader = engine.reader(ask)
+    events = RawEvents()
+    upstream = await send(exchange, run, request, parts)
+    began = False
+    try:
+        while (block := await upstream.block()) is not None:
+            run.first_byte()
+            written, failure = b"", None
+            try:
+                for event in events.feed(block):
+                    piece = _read(_object(event), run, engine, reader, began)
+                    began = True
+                    written += delivery.shape(first, piece)
+            except (CallerError, WorldError) as problem:
+                failure = problem  # what came before it in the block is the caller's
+            if began:
+                await delivery.send(written)
             if failure is not None:
-                raise refusal(500 if run.served else 400, failure)
-            piece = engine.read(event)
-            run.served = True
-            run.provenance = engine.provenance
-            run.tokens_in = max(run.tokens_in, piece.tokens_in)
-            run.tokens_out += piece.tokens_out
-            events += answer.piece(piece)
-        if not run.served or not run.work.stream:
-            continue
-        if not exchange.begun:
-            events = answer.opening() + events
-            exchange.begin(200, EVENT_STREAM)
-        if events:
-            run.bytes_out += len(events)
-            run.checkpoint()
-            await exchange.write(events, more=True)
-    reader.finish()
-    if not run.served:
-        raise TritonBroken("it ended before it began")
+                raise failure
+        events.finish()
+        if not began:
+            raise TritonBroken("it ended before it began")
+        held = _measured(run, reader, reader.finish)
+        await delivery.send(delivery.shape(first, held))
+    finally:
+        upstream.close()
+
+
+def _read(event: dict[str, Any], run: Run, engine: Engine, reader: Reader, began: bool) -> Piece:
+    failure = failure_of(event)
+    if failure is not None:
+        raise _refused(failure, began)
+    piece = _measured(run, reader, partial(reader.read, event))
+    run.served = True
+    run.provenance = engine.provenance
+    return piece
+
+
+def _measured(run: Run, reader: Reader, step: Any) -> Piece:
+    """A step of a reader, what it counted added to the run's."""
+    tokens_in, tokens_out = reader.tokens_in, reader.tokens_out
+    piece: Piece = step()
+    run.tokens_in += reader.tokens_in - tokens_in
+    run.tokens_out += reader.tokens_out - tokens_out
+    return piece
+
+
+def _refused(failure: str, began: bool) -> CallerError | WorldError:
+    if "decoupled" in failure:
+        return WorldError(
+            "model_not_decoupled",
+            f"The operator must deploy this model decoupled, so that it can stream: {failure}",
+            retry_after_s=None,
+        )
+    return refusal(500 if began else 400, failure)
+
+
+_decode = msgspec.json.Decoder().decode
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        event = _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as problem:
+        raise TritonBroken(f"an event is not JSON ({problem})") from None
+    if not isinstance(event, dict):
+        raise TritonBroken("an event is not an object")
+    return event
+
+
+async def together(works: list[Coroutine[Any, Any, None]], at_once: int) -> None:
+    """All of them, at most `at_once` at a time. The first failure ends the rest and is raised."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await gate.acquire()
+        except BaseException:
+            work.close()
+            raise
+        try:
+            await work
+        finally:
+            gate.release()
+
+    tasks = [asyncio.create_task(one(work)) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+            raise outcome

@@ -12,7 +12,7 @@ import msgspec
 
 from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.usage import Surface
-from meterplane.gateway.surface import Bounds, Offer, invalid_json
+from meterplane.gateway.surface import Bounds, Offer, check_counted, invalid_json
 from meterplane.gateway.surfaces.generate_keys import (
     ASKED_COUNTS,
     KEYS,
@@ -61,6 +61,7 @@ class GenerateWork:
         _check_keys(self.document, offer)
         if offer.model.adapter not in KEYS:
             return Bounds(0, 0, 1)
+        check_counted(offer)
         asked = asked_of(self.document, offer)
         tokens_in_max = len(asked.prompt.encode()) + SPECIAL_TOKENS
         if offer.model.context_tokens_max:

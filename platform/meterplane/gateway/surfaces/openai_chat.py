@@ -5,12 +5,19 @@ from typing import Any, Literal
 import msgspec
 
 from meterplane.contracts.usage import Surface
+from meterplane.gateway.prompts import Prompt
 from meterplane.gateway.surface import Bounds, Offer, RequestReader, check_extras
-from meterplane.gateway.surfaces.openai_text import TextRequest, check_sampling, output_tokens
+from meterplane.gateway.surfaces.openai_text import (
+    LOGPROBS_MAX,
+    TextRequest,
+    check_sampling,
+    output_tokens,
+    prompted_bounds,
+    refuse_logprobs,
+)
 from meterplane.kernel.errors import CallerError
 
 MESSAGES_MAX = 1024
-TEMPLATE_TOKENS_PER_MESSAGE = 4  # role, colon, newline, and one to spare
 TEMPLATE_TOKENS_MAX = 256  # what an upstream's own chat template may add: a default system prompt
 
 
@@ -39,6 +46,13 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
             return self.content
         return "".join(part.text for part in self.content)
 
+    def spoken(self) -> dict[str, Any]:
+        """As chat templates read a message."""
+        message: dict[str, Any] = {"role": self.role, "content": self.text()}
+        if self.name is not None:
+            message["name"] = self.name
+        return message
+
 
 class ChatRequest(TextRequest, frozen=True, kw_only=True, omit_defaults=True):
     """What is supported of OpenAI's request."""
@@ -57,9 +71,10 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True, omit_defaults=True):
 class ChatWork:
     """A chat completion."""
 
-    __slots__ = ("bytes_in", "extras", "model", "request", "stream")
+    __slots__ = ("_written", "bytes_in", "extras", "model", "request", "stream")
     surface: Surface = "openai.chat"
     tensor_bytes_in = 0
+    written_in = "messages"
 
     def __init__(self, request: ChatRequest, extras: dict[str, msgspec.Raw], bytes_in: int) -> None:
         self.request = request
@@ -67,29 +82,41 @@ class ChatWork:
         self.model = request.model
         self.stream = bool(request.stream)
         self.bytes_in = bytes_in
+        self._written: tuple[Offer, Prompt] | None = None
 
     def bounds(self, offer: Offer) -> Bounds:
-        """Byte-level BPE makes at most one token of each byte."""
+        """As in `surface.Work`."""
         request, model = self.request, offer.model
-        check_extras(self.extras, offer.serving)
-        tools = "tools" in offer.serving.parameters
-        for message in request.messages:
-            if not tools and (message.role == "tool" or message.tool_calls):
-                raise CallerError(
-                    "unknown_parameter",
-                    f"{model.name!r} does not take tools.",
-                    field="messages",
-                )
+        if self.extras:
+            check_extras(self.extras, offer.serving)
+        takes_tools = model.adapter == "openai" and "tools" in offer.serving.parameters
+        if not takes_tools:
+            _refuse_tools(self, model.name)
         if model.adapter == "openai":
             tokens_in_max = self.bytes_in + TEMPLATE_TOKENS_MAX
-        else:
-            prompt = render_prompt(request.messages)
-            tokens_in_max = len(prompt.encode()) + TEMPLATE_TOKENS_PER_MESSAGE * (
-                len(request.messages) + 1
+            if model.context_tokens_max:
+                tokens_in_max = min(tokens_in_max, model.context_tokens_max)
+            return Bounds(tokens_in_max, output_tokens(request, model) * request.choices, 1)
+        if request.logprobs:
+            refuse_logprobs(offer)
+        return prompted_bounds(self, offer)
+
+    def prompts(self, offer: Offer) -> list[Prompt]:
+        """As in `TextWork`: one. Written once for a model, however often it is asked for."""
+        if self._written is None or self._written[0].serving is not offer.serving:
+            messages = [message.spoken() for message in self.request.messages]
+            self._written = (offer, offer.prompts.chat(offer.serving, messages))
+        return [self._written[1]]
+
+
+def _refuse_tools(work: ChatWork, model: str) -> None:
+    for message in work.request.messages:
+        if message.role == "tool" or message.tool_calls:
+            raise CallerError(
+                "unknown_parameter", f"{model!r} does not take tools.", field="messages"
             )
-        if model.context_tokens_max:
-            tokens_in_max = min(tokens_in_max, model.context_tokens_max)
-        return Bounds(tokens_in_max, output_tokens(request, model) * request.choices, 1)
+    if "tools" in work.extras:
+        raise CallerError("unknown_parameter", f"{model!r} does not take tools.", field="tools")
 
 
 _reader = RequestReader(ChatRequest)
@@ -101,12 +128,17 @@ def parse(body: bytes) -> ChatWork:
     if not request.messages or len(request.messages) > MESSAGES_MAX:
         raise CallerError("invalid_value", f"Send 1 to {MESSAGES_MAX} messages.", field="messages")
     check_sampling(request)
-    if request.top_logprobs is not None and not 0 <= request.top_logprobs <= 20:
-        raise CallerError("invalid_value", "top_logprobs must be 0 to 20.", field="top_logprobs")
+    if request.top_logprobs is not None:
+        _check_top_logprobs(request)
     return ChatWork(request, extras, len(body))
 
 
-def render_prompt(messages: list[Message]) -> str:
-    """A plain role-per-line prompt, ending where the assistant speaks."""
-    lines = [f"{message.role}: {message.text()}" for message in messages]
-    return "\n".join([*lines, "assistant:"])
+def _check_top_logprobs(request: ChatRequest) -> None:
+    if not 0 <= (request.top_logprobs or 0) <= LOGPROBS_MAX:
+        raise CallerError(
+            "invalid_value", f"top_logprobs must be 0 to {LOGPROBS_MAX}.", field="top_logprobs"
+        )
+    if not request.logprobs:
+        raise CallerError(
+            "invalid_value", "top_logprobs needs logprobs: true.", field="top_logprobs"
+        )

@@ -2,83 +2,55 @@
 
 from typing import Any
 
-import msgspec
-
-from meterplane.gateway.adapters.engine import Piece
+from meterplane.gateway.adapters.engine import TokenLogprob
 from meterplane.gateway.surfaces.openai_chat import ChatRequest
+from meterplane.gateway.surfaces.openai_text_answer import TextAnswer
 
 
-class ChatAnswer:
+class ChatAnswer(TextAnswer):
     """The answer to one request, streamed or whole."""
 
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+    id_prefix = "chatcmpl-"
+
     def __init__(self, request_id: str, created_s: int, model: str, request: ChatRequest) -> None:
-        self._head = {"id": f"chatcmpl-{request_id}", "created": created_s, "model": model}
-        self._choices = request.choices
-        self._include_usage = request.include_usage
-        self._texts = [""] * self._choices
-        self._reasons: list[str | None] = [None] * self._choices
+        super().__init__(
+            request_id, created_s, model, request.choices, include_usage=request.include_usage
+        )
+        self._with_logprobs = bool(request.logprobs)
 
     def opening(self) -> bytes:
-        """The first event: each choice's role."""
+        """Each choice's role."""
+        delta = {"role": "assistant", "content": ""}
         return b"".join(
-            self._event(index, {"role": "assistant", "content": ""}, None)
-            for index in range(self._choices)
+            self.event({"index": index, "delta": delta, "logprobs": None, "finish_reason": None})
+            for index in range(len(self._texts))
         )
 
-    def piece(self, piece: Piece) -> bytes:
-        """The events of one piece; also remembered for `whole`."""
-        events = b""
-        for offset, text in enumerate(piece.texts):
-            index = piece.index + offset
-            if index >= self._choices:
-                break
-            reasons = piece.finish_reasons
-            reason = reasons[offset] if offset < len(reasons) else None
-            self._texts[index] += text
-            if text:
-                events += self._event(index, {"content": text}, None)
-            if reason is not None and self._reasons[index] is None:
-                self._reasons[index] = reason
-                events += self._event(index, {}, reason)
-        return events
+    def delta(self, index: int, text: str, logprobs: list[TokenLogprob]) -> dict[str, Any]:
+        """As in `TextAnswer`."""
+        delta = {"content": text} if text or logprobs else {}
+        return {"delta": delta, "logprobs": _written(logprobs) if logprobs else None}
 
-    def closing(self, tokens_in: int, tokens_out: int) -> bytes:
-        """Whatever finish reason is still owed, the usage if it was asked for, and the end."""
-        events = b""
-        for index, reason in enumerate(self._reasons):
-            if reason is None:
-                events += self._event(index, {}, "stop")
-        if self._include_usage:
-            events += self._line({"choices": [], "usage": usage(tokens_in, tokens_out)})
-        return events + b"data: [DONE]\n\n"
-
-    def whole(self, tokens_in: int, tokens_out: int) -> bytes:
-        """The plain answer collected from all pieces."""
-        choices = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": None},
-                "logprobs": None,
-                "finish_reason": self._reasons[index] or "stop",
-            }
-            for index, text in enumerate(self._texts)
-        ]
-        body = self._head | {"object": "chat.completion", "choices": choices}
-        return msgspec.json.encode(body | {"usage": usage(tokens_in, tokens_out)})
-
-    def _event(self, index: int, delta: dict[str, Any], reason: str | None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return self._line({"choices": [choice]} | ({"usage": None} if self._include_usage else {}))
-
-    def _line(self, body: dict[str, Any]) -> bytes:
-        full = self._head | {"object": "chat.completion.chunk"} | body
-        return b"data: " + msgspec.json.encode(full) + b"\n\n"
+    def choice(self, index: int) -> dict[str, Any]:
+        """As in `TextAnswer`."""
+        return {
+            "message": {"role": "assistant", "content": self._texts[index], "refusal": None},
+            "logprobs": _written(self._logprobs[index]) if self._with_logprobs else None,
+        }
 
 
-def usage(tokens_in: int, tokens_out: int) -> dict[str, int]:
-    """OpenAI's `usage`."""
+def _written(logprobs: list[TokenLogprob]) -> dict[str, Any]:
     return {
-        "prompt_tokens": tokens_in,
-        "completion_tokens": tokens_out,
-        "total_tokens": tokens_in + tokens_out,
+        "content": [
+            _token(each.token, each.logprob)
+            | {"top_logprobs": [_token(token, logprob) for token, logprob in each.top]}
+            for each in logprobs
+        ],
+        "refusal": None,
     }
+
+
+def _token(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}

@@ -1,6 +1,7 @@
 """`POST /v1/embeddings` over a model that takes TEXT and answers EMBEDDING and TOKENS."""
 
 import base64
+import math
 from array import array
 from typing import Any, Literal
 
@@ -8,48 +9,87 @@ import msgspec
 
 from meterplane.contracts.usage import Surface
 from meterplane.gateway import errors
+from meterplane.gateway.prompts import Prompt
 from meterplane.gateway.surface import Bounds, Offer, RequestReader, check_extras
+from meterplane.gateway.surfaces.openai_tokens import TokenInput, pieces_of
 from meterplane.kernel.errors import CallerError
 
 INPUTS_MAX = 2048
 SPECIAL_TOKENS = 2  # a start and an end per text
 
 
-class EmbeddingsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EmbeddingsRequest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What is supported of OpenAI's request. Anything else is refused by name, never dropped."""
 
     model: str
-    input: str | list[str]
+    input: TokenInput
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
-
-    def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
 
 
 class EmbeddingsWork:
     """Texts to embed, or their tokens."""
 
-    __slots__ = ("bytes_in", "extras", "model", "request")
+    __slots__ = ("bytes_in", "extras", "model", "pieces", "request")
     surface: Surface = "openai.embeddings"
     stream = False
     tensor_bytes_in = 0
 
     def __init__(
-        self, request: EmbeddingsRequest, extras: dict[str, msgspec.Raw], bytes_in: int
+        self,
+        request: EmbeddingsRequest,
+        pieces: list[str | list[int]],
+        extras: dict[str, msgspec.Raw],
+        bytes_in: int,
     ) -> None:
         self.request = request
+        self.pieces = pieces
         self.extras = extras
         self.model = request.model
         self.bytes_in = bytes_in
 
     def bounds(self, offer: Offer) -> Bounds:
         """WordPiece and byte-level BPE make at most one token of each byte."""
-        check_extras(self.extras, offer.serving)
-        texts = self.request.texts()
-        tokens_in_max = sum(len(text.encode()) + SPECIAL_TOKENS for text in texts)
-        return Bounds(tokens_in_max, 0, len(texts))
+        if self.extras:
+            check_extras(self.extras, offer.serving)
+        pieces = self.pieces if offer.model.adapter == "openai" else self.texts(offer)
+        tokens_in_max = 0
+        for piece in pieces:
+            counted = len(piece.encode()) if isinstance(piece, str) else len(piece)
+            counted += SPECIAL_TOKENS
+            if offer.model.context_tokens_max:
+                counted = min(counted, offer.model.context_tokens_max)
+            tokens_in_max += counted
+        return Bounds(tokens_in_max, 0, len(pieces))
+
+    def texts(self, offer: Offer) -> list[str]:
+        """What a model on Triton reads. Raises `CallerError` 400 for tokens nobody can decode."""
+        tokenizer = offer.prompts.tokenizer(offer.serving)
+        texts = []
+        for piece in self.pieces:
+            if isinstance(piece, str):
+                texts.append(piece)
+            elif tokenizer is None:
+                raise CallerError(
+                    "unsupported_parameter",
+                    f"{offer.model.name!r} takes texts and not token ids; send strings.",
+                    field="input",
+                )
+            else:
+                texts.append(tokenizer.decode(piece))
+        return texts
+
+    def prompts(self, offer: Offer) -> list[Prompt]:
+        """The inputs, counted where the model's tokenizer is here."""
+        return [
+            offer.prompts.text(offer.serving, piece)
+            if isinstance(piece, str)
+            else Prompt("", len(piece))
+            for piece in self.pieces
+        ]
 
 
 _reader = RequestReader(EmbeddingsRequest)
@@ -58,17 +98,14 @@ _reader = RequestReader(EmbeddingsRequest)
 def parse(body: bytes) -> EmbeddingsWork:
     """The work in a request body. Raises `CallerError` 400 naming the field."""
     request, extras = _reader.read(body)
-    texts = request.texts()
-    if not texts or len(texts) > INPUTS_MAX:
-        raise CallerError("invalid_value", f"Send 1 to {INPUTS_MAX} texts.", field="input")
-    if any(not text for text in texts):
-        raise CallerError("invalid_value", "A text to embed is empty.", field="input")
-    return EmbeddingsWork(request, extras, len(body))
+    pieces = pieces_of(request.input, "input", INPUTS_MAX)
+    if request.dimensions is not None and request.dimensions < 1:
+        raise CallerError("invalid_value", "dimensions must be at least 1.", field="dimensions")
+    return EmbeddingsWork(request, pieces, extras, len(body))
 
 
-def upstream_body(work: EmbeddingsWork) -> bytes:
+def upstream_body(texts: list[str]) -> bytes:
     """The v2 infer request: texts in as JSON, vectors out as binary."""
-    texts = work.request.texts()
     return msgspec.json.encode(
         {
             "inputs": [{"name": "TEXT", "shape": [len(texts)], "datatype": "BYTES", "data": texts}],
@@ -93,22 +130,42 @@ def read_answer(prefix: bytes, tensors: bytes) -> tuple[list[int], int]:
     return tokens, width
 
 
-def answer(request: EmbeddingsRequest, tensors: bytes, width: int, tokens_in: int) -> bytes:
-    """OpenAI's answer: floats, or the little-endian float32 bytes in base64."""
-    if request.dimensions is not None and request.dimensions != width:
+def answer(
+    request: EmbeddingsRequest,
+    tensors: bytes,
+    width: int,
+    model: str,
+    tokens_in: int,
+    *,
+    may_shorten: bool,
+) -> bytes:
+    """OpenAI's answer: floats, or the little-endian float32 bytes in base64.
+
+    `may_shorten`: the model was trained so that the first numbers of a vector are one, too
+    (Matryoshka); what is left is brought back to length 1. Raises `CallerError` 400 otherwise.
+    """
+    dimensions = request.dimensions or width
+    if dimensions > width or (dimensions < width and not may_shorten):
+        most = "at most" if may_shorten else "exactly"
         raise CallerError(
-            "invalid_value", f"This model has {width} dimensions and no other.", field="dimensions"
+            "invalid_value", f"This model has {most} {width} dimensions.", field="dimensions"
         )
     step = width * 4
     rows = [tensors[start : start + step] for start in range(0, len(tensors), step)]
+    if dimensions < width:
+        rows = [_shortened(row[: dimensions * 4]) for row in rows]
     data = [
         {"object": "embedding", "index": index, "embedding": _vector(request, row)}
         for index, row in enumerate(rows)
     ]
     usage = {"prompt_tokens": tokens_in, "total_tokens": tokens_in}
-    return msgspec.json.encode(
-        {"object": "list", "data": data, "model": request.model, "usage": usage}
-    )
+    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _shortened(row: bytes) -> bytes:
+    numbers = array("f", row)
+    length = math.hypot(*numbers)
+    return array("f", [number / length for number in numbers]).tobytes() if length else row
 
 
 def _vector(request: EmbeddingsRequest, row: bytes) -> Any:

@@ -6,11 +6,15 @@ import msgspec
 
 from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.usage import Surface
-from meterplane.gateway.surface import Bounds, Offer
+from meterplane.gateway.prompts import Prompt
+from meterplane.gateway.surface import Bounds, Offer, check_counted
 from meterplane.kernel.errors import CallerError
 
 CHOICES_MAX = 8
 STOPS_MAX = 16
+LOGPROBS_MAX = 20
+WITH_LOGPROBS = ("vllm",)  # of the engines on Triton
+PROMPT_TOKENS_SPARE = 8  # what an engine's tokenizer may put around a prompt
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,18 +63,30 @@ class TextRequest(
 
 
 class TextWork(Protocol):
-    """A chat or a text completion, as adapters see it."""
+    """A chat or a text completion, as adapters see it. `written_in` is the field of its prompts."""
 
     surface: Surface
     model: str
     stream: bool
     bytes_in: int
     tensor_bytes_in: int
-    request: TextRequest
+    written_in: str
     extras: dict[str, msgspec.Raw]
+
+    @property
+    def request(self) -> TextRequest:
+        """What was asked for."""
+        ...
 
     def bounds(self, offer: Offer) -> Bounds:
         """As in `surface.Work`."""
+        ...
+
+    def prompts(self, offer: Offer) -> list[Prompt]:
+        """What an engine is given, in the order of the answer's choices.
+
+        Raises `CallerError` 400 for what cannot be written for a model, `WorldError` 503.
+        """
         ...
 
 
@@ -102,3 +118,45 @@ def output_tokens(request: TextRequest, model: ModelPolicy) -> int:
     """Output tokens per choice: what was asked, or the default, clamped to the model's limit."""
     asked = request.asked_tokens
     return min(model.output_tokens_default if asked is None else asked, model.output_tokens_max)
+
+
+def prompted_bounds(work: TextWork, offer: Offer) -> Bounds:
+    """The most an engine can be made to use. Raises `CallerError` 400, `WorldError` 503.
+
+    Byte-level BPE makes at most one token of each byte; where the tokenizer is here, it is exact.
+    """
+    request, model = work.request, offer.model
+    check_counted(offer)
+    prompts = work.prompts(offer)
+    tokens_in_max = 0
+    for prompt in prompts:
+        check_context(prompt, offer, work.written_in)
+        counted = len(prompt.text.encode()) if prompt.tokens is None else prompt.tokens
+        counted += PROMPT_TOKENS_SPARE
+        if model.context_tokens_max:
+            counted = min(counted, model.context_tokens_max)
+        tokens_in_max += counted
+    tokens_out_max = output_tokens(request, model) * request.choices * len(prompts)
+    return Bounds(tokens_in_max, tokens_out_max, len(prompts))
+
+
+def check_context(prompt: Prompt, offer: Offer, field: str) -> None:
+    """Refuse a prompt that is known to be longer than its model's context, in OpenAI's words."""
+    tokens_max = offer.model.context_tokens_max
+    if prompt.tokens is not None and tokens_max and prompt.tokens > tokens_max:
+        raise CallerError(
+            "context_length_exceeded",
+            f"This model's maximum context length is {tokens_max} tokens. However, your {field}"
+            f" resulted in {prompt.tokens} tokens. Please reduce the length of the {field}.",
+            field=field,
+        )
+
+
+def refuse_logprobs(offer: Offer) -> None:
+    """Where an engine does not report them."""
+    if offer.model.adapter not in WITH_LOGPROBS:
+        raise CallerError(
+            "unsupported_parameter",
+            f"{offer.model.name!r} does not report log probabilities; leave them out.",
+            field="logprobs",
+        )
