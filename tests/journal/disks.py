@@ -4,15 +4,18 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from meterplane.journal.disk import Disk
+from meterplane.journal.syncing import Done, Syncer
 
 
 class CountingDisk(Disk):
     """Counts syncs and takes `sync_s` for each, like a slow disk."""
 
     def __init__(self, sync_s: float = 0.0) -> None:
+        super().__init__(native_aio=False)  # so that each commit's sync comes through here
         self.syncs = 0
         self.sync_s = sync_s
         self.touched: list[str] = []
@@ -43,6 +46,10 @@ class FailingDisk(CountingDisk):
         self._attempt("create")
         return super().create(path)
 
+    def allocate(self, descriptor: int, size_bytes: int) -> None:
+        self._attempt("allocate")
+        super().allocate(descriptor, size_bytes)
+
     def write_all(self, descriptor: int, data: bytes) -> None:
         self._attempt("write")
         super().write_all(descriptor, data)
@@ -50,6 +57,14 @@ class FailingDisk(CountingDisk):
     def sync(self, descriptor: int) -> None:
         self._attempt("sync")
         super().sync(descriptor)
+
+    def sync_length(self, descriptor: int) -> None:
+        self._attempt("sync_length")
+        super().sync_length(descriptor)
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        self._attempt("truncate")
+        super().truncate(descriptor, length)
 
     def rename(self, source: Path, target: Path) -> None:
         self._attempt("rename")
@@ -64,7 +79,52 @@ class HangingDisk(Disk):
     """A disk whose sync does not come back until `release` is set."""
 
     def __init__(self) -> None:
+        super().__init__(native_aio=False)
         self.release = threading.Event()
 
     def sync(self, descriptor: int) -> None:
         self.release.wait(20)
+
+
+class SlowKeepingDisk(Disk):
+    """Takes `slow_s` to make a new or a sealed segment durable; commits are as fast as ever."""
+
+    def __init__(self, slow_s: float) -> None:
+        super().__init__()
+        self.slow_s = slow_s
+
+    def sync_length(self, descriptor: int) -> None:
+        time.sleep(self.slow_s)
+        super().sync_length(descriptor)
+
+
+class AnsweringDisk(Disk):
+    """The kernel's own syncing, of which the answer is replaced: by `error`, or by silence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+        self.silent = False
+        self.starts = 0
+
+    def syncer(self, descriptor: int) -> Syncer:
+        return _AnsweringSyncer(self, super().syncer(descriptor))
+
+
+class _AnsweringSyncer:
+    def __init__(self, disk: AnsweringDisk, real: Syncer) -> None:
+        self.method = real.method
+        self._disk = disk
+        self._real = real
+
+    def start(self, descriptors: Sequence[int], done: Done) -> None:
+        self._disk.starts += 1
+
+        def answer(error: OSError | None) -> None:
+            if not self._disk.silent:
+                done(self._disk.error or error)
+
+        self._real.start(descriptors, answer)
+
+    def close(self) -> None:
+        self._real.close()

@@ -82,7 +82,8 @@ def test_recovering_again_settles_nothing_twice(tmp_path: Path):
     assert {segment.path: segment.path.read_bytes() for segment in list_segments(home)} == before
 
 
-def test_every_cut_of_an_open_segment_recovers_all_whole_frames(tmp_path: Path):
+@pytest.mark.parametrize("allocated", [0, 4096])
+def test_every_cut_of_an_open_segment_recovers_all_whole_frames(tmp_path: Path, allocated: int):
     request, other = uuid7(), uuid7()
     frames: list[Frame] = [admit(request), checkpoint(request, 4), settle(other, rows=7)]
     data = encode_segment(uuid7(), "g1", frames)
@@ -90,9 +91,10 @@ def test_every_cut_of_an_open_segment_recovers_all_whole_frames(tmp_path: Path):
         home = tmp_path / f"g1.{uuid7()}"
         home.mkdir()
         path = home / f"{uuid7()}.open"
-        path.write_bytes(data[:cut])
+        path.write_bytes(data[:cut] + bytes(allocated))
         whole = list(reader.frames_of(reader.parse_segment(data[:cut])))
         done = recover(home)
+        assert done.cut_bytes <= cut
         left = list_segments(home)
         contents = [reader.read_segment(segment.path) for segment in left]
         assert all(content.damage is None for content in contents)
@@ -136,6 +138,42 @@ def test_a_segment_whose_header_changed_is_kept_for_quarantine(
     assert kept.sealed
     assert kept.path.read_bytes() == altered
     assert "unreadable" in caplog.text
+
+
+def test_the_zeros_an_open_segment_was_allocated_with_alarm_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    home = dead_journal(tmp_path, [settle()], [])
+    first, second = list_segments(home)
+    whole = [first.path.read_bytes(), second.path.read_bytes()]
+    for segment in (first, second):
+        segment.path.write_bytes(segment.path.read_bytes() + bytes(100_000))
+        assert reader.read_segment(segment.path).damage is None
+    assert recover(home).cut_bytes == 0
+    assert [segment.path.read_bytes() for segment in list_segments(home)] == whole
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+
+
+def test_zeros_in_a_sealed_segment_are_damage(tmp_path: Path):
+    home = dead_journal(tmp_path, [settle()], sealed=1)
+    (segment,) = list_segments(home)
+    length = segment.path.stat().st_size
+    segment.path.write_bytes(segment.path.read_bytes() + bytes(512))
+    damage = reader.read_segment(segment.path).damage
+    assert damage is not None
+    assert (damage.offset, damage.kind) == (length, "length")
+
+
+def test_a_spare_is_removed_and_what_only_begins_like_one_is_kept(tmp_path: Path):
+    home = dead_journal(tmp_path, [settle()])
+    (used,) = list_segments(home)
+    spare, altered = home / f"{uuid7()}.open", home / f"{uuid7()}.open"
+    spare.write_bytes(bytes(70_000))
+    altered.write_bytes(bytes(4096) + used.path.read_bytes())  # a page the disk forgot
+    assert list_segments(home) == [used]
+    recover(home)
+    kept = {segment.path for segment in list_segments(home, spares=True)}
+    assert kept == {used.path.with_suffix(".sealed"), altered.with_suffix(".sealed")}
 
 
 def test_recovery_writes_behind_the_newest_segment_even_if_the_clock_stepped_back(tmp_path: Path):
@@ -183,9 +221,14 @@ def test_random_journals_cut_anywhere_come_back_whole(tmp_path: Path):
         home = tmp_path / f"g1.{uuid7()}"
         home.mkdir()
         cut = chance.randrange(len(data) + 1)
-        (home / f"{uuid7()}.open").write_bytes(data[:cut] + b"\0" * chance.choice([0, 0, 512]))
+        tail = chance.choice([b"", bytes(512), bytes(70_000), bytes(99) + chance.randbytes(99)])
+        (home / f"{uuid7()}.open").write_bytes(data[:cut] + tail)
         whole = list(reader.frames_of(reader.parse_segment(data[:cut])))
         recover(home)
         admitted = [frame.request_id for frame in whole if isinstance(frame, Admit)]
         assert sorted(frame.request_id for frame in settles(home)) == sorted(admitted)
+        contents = [reader.read_segment(segment.path) for segment in list_segments(home)]
+        for content in contents:
+            # Garbage where a header should stand is no torn write: kept for quarantine.
+            assert content.damage is None or content.header is None
         shutil.rmtree(home)

@@ -35,8 +35,10 @@ def test_a_header_cut_anywhere_is_torn_and_never_read():
     for cut in range(len(header)):
         assert decode_header(header[:cut]) is None
         assert is_torn_header(header[:cut])
+        assert is_torn_header(header[:cut] + bytes(4096))
     assert is_torn_header(b"\0" * 4096)
     assert not is_torn_header(header)
+    assert not is_torn_header(header + bytes(4096))
 
 
 def test_a_header_with_any_flipped_bit_is_not_read():

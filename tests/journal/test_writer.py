@@ -14,7 +14,13 @@ import pytest
 from meterplane.journal import directory, reader, writer
 from meterplane.journal.segment import list_segments
 from meterplane.journal.writer import JournalUnavailable, JournalWriter
-from tests.journal.disks import CountingDisk, FailingDisk, HangingDisk
+from tests.journal.disks import (
+    AnsweringDisk,
+    CountingDisk,
+    FailingDisk,
+    HangingDisk,
+    SlowKeepingDisk,
+)
 from tests.journal.frames import admit, settle
 
 
@@ -73,6 +79,50 @@ async def test_a_caller_that_leaves_does_not_take_the_sync_of_others_with_it(tmp
     leaving.cancel()
     await staying
     assert leaving.cancelled()
+    await journal.close()
+
+
+async def test_a_commit_that_finds_all_durable_does_not_wait(tmp_path: Path):
+    journal = JournalWriter.open(tmp_path, "g1")
+    journal.append(settle())
+    await journal.commit()
+    with pytest.raises(StopIteration):
+        journal.commit().send(None)  # returned without having been suspended
+    await journal.close()
+
+
+async def test_a_round_begins_as_soon_as_the_one_before_ends(tmp_path: Path):
+    disk = CountingDisk(sync_s=0.05)
+    journal = JournalWriter.open(tmp_path, "g1", disk)
+    started = time.monotonic()
+
+    async def late(number: int) -> None:
+        await asyncio.sleep(0.01 * number)  # ten arrive while the first two rounds run
+        journal.append(settle())
+        await journal.commit()
+
+    await asyncio.gather(*(late(number) for number in range(10)))
+    assert disk.syncs == 3
+    assert 0.15 <= time.monotonic() - started < 0.2
+    await journal.close()
+
+
+async def test_a_journal_tells_how_far_it_is(tmp_path: Path):
+    disk = CountingDisk(sync_s=0.02)
+    journal = JournalWriter.open(tmp_path, "g1", disk)
+    assert (journal.mode, journal.sync_method) == ("durable", "thread")
+    for _ in range(3):
+        journal.append(settle())
+    assert (journal.frames_appended, journal.frames_durable) == (3, 0)
+    (segment,) = list_segments(journal.directory)
+    written = len(segment.path.read_bytes().rstrip(b"\0"))
+    assert written <= journal.bytes_appended <= written + 8  # a frame may end in zeros
+    await journal.commit()
+    assert journal.frames_durable == 3
+    assert 0.02 <= journal.last_commit_s < 0.2
+    await until(lambda: journal.segments_to_seal == 1)
+    await until(lambda: journal.segments_to_seal == 0)
+    assert journal.bytes_appended == list_segments(journal.directory)[0].path.stat().st_size
     await journal.close()
 
 
@@ -136,13 +186,35 @@ async def test_a_closed_journal_takes_nothing(tmp_path: Path):
         journal.append(admit())
 
 
-@pytest.mark.parametrize("operation", ["create", "write", "sync", "sync_directory"])
+async def refused_for_ever(journal: JournalWriter, disk: FailingDisk) -> None:
+    """Nothing is touched again, and the directory is free for recovery and for another writer."""
+    disk.failing = set()  # a disk that says it is well again is not believed
+    with pytest.raises(JournalUnavailable):
+        journal.append(settle())
+    with pytest.raises(JournalUnavailable):
+        await journal.commit()
+    await asyncio.sleep(0.6)  # nor does the seal timer touch it
+    with pytest.raises(JournalUnavailable):
+        await journal.close()
+    assert disk.touched == []
+    descriptor = directory.claim(journal.directory)
+    assert descriptor is not None
+    os.close(descriptor)
+    replacement = JournalWriter.open(journal.directory.parent, "g1", disk)
+    replacement.append(settle())
+    await replacement.commit()
+    await replacement.close()
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 async def test_after_the_first_error_nothing_is_touched_again(
     tmp_path: Path, operation: str, error: int
 ):
     disk = FailingDisk(error)
     journal = JournalWriter.open(tmp_path, "g1", disk)
+    journal.append(settle())
+    await until(lambda: journal._spare is not None)  # what goes on beside commits is done
     disk.failing = {operation}
 
     async def request() -> None:
@@ -154,33 +226,91 @@ async def test_after_the_first_error_nothing_is_touched_again(
     assert time.monotonic() - started < 0.1
     assert all(isinstance(result, JournalUnavailable) for result in results)
     assert not journal.healthy
-    disk.failing = set()  # a disk that says it is well again is not believed
-    with pytest.raises(JournalUnavailable):
-        journal.append(settle())
-    with pytest.raises(JournalUnavailable):
+    await refused_for_ever(journal, disk)
+
+
+@pytest.mark.parametrize("operation", ["create", "allocate", "sync_length", "sync_directory"])
+async def test_after_an_error_while_the_next_segment_is_prepared_nothing_is_touched_again(
+    tmp_path: Path, operation: str
+):
+    disk = FailingDisk(errno.EIO)
+    journal = JournalWriter.open(tmp_path, "g1", disk)
+    disk.failing = {operation}
+    started = time.monotonic()
+    journal.append(settle())
+    await until(lambda: not journal.healthy)
+    assert time.monotonic() - started < 0.1
+    disk.touched.clear()  # `append` may have written while the thread was failing
+    with pytest.raises(JournalUnavailable, match="preparing a segment failed"):
         await journal.commit()
-    await asyncio.sleep(0.6)  # nor does the seal timer touch it
-    with pytest.raises(JournalUnavailable):
-        await journal.close()
-    assert disk.touched == []
-    # The directory is free for recovery, and a gateway can go on with another writer.
-    descriptor = directory.claim(journal.directory)
-    assert descriptor is not None
-    os.close(descriptor)
-    replacement = JournalWriter.open(tmp_path, "g1", disk)
-    replacement.append(settle())
-    await replacement.commit()
-    await replacement.close()
+    await refused_for_ever(journal, disk)
 
 
-async def test_a_rename_that_fails_stops_the_journal(tmp_path: Path):
+@pytest.mark.parametrize("operation", ["truncate", "sync_length", "rename", "sync_directory"])
+async def test_after_an_error_while_a_segment_is_sealed_nothing_is_touched_again(
+    tmp_path: Path, operation: str
+):
     disk = FailingDisk()
     journal = JournalWriter.open(tmp_path, "g1", disk)
-    disk.failing = {"rename"}
+    frame = settle()
+    journal.append(frame)
+    await journal.commit()
+    await until(lambda: journal._spare is not None)
+    disk.failing = {operation}
+    await until(lambda: not journal.healthy)
+    with pytest.raises(JournalUnavailable, match="sealing failed"):
+        await journal.commit()
+    await refused_for_ever(journal, disk)
+    assert frame in list(reader.frames_under(tmp_path))
+
+
+async def test_an_error_the_kernel_reports_of_a_sync_stops_the_journal_and_is_not_retried(
+    tmp_path: Path,
+):
+    disk = AnsweringDisk()
+    journal = JournalWriter.open(tmp_path, "g1", disk)
+    assert journal.sync_method == "aio"
     journal.append(settle())
     await journal.commit()
+    disk.error = OSError(errno.EIO, "Input/output error")
+    journal.append(settle())
+    before = disk.starts
+    with pytest.raises(JournalUnavailable, match=r"syncing failed.*Input/output"):
+        await journal.commit()
+    disk.error = None
+    with pytest.raises(JournalUnavailable):
+        await journal.commit()
+    with pytest.raises(JournalUnavailable):
+        await journal.close()
+    assert disk.starts == before + 1
+
+
+async def test_a_kernel_that_does_not_report_is_a_failed_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writer, "COMMIT_TIMEOUT_S", 0.05)
+    disk = AnsweringDisk()
+    journal = JournalWriter.open(tmp_path, "g1", disk)
+    disk.silent = True
+    journal.append(settle())
+    with pytest.raises(JournalUnavailable, match="did not answer"):
+        await journal.commit()
+    with pytest.raises(JournalUnavailable):
+        await journal.close()
+
+
+async def test_a_disk_that_does_not_finish_a_segment_is_a_failed_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(writer, "COMMIT_TIMEOUT_S", 0.1)
+    disk = SlowKeepingDisk(0.0)
+    journal = JournalWriter.open(tmp_path, "g1", disk)
+    disk.slow_s = 0.5
+    journal.append(settle())
+    await journal.commit()  # the room for it was ready
+    assert journal.healthy
     await until(lambda: not journal.healthy)
-    with pytest.raises(JournalUnavailable, match="syncing failed"):
+    with pytest.raises(JournalUnavailable, match="did not answer"):
         await journal.close()
 
 

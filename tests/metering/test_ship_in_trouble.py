@@ -334,6 +334,7 @@ def end_of(writer: JournalWriter, runner: asyncio.Runner, chance: random.Random)
     if chance.random() < 0.4:
         runner.run(writer.close())
         return
+    writer._keeper._thread._pool.shutdown()  # a process that dies takes its threads with it
     segment = writer._segment
     if segment is not None and chance.random() < 0.7:
         os.write(segment._descriptor, chance.randbytes(chance.randrange(1, 60)))

@@ -1,14 +1,15 @@
 """Finish what a dead writer left, so that its directory can be shipped like any other.
 
-The problem: a killed gateway leaves a segment that ends inside a frame and requests that were
-admitted and never settled. Choice: cut the torn tail (nothing in it was ever acknowledged: `commit`
-covers whole frames only), settle each orphan from its last checkpoint in a new segment, seal all.
+The problem: a killed gateway leaves a segment that ends in zeros or inside a frame, a spare it
+never used, and requests that were admitted and never settled. Choice: cut the zeros and the torn
+tail (nothing in it was ever acknowledged: `commit` covers whole frames only), remove the spare,
+settle each orphan from its last checkpoint in a new segment, seal all.
 
-Guarantees: afterwards every segment is sealed and every readable ADMIT of the directory has a
-SETTLE. Recovering again, or after a recovery that was killed itself, settles nothing twice: orphans
-are recognised by what stands on disk, not by a note of having been here. The caller must hold the
-directory's lock (`directory.claim`). Does not know what has been shipped; the shipper deletes in
-order, so a SETTLE never disappears before its ADMIT.
+Guarantees: afterwards every segment is sealed and exactly its frames, and every readable ADMIT of
+the directory has a SETTLE. Recovering again, or after a recovery that was killed itself, settles
+nothing twice: orphans are recognised by what stands on disk, not by a note of having been here.
+The caller must hold the directory's lock (`directory.claim`). Does not know what has been shipped;
+the shipper deletes in order, so a SETTLE never disappears before its ADMIT.
 """
 
 import logging
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What was done. `cut_bytes` were the torn tails."""
+    """What was done. `cut_bytes` were the torn tails, without the zeros of a file's allocation."""
 
     segments: int
     cut_bytes: int
@@ -48,11 +49,14 @@ def recover(directory: Path, disk: Disk | None = None) -> Recovery:
     """Cut, settle and seal one directory whose lock the caller holds. Raises OSError."""
     disk = disk or Disk()
     cut_bytes = sum(
-        _cut_torn_tail(segment) for segment in list_segments(directory) if not segment.sealed
+        _cut_tail(segment)
+        for segment in list_segments(directory, spares=True)
+        if not segment.sealed
     )
-    orphans = _orphans(list_segments(directory))
+    # The spares are gone; what still begins like one holds bytes, and is kept like any other.
+    orphans = _orphans(list_segments(directory, spares=True))
     _write_settles(directory, orphans, disk)
-    left = list_segments(directory)
+    left = list_segments(directory, spares=True)
     for segment in left:
         if not segment.sealed:
             _seal(segment, disk)
@@ -65,12 +69,14 @@ def recover(directory: Path, disk: Disk | None = None) -> Recovery:
     return done
 
 
-def _cut_torn_tail(segment: SegmentPath) -> int:
+def _cut_tail(segment: SegmentPath) -> int:
+    """Leave whole frames only. Returns how many bytes that meant something were cut."""
     data = segment.path.read_bytes()
+    written = len(data.rstrip(b"\0"))
     if is_torn_header(data):
-        # Killed between creating the file and its first frame.
+        # A spare, or killed between creating the file and its first frame.
         segment.path.unlink()
-        return len(data)
+        return written
     content = reader.parse_segment(data)
     if content.header is None:
         # Not a write that was cut but bytes that changed: shipped as it is, quarantined by ingest.
@@ -79,7 +85,7 @@ def _cut_torn_tail(segment: SegmentPath) -> int:
     if content.damage is None:
         return 0
     os.truncate(segment.path, content.damage.offset)
-    return len(data) - content.damage.offset
+    return max(0, written - content.damage.offset)
 
 
 def _orphans(segments: Iterable[SegmentPath]) -> list[usage.Settle]:
@@ -111,9 +117,11 @@ def _write_settles(directory: Path, settles: Iterable[usage.Settle], disk: Disk)
         if segment is None or segment.full:
             if segment is not None:
                 segment.abandon()
-            segments = list_segments(directory)
+            segments = list_segments(directory, spares=True)
             last = segments[-1].segment_id if segments else None
+            # Not allocated ahead: on a disk that is full, the few frames may still have room.
             segment = SegmentFile(directory, next_segment_id(last), worker_of(directory), disk)
+            segment.begin()
         segment.append(usage.encode(settle))
     if segment is not None:
         segment.abandon()

@@ -1,6 +1,10 @@
 """A segment: one file of the journal, `<uuid7>.open` while written, then `<uuid7>.sealed`.
 
 Header: `MPJ1 | segment id (16) | name length u16 | gateway name (UTF-8) | crc32c u32`; frames.
+An open segment is allocated at its greatest length and so ends in zeros, which are no frames; a
+sealed one is cut to exactly its frames. A spare is an open segment nobody wrote into: zeros only.
+Its name is what it keeps, so that it can be used without touching the directory.
+
 Guarantees: the ids of one directory rise in writing order even when the wall clock steps back, so
 sorting file names is reading order; a sealed segment never changes. Does not know which frames make
 sense together (`recovery` does).
@@ -72,14 +76,17 @@ def decode_header(data: bytes) -> Header | None:
 
 def is_torn_header(data: bytes) -> bool:
     """True for a file whose writer was stopped before the header was whole: it holds no frame."""
-    if not data.strip(b"\0"):
+    written = data.rstrip(b"\0")
+    if not written:
         return True
-    if not (MAGIC.startswith(data) or data.startswith(MAGIC)):
+    if not (MAGIC.startswith(written) or written.startswith(MAGIC)):
         return False
-    if len(data) < _FIXED.size:
+    if decode_header(data) is not None:
+        return False
+    if len(written) < _FIXED.size:
         return True
-    name_bytes: int = _FIXED.unpack_from(data)[2]
-    return len(data) < _FIXED.size + name_bytes + 4
+    name_bytes: int = _FIXED.unpack_from(written)[2]
+    return name_bytes <= GATEWAY_NAME_BYTES_MAX and len(written) < _FIXED.size + name_bytes + 4
 
 
 def encode_segment(segment_id: UUID, gateway: str, frames: Iterable[usage.Frame]) -> bytes:
@@ -96,8 +103,8 @@ def next_segment_id(last: UUID | None) -> UUID:
     return uuid7(max(clock.now_ms(), minted_at_ms(last) + 1))
 
 
-def list_segments(directory: Path) -> Sequence[SegmentPath]:
-    """The segments of one journal directory in the order they were written."""
+def list_segments(directory: Path, *, spares: bool = False) -> Sequence[SegmentPath]:
+    """The segments of one journal directory in the order they were written; spares if asked for."""
     found = []
     for path in directory.iterdir():
         if path.suffix not in (OPEN_SUFFIX, SEALED_SUFFIX):
@@ -106,50 +113,95 @@ def list_segments(directory: Path) -> Sequence[SegmentPath]:
             segment_id = UUID(path.stem)
         except ValueError:
             continue  # not a file of ours
-        found.append(SegmentPath(segment_id, path, path.suffix == SEALED_SUFFIX))
+        sealed = path.suffix == SEALED_SUFFIX
+        if sealed or spares or not _is_spare(path):
+            found.append(SegmentPath(segment_id, path, sealed))
     return sorted(found, key=lambda segment: segment.segment_id)
+
+
+def _is_spare(path: Path) -> bool:
+    # Its first bytes are written before any frame, and nothing writes zeros there.
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.read(len(MAGIC)) == bytes(len(MAGIC))
+    except FileNotFoundError:
+        return False  # sealed or removed since the directory was read
 
 
 class SegmentFile:
     """One open segment: append, sync, seal. Raises OSError; the owner must then let go of it."""
 
-    def __init__(self, directory: Path, segment_id: UUID, gateway: str, disk: Disk) -> None:
-        """Create `<directory>/<segment_id>.open` and write its header."""
+    def __init__(
+        self,
+        directory: Path,
+        segment_id: UUID,
+        gateway: str,
+        disk: Disk,
+        *,
+        allocated_bytes: int = 0,
+    ) -> None:
+        """Create `<directory>/<segment_id>.open`, empty or allocated. It holds nothing yet."""
         self.segment_id = segment_id
         self.path = directory / f"{segment_id}{OPEN_SUFFIX}"
+        self.length = 0
+        self.closed = False
         self._disk = disk
-        header = encode_header(segment_id, gateway)
+        self._write_all = disk.write_all
+        self._header = encode_header(segment_id, gateway)
         self._descriptor = disk.create(self.path)
         try:
-            disk.write_all(self._descriptor, header)
+            if allocated_bytes:
+                disk.allocate(self._descriptor, allocated_bytes)
         except OSError:
-            disk.close(self._descriptor)
+            self.abandon()
             raise
-        self.length = len(header)
-        self.closed = False
+
+    @property
+    def descriptor(self) -> int:
+        """The open file."""
+        return self._descriptor
 
     @property
     def full(self) -> bool:
         """True once the next frame belongs into another segment."""
         return self.length >= SEGMENT_BYTES_MAX
 
+    def begin(self) -> None:
+        """Write the header: from now on this is a segment and no spare."""
+        self._write_all(self._descriptor, self._header)
+        self.length = len(self._header)
+
     def append(self, payload: bytes) -> None:
         """Write one frame to the page cache."""
         frame = framing.encode(payload)
-        self._disk.write_all(self._descriptor, frame)
+        self._write_all(self._descriptor, frame)
         self.length += len(frame)
 
-    def sync(self) -> None:
-        """Make everything appended so far durable (the file's name apart)."""
-        self._disk.sync(self._descriptor)
+    def sync_length(self) -> None:
+        """Make the file's allocation and length durable, with all its bytes."""
+        self._disk.sync_length(self._descriptor)
+
+    def truncate(self) -> None:
+        """Cut what was allocated and not written."""
+        self._disk.truncate(self._descriptor, self.length)
 
     def seal(self) -> None:
-        """Rename to `.sealed` and close. Sync first; sync the directory afterwards."""
+        """Rename to `.sealed` and close. Cut and sync first; sync the directory afterwards."""
         self._disk.rename(self.path, self.path.with_suffix(SEALED_SUFFIX))
-        self.closed = True
-        self._disk.close(self._descriptor)
+        self.abandon()
+
+    def discard(self) -> None:
+        """Remove a spare."""
+        self.abandon()
+        self._disk.remove(self.path)
 
     def abandon(self) -> None:
         """Close without a promise: as it stands, the file is recovery's."""
-        self.closed = True
-        self._disk.close(self._descriptor)
+        if not self.closed:
+            self.closed = True
+            self._disk.close(self._descriptor)
+
+
+def allocation_bytes() -> int:
+    """The greatest length a segment can reach: what one is allocated at."""
+    return SEGMENT_BYTES_MAX + FRAME_BYTES_MAX + framing.PREFIX_BYTES

@@ -3,29 +3,42 @@
 Guarantees:
 - `append` has handed the frame to the kernel when it returns: a `kill -9` after it loses nothing.
 - `commit` returns only when everything appended before it is on the disk, names included. One
-  fdatasync runs at a time, in a thread; callers that arrive meanwhile share the next one, so the
-  cost per request falls as load rises.
+  round of fdatasync runs at a time (`rounds`), by native AIO or in a thread (`sync_method`);
+  callers that arrive meanwhile share the next one, so the cost per request falls as load rises. In
+  the mode `process` it returns at once: what was appended survives the process, and a power cut
+  only from when its segment is sealed.
 - A segment that holds a frame is sealed after `SEGMENT_AGE_S_MAX` or at `SEGMENT_BYTES_MAX`,
-  whichever is first, also when no further frame comes: usage is visible within a second.
-- After the first OSError from the disk, or a disk that does not answer for `COMMIT_TIMEOUT_S`, the
+  whichever is first, also when no further frame comes: usage is visible within a second. The next
+  one is ready before it is needed, and sealing goes on beside commits (`keeper`).
+- A full disk is seen before it hurts: the next segment is allocated while the present one is
+  written. When there is no room for it the writer is not `healthy` and takes no further ADMIT;
+  SETTLE and CHECKPOINT go on in the room that the present segment has: SEGMENT_BYTES_MAX less what
+  the moments until then took, or some 1,500 settles of 0.7 kB. It is not sealed by age meanwhile,
+  so its room is not given up. Room is asked for again every `NEXT_SEGMENT_POLL_S`; once it is there
+  the writer is healthy again. If the present segment fills up before, that is an error like any.
+- After any other OSError from the disk, or a disk that does not answer for `COMMIT_TIMEOUT_S`, the
   writer is unhealthy for ever: nothing is written, synced or renamed any more, every call raises
   `JournalUnavailable`. A failed fsync is not retried: the kernel may have dropped the pages. What
   is readable of the files is recovered by the shipper once this writer is closed; a gateway goes
   on by opening another writer, which gets a fresh directory.
 
-Does not know what frames mean, nor who reads them. Lives on one event loop; not thread-safe.
+Writes are `write`, not stores into a mapping: a mapping is a microsecond cheaper, and a file system
+that copies on write answers a full disk there with SIGBUS. Does not know what frames mean, but that
+an ADMIT is the first of a request; nor who reads them. Lives on one event loop; not thread-safe.
 """
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
 from pathlib import Path
-from typing import Self
-from uuid import UUID
+from typing import Literal, Self, get_args
 
 from meterplane.contracts import usage
 from meterplane.journal import directory as journal_directory
 from meterplane.journal.disk import Disk
+from meterplane.journal.keeper import Keeper, NoRoom
+from meterplane.journal.rounds import Round, Rounds
 from meterplane.journal.segment import SegmentFile, next_segment_id
 from meterplane.kernel.errors import WorldError
 from meterplane.kernel.limits import SEGMENT_AGE_S_MAX
@@ -33,6 +46,10 @@ from meterplane.kernel.limits import SEGMENT_AGE_S_MAX
 # A stalled disk is a failed disk: clients wait on it for their last byte. Far above a slow fsync
 # (a busy cloud disk: below 1 s), far below the 30 s after which a client gives up.
 COMMIT_TIMEOUT_S = 10.0
+# How often a segment that is due to be sealed, but has no successor yet, looks for one.
+NEXT_SEGMENT_POLL_S = 0.1
+
+Mode = Literal["durable", "process"]
 
 
 class JournalUnavailable(WorldError):
@@ -45,64 +62,116 @@ class JournalUnavailable(WorldError):
 class JournalWriter:
     """One worker's journal. Use `open`; call `append` and `commit` on one running event loop."""
 
-    def __init__(self, directory: Path, worker: str, lock_descriptor: int, disk: Disk) -> None:
+    def __init__(
+        self, directory: Path, lock_descriptor: int, disk: Disk, keeper: Keeper, mode: Mode
+    ) -> None:
         self.directory = directory
-        self._worker = worker
+        self.mode = mode
+        self.last_commit_s = 0.0
         self._lock_descriptor = lock_descriptor
-        self._disk = disk
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-sync")
+        self._keeper = keeper
+        self._rounds = Rounds(disk, lock_descriptor, self._gather_round, self._round_ended)
         self._failure: str | None = None
+        self._no_room: str | None = None
         self._closed = False
+        self._refusing = False  # one of the three above; what `append` looks at
+        self._last_segment_id = next_segment_id(None)
+        self._spare: SegmentFile | None = keeper.prepare_now(self._last_segment_id)
+        self._preparing = False
         self._segment: SegmentFile | None = None
-        self._sealing: list[SegmentFile] = []
-        self._age_timer: asyncio.TimerHandle | None = None
+        self._retired: list[SegmentFile] = []  # full or old; the next round syncs them
+        self._sealing: deque[tuple[SegmentFile, int]] = deque()  # with the frames up to their end
         self._names_changed = False
+        self._age_timer: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
         self._appended = 0  # frames handed to the kernel
         self._durable = 0  # of these, on the disk
-        self._round: asyncio.Task[None] | None = None
-        self._last_segment_id: UUID | None = None
-        self._stuck = False  # the thread never came back: its descriptors are not ours to close
+        self._retired_bytes = 0
+        self._progress: asyncio.Future[None] | None = None
+        self._stuck = False  # the disk never came back: its descriptors are not ours to close
 
     @classmethod
-    def open(cls, root: Path, worker: str, disk: Disk | None = None) -> Self:
+    def open(
+        cls, root: Path, worker: str, disk: Disk | None = None, *, mode: Mode = "durable"
+    ) -> Self:
         """Start a journal for `worker` in a new directory under `root`.
 
-        Raises JournalUnavailable if the disk refuses, ValueError for a name no directory can have.
+        Raises JournalUnavailable if the disk refuses, ValueError for a name no directory can have
+        or a mode there is not.
         """
+        if mode not in get_args(Mode):
+            raise ValueError(f"{mode!r} is no mode of a journal: {', '.join(get_args(Mode))}")
         disk = disk or Disk()
+        lock_descriptor = None
         try:
             directory, lock_descriptor = journal_directory.create(root, worker, disk)
+            return cls(directory, lock_descriptor, disk, Keeper(directory, worker, disk), mode)
         except OSError as error:
+            if lock_descriptor is not None:
+                os.close(lock_descriptor)
             raise JournalUnavailable(
                 f"the journal under {root} cannot be opened: {error}"
             ) from error
-        return cls(directory, worker, lock_descriptor, disk)
 
     @property
     def healthy(self) -> bool:
-        """False once the disk failed or the journal was closed: admit nothing."""
-        return self._failure is None and not self._closed
+        """False when there is no room, the disk failed or the journal was closed: admit nothing."""
+        return not self._refusing
+
+    @property
+    def sync_method(self) -> str:
+        """How commits reach the disk: `aio`, `thread`, or `none` where they do not wait for it."""
+        return self._rounds.method if self.mode == "durable" else "none"
+
+    @property
+    def frames_appended(self) -> int:
+        """Frames handed to the kernel."""
+        return self._appended
+
+    @property
+    def frames_durable(self) -> int:
+        """Frames that survive a power cut."""
+        return self._durable
+
+    @property
+    def bytes_appended(self) -> int:
+        """Bytes written, headers of segments included."""
+        return self._retired_bytes + (self._segment.length if self._segment is not None else 0)
+
+    @property
+    def segments_to_seal(self) -> int:
+        """Segments that take no more frames and cannot be shipped yet."""
+        running = self._rounds.running
+        return len(self._retired) + len(self._sealing) + len(running.retired if running else ())
 
     def append(self, frame: usage.Frame) -> None:
         """Write one frame to the page cache. Raises JournalUnavailable."""
-        self._refuse_if_unhealthy()
+        if self._refusing:
+            self._refuse_unless_it_ends(frame)
         payload = usage.encode(frame)
+        segment = self._segment
         try:
-            self._segment_with_room().append(payload)
+            if segment is None or segment.full:
+                segment = self._next_segment()
+            segment.append(payload)
         except OSError as error:
             self._fail(f"writing failed: {error}")
-            self._refuse_if_unhealthy()
+            self._refuse_if_failed()
         self._appended += 1
 
     async def commit(self) -> None:
-        """Return when all that was appended so far survives a power cut, or JournalUnavailable."""
-        target = self._appended
-        while True:
+        """Return when all that was appended so far survives a power cut, or JournalUnavailable.
+
+        In the mode `process`: when it survives the process, so at once.
+        """
+        if self._failure is not None:
             self._refuse_if_failed()
-            if self._durable >= target:
-                return
-            # Shielded: a client that leaves must not take the sync of all others with it.
-            await asyncio.shield(self._ensure_round())
+        target = self._appended
+        if self._durable >= target or self.mode == "process":
+            return
+        await self._rounds.wait(target)
+        if self._durable < target:
+            self._refuse_if_failed()
 
     async def close(self) -> None:
         """Seal what is there, then release the directory to the shipper. Safe to call twice.
@@ -112,109 +181,198 @@ class JournalWriter:
         """
         if self._closed:
             return
-        self._closed = True
-        self._retire_segment()
+        self._closed = self._refusing = True
+        finished = False
         try:
-            while self._failure is None and (self._sealing or self._round):
-                await asyncio.shield(self._ensure_round())
+            if self._failure is None:
+                self._retire_segment()
+            while self._busy and not self._stuck:
+                self._progress = asyncio.get_running_loop().create_future()
+                await self._progress
+            finished = True
         finally:
-            self._thread.shutdown(wait=False)
-            self._abandon()
-            os.close(self._lock_descriptor)
+            self._stuck = self._stuck or not finished
+            self._release()
         self._refuse_if_failed()
 
-    def _segment_with_room(self) -> SegmentFile:
-        if self._segment is not None and self._segment.full:
-            self._retire_segment()
-            self._ensure_round()
-        if self._segment is None:
+    @property
+    def _busy(self) -> bool:
+        to_do = self._failure is None and (self._retired or self._sealing)
+        return bool(to_do or self._rounds.running or self._keeper.busy_since is not None)
+
+    def _next_segment(self) -> SegmentFile:
+        self._retire_segment()
+        segment, self._spare = self._spare, None
+        if segment is None:
+            # Slower than we write. One that is being prepared now would come too late: its id is
+            # below this one's, and ids rise in writing order.
             self._last_segment_id = next_segment_id(self._last_segment_id)
-            self._segment = SegmentFile(
-                self.directory, self._last_segment_id, self._worker, self._disk
-            )
+            segment = self._keeper.create(self._last_segment_id)
             self._names_changed = True
-            loop = asyncio.get_running_loop()
-            self._age_timer = loop.call_later(SEGMENT_AGE_S_MAX, self._seal_aged)
-        return self._segment
+        self._segment = segment
+        segment.begin()
+        self._prepare_spare()
+        loop = asyncio.get_running_loop()
+        self._age_timer = loop.call_later(SEGMENT_AGE_S_MAX, self._seal_aged)
+        return segment
+
+    def _prepare_spare(self) -> None:
+        if self._preparing or self._spare is not None:
+            return
+        self._preparing = True
+        self._last_segment_id = next_segment_id(self._last_segment_id)
+        self._keeper.prepare(self._last_segment_id, self._spare_prepared)
+        self._arm_watchdog()
+
+    def _spare_prepared(self, spare: SegmentFile | None, error: OSError | None) -> None:
+        self._preparing = False
+        if isinstance(error, NoRoom):
+            self._no_room = str(error)
+            self._refusing = True
+        elif error is not None:
+            self._fail(f"preparing a segment failed: {error}")
+        elif spare is not None:
+            self._take_spare(spare)
+        self._progressed()
+
+    def _take_spare(self, spare: SegmentFile) -> None:
+        if self._failure is not None:
+            spare.abandon()
+        elif self._segment is not None and spare.segment_id < self._segment.segment_id:
+            spare.discard()
+            if not self._closed:
+                self._prepare_spare()
+        else:
+            self._spare = spare
+            self._no_room = None
+            self._refusing = self._closed
 
     def _seal_aged(self) -> None:
-        if self.healthy:
+        self._age_timer = None
+        if self._failure is not None or self._closed:
+            return
+        if self._spare is not None:
             self._retire_segment()
-            self._ensure_round()
+            return
+        # What is allocated to this one is all the room there is: it is kept until there is more.
+        self._prepare_spare()
+        loop = asyncio.get_running_loop()
+        self._age_timer = loop.call_later(NEXT_SEGMENT_POLL_S, self._seal_aged)
 
     def _retire_segment(self) -> None:
-        """The current segment takes no more frames; the next round syncs and seals it."""
+        """The current segment takes no more frames; synced by the next round, it is sealed."""
         if self._age_timer is not None:
             self._age_timer.cancel()
             self._age_timer = None
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        self._retired_bytes += segment.length
+        if self.mode == "durable":
+            self._retired.append(segment)
+            self._rounds.ask()
+        else:
+            self._seal(segment)
+
+    def _gather_round(self) -> Round:
+        retired, self._retired = self._retired, []
+        descriptors = [segment.descriptor for segment in retired]
         if self._segment is not None:
-            self._sealing.append(self._segment)
-            self._segment = None
+            descriptors.append(self._segment.descriptor)
+        this = Round(self._appended, retired, descriptors)
+        if self._names_changed:
+            self._names_changed = False
+            this.names = lambda done: self._keeper.sync_names(lambda _, error: done(error))
+        if self._watchdog is None:
+            self._arm_watchdog()
+        return this
 
-    def _ensure_round(self) -> asyncio.Task[None]:
-        if self._round is None:
-            self._round = asyncio.get_running_loop().create_task(self._run_round())
-        return self._round
+    def _round_ended(self, this: Round) -> None:
+        if self._failure is None and this.error is None:
+            self._durable = this.covers
+            self.last_commit_s = time.monotonic() - this.began
+            for segment in this.retired:
+                self._seal(segment)
+        else:
+            self._retired += this.retired
+            if this.error is not None:
+                self._fail(f"syncing failed: {this.error}")
+        self._progressed()
 
-    async def _run_round(self) -> None:
-        """One group commit. Covers what was appended when it starts; never raises."""
-        sealing, self._sealing = self._sealing, []
-        current, appended = self._segment, self._appended
-        names_changed, self._names_changed = self._names_changed, False
-        syncing = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._sync, sealing, current, names_changed
+    def _seal(self, segment: SegmentFile) -> None:
+        self._sealing.append((segment, self._appended))
+        self._keeper.seal(segment, self._sealed)
+        self._arm_watchdog()
+
+    def _sealed(self, _: None, error: OSError | None) -> None:
+        if error is None:
+            covers = self._sealing.popleft()[1]
+            if self.mode == "process":
+                self._durable = covers
+        elif self._failure is None:
+            self._fail(f"sealing failed: {error}")
+        self._progressed()
+
+    def _arm_watchdog(self) -> None:
+        if self._watchdog is None:
+            loop = asyncio.get_running_loop()
+            self._watchdog = loop.call_later(COMMIT_TIMEOUT_S, self._look_for_stalls)
+
+    def _look_for_stalls(self) -> None:
+        """One timer for all rounds: a timer per commit would cost more than the commit."""
+        self._watchdog = None
+        running, busy_since = self._rounds.running, self._keeper.busy_since
+        began = min(
+            (at for at in (running.began if running else None, busy_since) if at is not None),
+            default=None,
         )
-        try:
-            done, _ = await asyncio.wait({syncing}, timeout=COMMIT_TIMEOUT_S)
-            self._stuck = not done
-            if self._stuck:
-                self._fail(f"the disk did not answer for {COMMIT_TIMEOUT_S} s")
-            else:
-                syncing.result()
-                self._durable = appended
-        except OSError as error:
-            self._fail(f"syncing failed: {error}")
-            self._sealing += [segment for segment in sealing if not segment.closed]
-        except BaseException:
-            self._stuck = True
-            self._fail("syncing was stopped")
-            raise
-        finally:
-            self._round = None
-        if self._sealing and self.healthy:
-            self._ensure_round()
-
-    def _sync(
-        self, sealing: list[SegmentFile], current: SegmentFile | None, names_changed: bool
-    ) -> None:
-        """In the thread. Bytes before names: a name never promises bytes that are not there."""
-        for segment in sealing:
-            segment.sync()
-            segment.seal()
-        if current is not None:
-            current.sync()
-        if sealing or names_changed:
-            self._disk.sync_directory(self.directory)
+        if began is None or self._failure is not None:
+            return
+        left_s = began + COMMIT_TIMEOUT_S - time.monotonic()
+        if left_s > 0:
+            loop = asyncio.get_running_loop()
+            self._watchdog = loop.call_later(left_s, self._look_for_stalls)
+            return
+        self._stuck = True
+        self._fail(f"the disk did not answer for {COMMIT_TIMEOUT_S} s")
 
     def _fail(self, what: str) -> None:
         if self._failure is None:
             self._failure = f"journal {self.directory.name}: {what}"
+        self._refusing = True
+        self._keeper.stop()
+        self._rounds.stop()
         if self._age_timer is not None:
             self._age_timer.cancel()
             self._age_timer = None
+        self._progressed()
 
-    def _abandon(self) -> None:
-        if self._stuck:
-            return
-        for segment in [*self._sealing, *([self._segment] if self._segment else [])]:
-            segment.abandon()
-        self._sealing, self._segment = [], None
+    def _progressed(self) -> None:
+        if self._progress is not None and not self._progress.done():
+            self._progress.set_result(None)
+
+    def _release(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._keeper.close()
+        if not self._stuck:
+            self._rounds.close()
+            if self._failure is None and self._spare is not None:
+                self._spare.discard()
+            for segment in (self._spare, self._segment, *self._retired):
+                if segment is not None:
+                    segment.abandon()
+            for segment, _ in self._sealing:
+                segment.abandon()
+        os.close(self._lock_descriptor)
 
     def _refuse_if_failed(self) -> None:
         if self._failure is not None:
             raise JournalUnavailable(self._failure)
 
-    def _refuse_if_unhealthy(self) -> None:
+    def _refuse_unless_it_ends(self, frame: usage.Frame) -> None:
         self._refuse_if_failed()
         if self._closed:
             raise JournalUnavailable(f"journal {self.directory.name} is closed")
+        if isinstance(frame, usage.Admit):
+            raise JournalUnavailable(f"journal {self.directory.name}: {self._no_room}")
