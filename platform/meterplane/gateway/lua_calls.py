@@ -30,6 +30,7 @@ log = logging.getLogger("meterplane.gateway")
 
 CALLS_PER_TRIP_MAX = 256  # x ~1 kB = 256 kB: what a socket's buffers hold
 CALLS_WAITING_MAX = 4096  # 16 trips: at 1 ms each the last waits 16 ms, else Redis is down anyway
+COMPLAINT_PAUSE_S = 1.0
 _FOLDER = Path(__file__).parent
 
 Unanswered = Callable[[bytes], None]
@@ -79,6 +80,7 @@ class LuaCalls:
         self._connection: RedisConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
+        self._complain_after = 0.0
         self._answering_since = 0.0  # monotonic; of the present connection
         self.trips = 0
         self.calls = 0
@@ -166,8 +168,11 @@ class LuaCalls:
         else:
             self._send(self._connection, self._trip)
 
-    def _send(self, connection: RedisConnection, trip: list[_Call]) -> None:
-        connection.ask(b"".join([call[0] for call in trip]), len(trip), self._arrived)
+    def _send(
+        self, connection: RedisConnection, trip: list[_Call], before: tuple[bytes, ...] = ()
+    ) -> None:
+        commands = [*before, *[call[0] for call in trip]]
+        connection.ask(b"".join(commands), len(commands), self._arrived)
 
     async def _connect(self) -> None:
         try:
@@ -219,15 +224,11 @@ class LuaCalls:
             elif not call[1].done():
                 call[1].set_result(answer)
         if refusal:
-            log.warning("the admission Redis refused a call: %s", refusal)
+            self._complain(f"it refused a call: {refusal}")
         if unknown and self._connection is not None:
             # This Redis was flushed or replaced; what it refused did nothing.
             self._trip, self._repeats = unknown, True
-            self._connection.ask(
-                b"".join([*self._loads, *(call[0] for call in unknown)]),
-                len(self._loads) + len(unknown),
-                self._arrived,
-            )
+            self._send(self._connection, unknown, self._loads)
         elif self._waiting and not self._leaving:
             # After those who were answered just now: what they ask next can come along.
             self._leave_soon()
@@ -237,11 +238,18 @@ class LuaCalls:
         trip, self._trip = self._trip or [], None
         self._connection = None
         self.failed_trips += 1
-        log.warning("the admission Redis failed: %s", reason)
+        self._complain(reason)
         for call in trip:
             _fail(call)
         if self._waiting and not self._leaving:
             self._leave_soon()
+
+    def _complain(self, reason: str) -> None:
+        """Into the log, once in a while: a Redis that is away fails a thousand trips a second."""
+        now = time.monotonic()
+        if now >= self._complain_after:
+            self._complain_after = now + COMPLAINT_PAUSE_S
+            log.warning("the admission Redis failed (%d trips): %s", self.failed_trips, reason)
 
 
 def _fail(call: _Call) -> None:
