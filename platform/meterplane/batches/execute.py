@@ -16,7 +16,14 @@ from django.conf import settings
 from meterplane.batches import content, lines
 from meterplane.batches.claim import ClaimedLine, claim, next_look_s, renew
 from meterplane.batches.gateway_client import GatewayClient
-from meterplane.batches.limits import LINES_AT_ONCE, PASS_S, PAUSE_S_MIN, RENEW_EVERY_S, SLICE_S
+from meterplane.batches.limits import (
+    GATHER_S,
+    LINES_AT_ONCE,
+    PASS_S,
+    PAUSE_S_MIN,
+    RENEW_EVERY_S,
+    SLICE_S,
+)
 from meterplane.batches.models import Batch
 from meterplane.batches.outcome import (
     Attempt,
@@ -94,6 +101,8 @@ class _Slice:
                     # Paused, or nothing is free: the worker has better to do than to wait here.
                     return max(0.0, self._resume_at - time.monotonic())
                 done, _ = wait(self._running, RENEW_EVERY_S, FIRST_COMPLETED)
+                if 0 < len(done) < len(self._running):
+                    done, _ = wait(self._running, GATHER_S)  # the rest of a wave, in one write
                 if done:
                     self._write_down(done)
                 self._hold()

@@ -37,6 +37,7 @@ INSERT_LINES = 5_000  # in one statement: ten for the largest batch
 
 # --- running it
 LINES_AT_ONCE = 16  # of one batch; a key's own rate limit may be lower and is waited for
+GATHER_S = 0.01  # an answer waits so long for others: writing down costs about as much for one
 SLICE_S = 30.0  # then the next batch has its turn
 LEASE = timedelta(seconds=30)  # what a killed worker held is taken over after this
 RENEW_EVERY_S = 10.0  # three chances before a lease ends
