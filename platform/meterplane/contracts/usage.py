@@ -29,7 +29,7 @@ Status = Literal["ok", "error", "cancelled", "interrupted"]
 Provenance = Literal["engine", "tokenizer", "estimate", "units", "checkpoint"]
 
 
-class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit", tag_field="kind"):
+class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", tag_field="kind"):
     """A request passed admission. Everything known before it was forwarded.
 
     Unit prices are pinned here, in pico per unit, with the price-book version they came from. A
@@ -56,7 +56,9 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit", tag_field="k
     deployment: str = ""
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", tag_field="kind"):
+class Checkpoint(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="checkpoint", tag_field="kind"
+):
     """Counts so far of a running stream. The last one is what a crash is settled from."""
 
     request_id: UUID
@@ -65,12 +67,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", ta
     bytes_out: int
 
 
-class Settle(msgspec.Struct, frozen=True, kw_only=True, tag="settle", tag_field="kind"):
+class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", tag_field="kind"):
     """One finished request: the usage event. Self-contained; metering reads nothing else.
 
     `cost_nano` is quantity times pinned unit price, rounded half away from zero to nano.
-    `first_byte_ms` and `total_ms` are measured from admission. `queue_us` is from the request's last
-    byte to the first byte forwarded, `compute_us` from there to the last byte of the server's
+    `first_byte_ms` and `total_ms` are measured from admission. `queue_us` is from the request's
+    last byte to the first byte forwarded, `compute_us` from there to the last byte of the server's
     answer. `rows` is the batch dimension; `tensor_bytes_in` and `_out` are tensors without their
     envelope. `deployment` is the arm of a weighted split that served, `retries` how many servers
     were asked before it. `trace_id` is the W3C trace's, 32 hex digits.

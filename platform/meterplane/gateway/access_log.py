@@ -7,6 +7,7 @@ from the log and from nowhere else: usage is in the journal.
 import asyncio
 import os
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import msgspec
 
@@ -17,7 +18,7 @@ WRITE_EVERY_S = 0.1
 WAITING_LINES_MAX = 8192  # 8,192 x ~400 bytes = 3 MB; beyond that the reader is gone: drop, count
 
 
-class Line(msgspec.Struct, omit_defaults=True):
+class Line(msgspec.Struct, omit_defaults=True, gc=False):
     """What is told of a request."""
 
     request_id: str
@@ -27,9 +28,9 @@ class Line(msgspec.Struct, omit_defaults=True):
     code: str
     ms: int
     bytes_out: int
-    tenant_id: str = ""
-    project_id: str = ""
-    key_id: str = ""
+    tenant_id: UUID | None = None
+    project_id: UUID | None = None
+    key_id: UUID | None = None
     model: str = ""
     tokens_in: int = -1
     tokens_out: int = -1
@@ -52,7 +53,7 @@ class AccessLog:
     def tell(self, exchange: "Exchange", code: str, seconds: float) -> None:
         """One line for an exchange that has ended."""
         line = Line(
-            str(exchange.request_id),
+            exchange.request_name,
             exchange.method,
             exchange.path[:200],
             exchange.status,
@@ -62,9 +63,9 @@ class AccessLog:
         )
         settled = exchange.run.settled if exchange.run is not None else None
         if settled is not None:
-            line.tenant_id = str(settled.tenant_id)
-            line.project_id = str(settled.project_id)
-            line.key_id = str(settled.key_id)
+            line.tenant_id = settled.tenant_id
+            line.project_id = settled.project_id
+            line.key_id = settled.key_id
             line.model = settled.model
             line.tokens_in = settled.tokens_in
             line.tokens_out = settled.tokens_out

@@ -1,7 +1,8 @@
 """Who calls: an API key, or a worker with a pass for one line of that key's batch. No I/O."""
 
-from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from meterplane.contracts import batch_pass
 from meterplane.contracts.usage import ServiceTier
@@ -10,8 +11,7 @@ from meterplane.gateway.authenticate import bearer_digest
 from meterplane.kernel import clock
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """The digest of a key; `request_id` is fixed for a line of a batch, None for anyone else."""
 
     digest: bytes

@@ -60,6 +60,7 @@ class Exchange:
         "query",
         "received_at",
         "request_id",
+        "request_name",
         "run",
         "status",
         "surface",
@@ -86,6 +87,7 @@ class Exchange:
             "openai" if path.startswith(b"/v1/") else "kserve"
         )
         self.request_id: UUID = uuid7()
+        self.request_name = str(self.request_id)
         self.received_at = 0.0  # monotonic, when the whole request was here
         self.status = 0
         self.bytes_out = 0
@@ -275,7 +277,7 @@ class Exchange:
             status,
             REASONS.get(status, b"Unknown"),
             headers,
-            str(self.request_id).encode(),
+            self.request_name.encode(),
             self.extra,
             b"connection: close\r\n" if self.last or not self.complete else b"",
         )

@@ -44,7 +44,6 @@ class HttpConnection(asyncio.Protocol):
         "_exchange",
         "_head_bytes",
         "_header_bytes",
-        "_header_lines",
         "_headers",
         "_in_head",
         "_parser",
@@ -74,7 +73,6 @@ class HttpConnection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
-        self._header_lines = 0
         self._header_bytes = 0
         self._in_head = True
         self._paused_reading = False
@@ -141,7 +139,6 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = {}
-        self._header_lines = 0
         self._header_bytes = 0
         if not self._in_head:
             self._head_bytes = 0
@@ -156,14 +153,14 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        self._header_lines += 1
-        self._header_bytes += len(name) + len(value)
-        if name in self._headers:
+        headers = self._headers
+        if name in headers:
             if name in _ONCE:
                 raise _Refused(f"the header {name.decode()} is there twice")
-            value = self._headers[name] + b", " + value
-        self._headers[name] = value
-        if self._header_lines > HEADER_LINES_MAX or self._header_bytes > HEADER_BYTES_MAX:
+            value = headers[name] + b", " + value
+        headers[name] = value
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADER_BYTES_MAX or len(headers) > HEADER_LINES_MAX:
             raise _Refused(_HEAD_TOO_LARGE, 431)
 
     def on_headers_complete(self) -> None:

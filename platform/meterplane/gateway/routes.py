@@ -25,7 +25,7 @@ from meterplane.kernel.errors import CallerError
 from meterplane.kernel.invariant import ensure
 from meterplane.triton.health import ready
 
-Handler = Callable[[Exchange, Parts], Awaitable[None]]
+Handler = Callable[[Exchange, Parts], Awaitable[object]]
 TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _INFER = re.compile(rf"/v2/models/{model_routes.NAME}{model_routes.VERSION}/infer")
 _GENERATE = re.compile(
@@ -36,8 +36,8 @@ _GENERATE = re.compile(
 def metered(parse: Parse) -> Handler:
     """A route whose body is a request to be admitted and forwarded."""
 
-    async def handle(exchange: Exchange, parts: Parts) -> None:
-        await serve(exchange, parse, speakers, forward, parts)
+    def handle(exchange: Exchange, parts: Parts) -> Awaitable[object]:
+        return serve(exchange, parse, speakers, forward, parts)
 
     return handle
 

@@ -3,7 +3,6 @@
 Parsing is pure: bytes in, a `Work` or a `CallerError` out, nothing reached.
 """
 
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -21,8 +20,7 @@ NO_PROMPTS = Prompts()  # plain chats, no tokenizers
 UNCOUNTED = ("llmapi",)
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True, gc=False):
     """The most a request can use: what its reservation is made from."""
 
     tokens_in_max: int
@@ -30,8 +28,7 @@ class Bounds:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """One model as one request may use it: its limits, how it is reached, what it costs.
 
     `prompts` writes what a text engine is given, and counts it where the model's tokenizer is here.
@@ -44,10 +41,11 @@ class Offer:
 
     def cost_nano_max(self, bounds: Bounds) -> int:
         """What a request within `bounds` costs at most, in nano, rounded up."""
+        prices = self.prices
         return pico_to_nano_ceil(
-            bounds.tokens_in_max * self.prices.input_token_pico
-            + bounds.tokens_out_max * self.prices.output_token_pico
-            + self.prices.request_pico
+            bounds.tokens_in_max * prices.input_token_pico
+            + bounds.tokens_out_max * prices.output_token_pico
+            + prices.request_pico
         )
 
 

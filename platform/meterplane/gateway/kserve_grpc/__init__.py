@@ -1,0 +1,1 @@
+"""`inference.GRPCInferenceService`: Triton's gRPC protocol, metered, in a process of its own."""
