@@ -21,27 +21,11 @@ from tests.gateway.conftest import CATALOG, GatewayProcess, end, launch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# The door stands where the gateway's routes name it.
-WITH_THE_DOOR = """
-import sys
-from meterplane.gateway import control_proxy, routes
-others = routes.find
-def find(method, path):
-    if control_proxy.PATHS.fullmatch(path) and method in control_proxy.METHODS:
-        return control_proxy.relay
-    return others(method, path)
-routes.find = find
-from meterplane.gateway.__main__ import main
-sys.exit(main())
-"""
-
 
 @pytest.fixture(scope="session")
 def front_process(triton: TritonServer, web: str) -> Iterator[GatewayProcess]:
     """A gateway that knows where the control plane is."""
-    gateway = launch(
-        environment.HOME / "front", triton.http_url, ("-c", WITH_THE_DOOR), CONTROL_URL=web
-    )
+    gateway = launch(environment.HOME / "front", triton.http_url, CONTROL_URL=web)
     yield gateway
     end(gateway)
 
@@ -157,7 +141,6 @@ def test_a_bad_key_goes_no_further_than_the_gateway(triton, acme, tmp_path):
     gateway = launch(
         tmp_path / "front",
         triton.http_url,
-        ("-c", WITH_THE_DOOR),
         CONTROL_URL=f"http://127.0.0.1:{free_port()}",
     )
     try:
@@ -173,7 +156,7 @@ def test_a_bad_key_goes_no_further_than_the_gateway(triton, acme, tmp_path):
 
 
 def test_a_gateway_without_a_control_plane_says_so(triton, acme, tmp_path):
-    gateway = launch(tmp_path / "front", triton.http_url, ("-c", WITH_THE_DOOR), CONTROL_URL="")
+    gateway = launch(tmp_path / "front", triton.http_url, CONTROL_URL="")
     try:
         with gateway.client(acme.secret) as client:
             answer = client.post("/v1/batches", json={})
@@ -234,9 +217,7 @@ def test_a_caller_that_leaves_in_the_middle_leaves_nothing_behind(front, acme, a
 )
 def test_a_broken_answer_of_the_control_plane_is_a_503(triton, acme, tmp_path, answer):
     with scripted(answer) as url:
-        gateway = launch(
-            tmp_path / "front", triton.http_url, ("-c", WITH_THE_DOOR), CONTROL_URL=url
-        )
+        gateway = launch(tmp_path / "front", triton.http_url, CONTROL_URL=url)
         try:
             with gateway.client(acme.secret) as client:
                 told = client.get("/v1/files")

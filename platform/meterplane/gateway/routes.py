@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from meterplane.gateway import model_routes
+from meterplane.gateway import control_proxy, model_routes
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.forward import forward, speakers
 from meterplane.gateway.pipeline import Parse, Parts, serve
@@ -127,6 +127,9 @@ def find(method: str, path: str) -> Handler:
             if pattern.fullmatch(path):
                 found = (wanted, handler)
                 break
+    if found is None and control_proxy.PATHS.fullmatch(path):
+        # Which method a path takes is decided there; others are told so by what decides.
+        found = (method if method in control_proxy.METHODS else "GET", control_proxy.relay)
     if found is None:
         raise CallerError(
             "not_found", f"There is nothing at {path[:200]!r}. See /v1 and /v2.", status=404
