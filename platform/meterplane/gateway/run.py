@@ -6,7 +6,6 @@ prices pinned at admission, and never more than was reserved. A request that the
 nothing unless its model's policy says otherwise.
 """
 
-import asyncio
 import logging
 import time
 
@@ -29,14 +28,14 @@ class Run:
         "_admitted_at_ms",
         "_admitter",
         "_began",
-        "_finishing",
         "_first_byte",
         "_forwarded",
         "_journal",
         "_last_byte",
-        "_offers_left",
+        "_offer_at",
         "_queued_us",
-        "_targets_left",
+        "_target_at",
+        "_targets",
         "admission",
         "bytes_out",
         "offer",
@@ -81,37 +80,35 @@ class Run:
         self._forwarded = 0.0
         self._first_byte = 0.0
         self._last_byte = 0.0
-        self._finishing: asyncio.Future[None] | None = None
-        self._offers_left = list(zip(plan.offers, plan.bounds, strict=True))
-        self._targets_left: list[Target] = []
-        self.offer: Offer = plan.offers[0]
-        self.target: Target = self.offer.serving.targets[0]
-        self.rows = 0
-        self._next_offer()
+        self._use(0)
 
     @property
     def model(self) -> ModelPolicy:
         """The model that serves: the one asked for, or a fallback."""
         return self.offer.model
 
-    def _next_offer(self) -> None:
-        self.offer, bounds = self._offers_left.pop(0)
-        self.rows = bounds.rows
-        self._targets_left = list(targets_in_order(self.offer.serving))
-        self.target = self._targets_left.pop(0)
+    def _use(self, offer_at: int) -> None:
+        self._offer_at = offer_at
+        self.offer: Offer = self.plan.offers[offer_at]
+        self.rows = self.plan.bounds[offer_at].rows
+        self._targets = targets_in_order(self.offer.serving)
+        self._target_at = 0
+        self.target: Target = self._targets[0]
 
     def move_on(self) -> bool:
         """To the next target of the model, or the next model; False when there is none.
 
         Only while nothing was computed: nobody is billed for two servers' work on one request.
         """
-        self.retries += 1
-        if self._targets_left:
-            self.target = self._targets_left.pop(0)
-        elif self._offers_left:
-            self._next_offer()
+        if self._target_at + 1 < len(self._targets):
+            self._target_at += 1
+            self.target = self._targets[self._target_at]
+        elif self._offer_at + 1 < len(self.plan.offers):
+            self._use(self._offer_at + 1)
         else:
             return False
+        self.retries += 1
+        self._forwarded = self._first_byte = self._last_byte = 0.0  # of the one that serves
         self.begin()
         return True
 
