@@ -194,6 +194,35 @@ def test_an_event_without_end_is_not_kept_for_ever():
     assert stream.failure is not None
 
 
-def test_counts_that_are_missing_from_a_usage_are_none():
-    _, stream = read(b'data: {"choices":[],"usage":{"prompt_tokens":5}}\n\n', DONE)
-    assert (stream.tokens_in, stream.tokens_out) == (5, 0)
+@pytest.mark.parametrize("half", [{"prompt_tokens": 5}, {"completion_tokens": 5}, {}])
+def test_a_usage_that_does_not_tell_both_counts_is_none(half):
+    """Else the half that is missing would be free."""
+    ending = b"data: " + json.dumps({"choices": [], "usage": half}).encode() + b"\n\n"
+    passed, stream = read(chunk(), chunk(), ending, DONE)
+    assert (stream.reported, stream.chunks_out) == (False, 2)
+    assert b"usage" not in passed
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 1.5, "3", True])
+def test_a_count_that_cannot_be_breaks_the_stream(count):
+    usage = {"prompt_tokens": 4, "completion_tokens": count}
+    ending = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n"
+    _, stream = read(chunk(), ending, DONE)
+    assert stream.failure is not None
+    assert stream.failure.code == "upstream_broken"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (b'{"message": "no room", "type": "x", "code": 500}', "no room"),
+        (b'"gone"', "gone"),
+        (b"[]", "the inference server failed"),
+        (b"503", "503"),
+        (b"true", "True"),
+    ],
+)
+def test_an_error_is_one_whatever_its_form(error, message):
+    _, stream = read(chunk(), b'data: {"error": ' + error + b"}\n\n")
+    assert stream.failure is not None
+    assert (stream.failure.code, stream.failure.message) == ("upstream_failed", message)

@@ -1,7 +1,7 @@
 """Every way a stream can end, against an engine that does exactly what a test wrote down.
 
 However it ends: one SETTLE for the one ADMIT, delivered <= billed <= generated, and no `[DONE]`
-unless it is true.
+unless it is true. What the engine itself failed is free, unless its model says otherwise.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
 from tests.gateway.engine import HEAD, Engine, chunked, event, failure
+from tests.gateway.models_on_sale import SAMPLES, put_on_sale
 from tests.triton.scripted import scripted
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,6 +51,13 @@ def gateway(transactional_db, redis_url, one_gateway):
     return as_if_new(one_gateway)
 
 
+@pytest.fixture(params=[False, True], ids=["errors are free", "errors are billed"])
+def errors_billed(request, acme, tmp_path):
+    """Whether what the engine failed is due for what it used: as the model's owner decided."""
+    put_on_sale(tmp_path, SAMPLES["tiny-lm"] | {"bill_errors": request.param})
+    return request.param
+
+
 @pytest.fixture
 async def client(gateway, acme):
     headers = {"Authorization": f"Bearer {acme.secret}"}
@@ -85,9 +93,19 @@ async def test_a_whole_stream_ends_with_done_and_its_counts(engine, gateway, cli
     assert settle.bytes_out == len(answer.content)
 
 
+def is_due_as_decided(settle, tokens_out, errors_billed):
+    """A failed answer's counts and cost: those of what was made, or none at all."""
+    if not errors_billed:
+        counts = (settle.tokens_in, settle.tokens_out, settle.requests, settle.cost_nano)
+        return counts == (0, 0, 0, 0)
+    return (settle.tokens_in, settle.tokens_out) == (4, tokens_out) and (
+        settle.cost_nano == nano(4, tokens_out)
+    )
+
+
 @pytest.mark.parametrize("then", ["close", "reset"])
-async def test_an_engine_that_dies_mid_stream_is_billed_for_what_it_sent(
-    engine, gateway, client, then
+async def test_an_engine_that_dies_mid_stream_is_free_unless_its_model_bills_errors(
+    engine, gateway, client, errors_billed, then
 ):
     engine.sends(event(), event(), then=then)
     answer = await client.post("/v1/chat/completions", json=ASK | {"stream": True})
@@ -95,16 +113,29 @@ async def test_an_engine_that_dies_mid_stream_is_billed_for_what_it_sent(
     assert json.loads(datas(answer.text)[-1])["error"]["code"] == "upstream_broken"
     settle = await settled(gateway)
     assert (settle.status, settle.http_status) == ("error", 502)
-    assert words(answer.text) <= settle.tokens_out <= 2
-    assert settle.cost_nano == nano(settle.tokens_in, settle.tokens_out)
+    assert words(answer.text) == 2
+    assert is_due_as_decided(settle, 2, errors_billed)
 
 
-async def test_an_error_inside_a_running_stream_ends_it(engine, gateway, client):
+async def test_a_plain_answer_that_dies_half_way_is_free_unless_its_model_bills_errors(
+    engine, gateway, client, errors_billed
+):
+    engine.sends(event(), event(), then="close")
+    answer = await client.post("/v1/chat/completions", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_broken")
+    settle = await settled(gateway)
+    assert (settle.status, settle.http_status) == ("error", 502)
+    assert is_due_as_decided(settle, 2, errors_billed)
+
+
+async def test_an_error_inside_a_running_stream_ends_it(engine, gateway, client, errors_billed):
     engine.sends(event(), failure("out of memory"), event())
     answer = await client.post("/v1/chat/completions", json=ASK | {"stream": True})
     assert "out of memory" in json.loads(datas(answer.text)[-1])["error"]["message"]
+    assert "[DONE]" not in answer.text
     settle = await settled(gateway)
-    assert (settle.status, settle.tokens_out) == ("error", 1)
+    assert settle.status == "error"
+    assert is_due_as_decided(settle, 1, errors_billed)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -129,12 +160,20 @@ async def test_an_answer_that_fails_before_its_first_word_is_an_error_and_free(
     assert (settle.status, settle.cost_nano, settle.requests) == ("error", 0, 0)
 
 
-async def test_counts_that_stop_coming_end_the_stream(engine, gateway, client):
+async def test_counts_that_stop_coming_end_the_stream(engine, gateway, client, errors_billed):
     engine.sends(event(), chunked(b'data: {"text_output":"free words"}\n\n'))
     answer = await client.post("/v1/chat/completions", json=ASK | {"stream": True})
     assert "free words" not in answer.text
     assert json.loads(datas(answer.text)[-1])["error"]["code"] == "unmeasurable_answer"
-    assert (await settled(gateway)).tokens_out == 1
+    assert is_due_as_decided(await settled(gateway), 1, errors_billed)
+
+
+@pytest.mark.parametrize("count", [2**31, 10**30, -1, True])
+async def test_a_count_that_cannot_be_is_no_count(engine, gateway, client, count):
+    engine.sends(event(tokens=count), event("", 0, "stop"))
+    answer = await client.post("/v1/chat/completions", json=ASK)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "unmeasurable_answer")
+    assert (await settled(gateway)).cost_nano == 0
 
 
 async def test_an_engine_that_counts_beyond_its_bound_costs_the_reservation_at_most(

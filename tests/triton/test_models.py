@@ -68,12 +68,16 @@ async def test_every_model_of_the_catalog_is_there_and_ready(client):
 @pytest.mark.parametrize("entry", CATALOG, ids=lambda entry: entry["name"])
 def test_prices_are_exact_in_the_ledgers_unit(entry):
     """A unit price is a whole number of pico; anything finer would be rounded in secret."""
-    assert set(entry["prices"]) == {"input_token", "output_token", "request"}
-    for price in entry["prices"].values():
-        pico = Decimal(price) * 10**12
+    units = {"input_token", "output_token", "request"}
+    assert set(entry["prices"]) - {"batch_multiplier"} == units
+    batch = Decimal(entry["prices"].get("batch_multiplier", "1"))
+    assert 0 < batch <= 1
+    for unit in units:
+        price = entry["prices"][unit]
         assert isinstance(price, str)
-        assert pico == pico.to_integral_value() >= 0
-    assert any(Decimal(price) > 0 for price in entry["prices"].values())
+        for pico in (Decimal(price) * 10**12, Decimal(price) * batch * 10**12):
+            assert pico == pico.to_integral_value() >= 0
+    assert any(Decimal(entry["prices"][unit]) > 0 for unit in units)
 
 
 async def test_requests_share_one_connection(client):

@@ -14,6 +14,9 @@ from meterplane.contracts.usage import Provenance
 from meterplane.gateway import errors
 from meterplane.gateway.surfaces.openai_text import TextRequest
 
+# Far above any context, and 2^31 of them added up still fit the journal's and the table's 64 bits.
+COUNT_MAX = 2**31 - 1
+
 
 class TokenLogprob(msgspec.Struct, frozen=True):
     """One generated token and the likeliest at its place, with their log probabilities."""
@@ -102,7 +105,7 @@ def texts_of(event: dict[str, Any], choices: int) -> list[str]:
 
 def count_of(value: Any) -> int:
     """A count an engine reports. Raises `WorldError` 502."""
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value <= COUNT_MAX:
         raise errors.unmeasurable()
     return value
 

@@ -17,7 +17,7 @@ from meterplane.gateway.adapters.openai_estimate import (
     tokens_in_by_bytes,
     tokens_of_answer,
 )
-from meterplane.gateway.adapters.openai_stream import OpenAIStream, Usage, failure_of
+from meterplane.gateway.adapters.openai_stream import NO_ERROR, OpenAIStream, Usage, failure_of
 from meterplane.gateway.ask import JSON_REQUEST, fetch, finish, headers_for, send
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
@@ -54,7 +54,7 @@ _COUNTED_ALWAYS = UpstreamOptions(include_usage=True)
 
 class _Answer(msgspec.Struct, frozen=True):
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NO_ERROR
 
 
 _decoder = msgspec.json.Decoder(_Answer)
@@ -115,11 +115,14 @@ def _measure(run: Run, content: bytes) -> None:
         answer = _decoder.decode(content)
     except (msgspec.DecodeError, msgspec.ValidationError) as problem:
         raise TritonBroken(f"it is not an answer ({problem})") from None
-    if answer.error is not None and bytes(answer.error) != b"null":
+    if bytes(answer.error) != b"null":
         raise failure_of(answer.error)
-    usage = answer.usage
-    if usage is not None and usage.prompt_tokens is not None:
-        run.tokens_in, run.tokens_out = usage.prompt_tokens, usage.completion_tokens or 0
+    usage = answer.usage or Usage()
+    tokens_out = usage.completion_tokens
+    if isinstance(run.work, EmbeddingsWork):
+        tokens_out = 0
+    if usage.prompt_tokens is not None and tokens_out is not None:
+        run.tokens_in, run.tokens_out = usage.prompt_tokens, tokens_out
         run.provenance = "engine"
         return
     counted = tokens_of_answer(run, content)

@@ -12,10 +12,11 @@ raise: what came before an error in the same block goes to the caller first.
 """
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from meterplane.gateway.adapters.engine import COUNT_MAX
 from meterplane.kernel.errors import WorldError
 from meterplane.triton.failures import TritonBroken
 
@@ -28,17 +29,21 @@ _USAGE_NULL = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,\s*')
 _OUTPUT = re.compile(rb'"(?:content|text|arguments|reasoning|reasoning_content)"\s*:\s*"(?!")')
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+NO_ERROR = msgspec.Raw(b"null")  # what is raw cannot be optional: "null" stands for both
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Counts as OpenAI reports them."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
 
 
 class _Chunk(msgspec.Struct, frozen=True):
     choices: list[msgspec.Raw] | None = None
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NO_ERROR
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
@@ -47,7 +52,8 @@ _NULL = msgspec.Raw(b"null")
 
 
 class OpenAIStream:
-    """One stream. `tokens_in` and `tokens_out` are the engine's once `reported`.
+    """One stream. `tokens_in` and `tokens_out` are the engine's once `reported`: both of them, or
+    a usage is none.
 
     Until then `chunks_out` counts the chunks that carried output: no engine puts less than one
     token into a chunk, so it is never more than what was generated. Running totals (`continuous`)
@@ -151,7 +157,7 @@ class OpenAIStream:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             self.failure = TritonBroken(f"an event is not a chunk ({problem})")
             return b""
-        if chunk.error is not None and bytes(chunk.error) != b"null":
+        if bytes(chunk.error) != b"null":
             self.failure = failure_of(chunk.error)
             return b""
         if chunk.usage is None:
@@ -161,10 +167,11 @@ class OpenAIStream:
 
     def _with_usage(self, event: bytes, data: bytes, chunk: _Chunk, usage: Usage) -> bytes:
         running = self._continuous and bool(chunk.choices)
-        self.reported = True
-        self._final = self._final or not running
-        self.tokens_in = max(self.tokens_in, usage.prompt_tokens or 0)
-        self._told_out = max(self._told_out, usage.completion_tokens or 0)
+        if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+            self.reported = True
+            self._final = self._final or not running
+            self.tokens_in = max(self.tokens_in, usage.prompt_tokens)
+            self._told_out = max(self._told_out, usage.completion_tokens)
         if self._strip:
             return b"data: " + _without_usage(data) if chunk.choices else b""
         return b"data: " + _usage_null(data) if running else event
