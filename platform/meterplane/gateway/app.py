@@ -11,6 +11,7 @@ import time
 from meterplane.gateway import errors, routes, trace
 from meterplane.gateway.exchange import ClientGone, Exchange
 from meterplane.gateway.pipeline import Parts
+from meterplane.journal.writer import JournalUnavailable
 from meterplane.kernel.errors import CallerError, WorldError
 
 log = logging.getLogger("meterplane.gateway")
@@ -67,12 +68,15 @@ class Gateway:
 
     @staticmethod
     def _tell(exchange: Exchange, failure: CallerError | WorldError) -> None:
-        if exchange.begun:
-            # Part of an answer is out and its end may not leave (it is not durable): the caller
-            # must see a broken answer, not a short one.
-            exchange.break_off()
-            return
         status, headers, body = errors.render(failure, exchange.surface)
+        if exchange.begun:
+            if exchange.run is None or exchange.ended or isinstance(failure, JournalUnavailable):
+                # Part of an answer is out and its end may not leave (it is not durable): the caller
+                # must see a broken answer, not a short one.
+                exchange.break_off()
+            else:  # a stream of events, out of time or cut by our own shutdown, and settled
+                exchange.end_with(b"data: " + body + b"\n\n")
+            return
         exchange.answer(status, headers, body)
 
 

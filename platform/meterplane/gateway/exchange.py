@@ -245,6 +245,15 @@ class Exchange:
         if more and not self._connection.writable:
             await self._connection.drain()
 
+    def end_with(self, body: bytes) -> None:
+        """Send the last part of a begun answer, without waiting for anyone."""
+        self.bytes_out += len(body)
+        self._ended = True
+        out = self._frame(body, more=False) if self._chunked else body
+        if self._head is not None:
+            out, self._head = self._head + out, None
+        self._connection.write(out)
+
     @staticmethod
     def _frame(body: bytes, more: bool) -> bytes:
         chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""

@@ -1,7 +1,8 @@
 """Forward an admitted request by the way its surface and its model's adapter have in common.
 
 A server that cannot take the request is left for the next target of the model, and the last target
-for the model's fallbacks: only while nothing was computed and nothing was sent to the caller.
+for the model's fallbacks: only while nothing was computed and nothing was sent to the caller. A
+server that had the request and was lost may have computed it: then the caller decides.
 """
 
 from collections.abc import Collection
@@ -43,8 +44,9 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     while True:
         try:
             await _WAYS[run.work.surface, run.offer.model.adapter](exchange, run, parts)
-        except TritonUnavailable:
-            if exchange.begun or run.served or not run.move_on():
+        except TritonUnavailable as failure:
+            run.retries += failure.servers_asked - 1
+            if exchange.begun or run.served or failure.may_have_begun or not run.move_on():
                 raise
         else:
             return

@@ -4,7 +4,16 @@ from meterplane.kernel.errors import WorldError
 
 
 class TritonUnavailable(WorldError):
-    """No server took the request: nothing was computed."""
+    """No server took the request: nothing was computed, so it may be sent elsewhere.
+
+    Attributes:
+        servers_asked: how many servers were asked in vain.
+        may_have_begun: the last of them had the request and was lost before a byte of an answer.
+            It may have been computed: it is not sent elsewhere.
+    """
+
+    servers_asked = 1
+    may_have_begun = False
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(

@@ -136,6 +136,9 @@ class Pool:
                 self._went_wrong(server, attempt, connection, problem)
                 tried.append(server)
                 if not isinstance(problem, NotConnected) or not self._untried(tried):
+                    if isinstance(problem, TritonUnavailable):
+                        problem.servers_asked = len(tried)
+                        problem.may_have_begun = connection is not None
                     raise
                 continue
             if connection.status < 400 and server.circuit.spotless:

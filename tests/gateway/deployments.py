@@ -1,0 +1,151 @@
+"""A catalog of a test's own, and servers that count what they were asked and do as they are told.
+
+A model's name is new in every test: a gateway that outlives a test remembers how a model of that
+name and version was reached.
+"""
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from billing.pricing.catalog_prices import publish_catalog_prices
+from meterplane.catalog.sync import sync_catalog
+from tests.conftest import free_port
+from tests.gateway.engine import chunked
+from tests.triton.scripted import Peer, scripted
+
+IN_NANO, OUT_NANO = 150, 600  # per token, of a model that says nothing else
+PRICES = {"input_token": "0.00000015", "output_token": "0.0000006", "request": "0"}
+TENSOR_PRICES = {"input_token": "0", "output_token": "0", "request": "0.00001"}
+TENSOR_NANO = 10_000
+
+CHAT, CHUNKS = "/v1/chat/completions", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+TENSORS = {"inputs": [{"name": "INPUT0", "shape": [1], "datatype": "FP32", "data": [1]}]}
+ALIVE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+Answer = Callable[[Peer], Awaitable[None]]
+
+
+class Deployment:
+    """A server: `asked` counts requests, probes aside; `answer` is what it does with one."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked = 0
+        self.probed = 0
+        self.url = ""
+
+    async def script(self, peer: Peer) -> None:
+        while request := await peer.request():
+            if request.startswith(b"GET"):
+                self.probed += 1
+                await peer.send(ALIVE)
+            else:
+                self.asked += 1
+                await self.answer(peer)
+
+
+@asynccontextmanager
+async def deployed(*answers: Answer):
+    """One server for each answer."""
+    async with deployed_at([0] * len(answers), *answers) as made:
+        yield made
+
+
+@asynccontextmanager
+async def deployed_at(ports: list[int], *answers: Answer):
+    """On these ports."""
+    if not answers:
+        yield []
+        return
+    one = Deployment(answers[0])
+    async with scripted(one.script, ports[0]) as server:
+        one.url = server.url
+        async with deployed_at(ports[1:], *answers[1:]) as others:
+            yield [one, *others]
+
+
+def nowhere() -> str:
+    """An address that refuses connections."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def whole(body: dict[str, Any] | bytes, status: str = "200 OK") -> bytes:
+    """A plain answer."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+    return head.encode() + b"\r\n\r\n" + content
+
+
+def says(*pieces: bytes, pause_s: float = 0) -> Answer:
+    """These bytes, whatever is asked."""
+
+    async def answer(peer: Peer) -> None:
+        await peer.send(*pieces, pause_s=pause_s)
+
+    return answer
+
+
+def completion(tokens_in: int = 4, tokens_out: int = 3) -> bytes:
+    """A chat completion of an OpenAI-compatible server."""
+    usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    return whole({"object": "chat.completion", "choices": [choice], "usage": usage})
+
+
+def delta(text: str = "word ") -> bytes:
+    """One chunk of its stream."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return chunked(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+
+
+def totals(tokens_in: int, tokens_out: int) -> bytes:
+    """The end of its stream."""
+    usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
+    event = json.dumps({"choices": [], "usage": usage}).encode()
+    return chunked(b"data: " + event + b"\n\ndata: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+TENSOR_ANSWER = whole(
+    {
+        "model_name": "m",
+        "model_version": "1",
+        "outputs": [{"name": "OUTPUT0", "shape": [1], "datatype": "FP32", "data": [1]}],
+    }
+)
+NOT_NOW = whole({"error": "no capacity"}, "503 Service Unavailable")
+
+
+def new_name(prefix: str = "model") -> str:
+    """A name no other test has."""
+    return f"{prefix}-{secrets.token_hex(4)}"
+
+
+def model(name: str, adapter: str = "openai", **fields: Any) -> dict[str, Any]:
+    """A model of a catalog file."""
+    tokens = {"context_tokens_max": 4096, "output_tokens_max": 1024, "output_tokens_default": 9}
+    bounds = dict.fromkeys(tokens, 0) if adapter == "tensor" else tokens
+    prices = TENSOR_PRICES if adapter == "tensor" else PRICES
+    made = {"name": name, "display_name": name, "upstream": name, "adapter": adapter}
+    return made | bounds | {"prices": prices} | fields
+
+
+def target(name: str, *servers: str, weight: int = 1, **fields: Any) -> dict[str, Any]:
+    """One deployment of a model."""
+    return {"name": name, "servers": list(servers), "weight": weight} | fields
+
+
+def put_on_sale(folder: Path, *models: dict[str, Any]) -> None:
+    """Make these models the catalog's."""
+    path = folder / "catalog.json"
+    path.write_text(json.dumps({"models": list(models)}))
+    sync_catalog(path)
+    publish_catalog_prices(path)
+
+
+def asking(name: str, **fields: Any) -> dict[str, Any]:
+    """A chat's request."""
+    return {"model": name, "messages": [{"role": "user", "content": "x"}]} | fields
