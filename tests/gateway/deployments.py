@@ -11,9 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from django.db import connections
+
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
-from tests.conftest import free_port
+from tenants.models import Organisation
+from tenants.policy_port import recompile
+from tenants.scoping import tenant_scope
+from tests.conftest import OnboardedOrganisation, free_port
 from tests.gateway.engine import chunked
 from tests.triton.scripted import Peer, scripted
 
@@ -92,7 +97,11 @@ def says(*pieces: bytes, pause_s: float = 0) -> Answer:
 def completion(tokens_in: int = 4, tokens_out: int = 3) -> bytes:
     """A chat completion of an OpenAI-compatible server."""
     usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
-    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "hi"},
+        "finish_reason": "stop",
+    }
     return whole({"object": "chat.completion", "choices": [choice], "usage": usage})
 
 
@@ -144,6 +153,18 @@ def put_on_sale(folder: Path, *models: dict[str, Any]) -> None:
     path.write_text(json.dumps({"models": list(models)}))
     sync_catalog(path)
     publish_catalog_prices(path)
+
+
+def let_in(onboard: Callable[..., OnboardedOrganisation], **limits: int) -> OnboardedOrganisation:
+    """A tenant who may ask as often as a test does, and leaves no connection to PostgreSQL open."""
+    tenant = onboard("acme", **limits)
+    with tenant_scope(tenant.id):
+        Organisation.objects.filter(id=tenant.id).update(
+            requests_per_minute=6_000_000, request_burst=1_000_000
+        )
+        recompile(tenant.id)
+    connections.close_all()
+    return tenant
 
 
 def asking(name: str, **fields: Any) -> dict[str, Any]:
