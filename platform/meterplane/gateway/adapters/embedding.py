@@ -1,5 +1,6 @@
 """An embedding model on Triton that takes TEXT and answers EMBEDDING and TOKENS."""
 
+from meterplane.gateway import errors
 from meterplane.gateway.ask import JSON_REQUEST, fetch, finish, headers_for
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
@@ -7,18 +8,23 @@ from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces import kserve_infer, openai_embeddings
 from meterplane.triton.request import Request
 
+LENGTH_DIGITS_MAX = 12  # 1 TB; an answer is far smaller
+
 
 async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     """Texts to vectors, counted by the model's tokenizer. Raises `CallerError`, `WorldError`."""
     work = run.work
     assert isinstance(work, openai_embeddings.EmbeddingsWork)
     path = kserve_infer.path(run.target.upstream, run.target.version)
-    body = openai_embeddings.upstream_body(work.texts(run.offer))
+    texts = work.texts(run.offer)
+    body = openai_embeddings.upstream_body(texts)
     request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
     answer = await fetch(exchange, run, request, parts)
-    split = int(answer.headers.get(kserve_infer.HEADER_LENGTH, b"0"))
-    prefix, tensors = answer.body[:split], answer.body[split:]
-    tokens, width = openai_embeddings.read_answer(prefix, tensors)
+    split = answer.headers.get(kserve_infer.HEADER_LENGTH, b"0")
+    if not split.isdigit() or len(split) > LENGTH_DIGITS_MAX:
+        raise errors.unmeasurable()
+    prefix, tensors = answer.body[: int(split)], answer.body[int(split) :]
+    tokens, width = openai_embeddings.read_answer(prefix, tensors, len(texts))
     run.served = True
     run.tokens_in = sum(tokens)
     run.tensor_bytes_out = len(tensors)

@@ -88,7 +88,9 @@ class VllmReader:
         self.tokens_out += sum(counts)
         logprobs = None
         if self._ask.logprobs is not None and "logprobs" in event:
-            logprobs = _logprobs(as_list(event["logprobs"]), self._ask.logprobs)
+            told = as_list(event["logprobs"])[: len(texts)]
+            told += [None] * (len(texts) - len(told))
+            logprobs = _logprobs(told, self._ask.logprobs)
         return Piece(texts, reasons_of(event, len(texts)), 0, logprobs)
 
     def finish(self) -> Piece:
@@ -103,7 +105,7 @@ def _logprobs(sequences: list[Any], alternatives: int) -> list[list[TokenLogprob
         try:
             places = json.loads(sequence) or []  # Python's own: vLLM writes -Infinity
             found.append([_place(list(place.values()), alternatives) for place in places])
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             found.append([])
     return found
 

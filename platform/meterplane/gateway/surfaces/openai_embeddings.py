@@ -9,6 +9,7 @@ import msgspec
 
 from meterplane.contracts.usage import Surface
 from meterplane.gateway import errors
+from meterplane.gateway.adapters.engine import count_of
 from meterplane.gateway.prompts import Prompt
 from meterplane.gateway.surface import Bounds, Offer, RequestReader, check_extras
 from meterplane.gateway.surfaces.openai_tokens import TokenInput, pieces_of
@@ -117,15 +118,18 @@ def upstream_body(texts: list[str]) -> bytes:
     )
 
 
-def read_answer(prefix: bytes, tensors: bytes) -> tuple[list[int], int]:
-    """Token counts per text and the length of a vector. Raises `WorldError` 502."""
+def read_answer(prefix: bytes, tensors: bytes, texts: int) -> tuple[list[int], int]:
+    """Token counts per text and the length of a vector, for so many `texts`.
+
+    Raises `WorldError` 502 for what does not say both, or says it of other texts.
+    """
     try:
         outputs = {each["name"]: each for each in msgspec.json.decode(prefix)["outputs"]}
-        tokens = [int(count) for count in outputs["TOKENS"]["data"]]
-        rows, width = outputs["EMBEDDING"]["shape"]
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        tokens = [count_of(count) for count in outputs["TOKENS"]["data"]]
+        rows, width = map(count_of, outputs["EMBEDDING"]["shape"])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, RecursionError):
         raise errors.unmeasurable() from None
-    if rows != len(tokens) or len(tensors) != rows * width * 4:
+    if not rows == len(tokens) == texts or not width or len(tensors) != rows * width * 4:
         raise errors.unmeasurable()
     return tokens, width
 
