@@ -1,7 +1,7 @@
 """The HTTP/1.1 server side of one connection, over httptools: bytes to exchanges, answers to bytes.
 
 Why not a server library: behind uvicorn the same work costs 13 us more of every request, a third of
-what a request may cost in all (decisions/0006). What that hands to us is held here and proven byte
+what a request may cost in all (decisions/0008). What that hands to us is held here and proven byte
 by byte in `tests/gateway/test_http1.py`.
 
 Guarantees: a request reaches a handler once, in the order of its connection; its answer is framed
@@ -265,8 +265,8 @@ class HttpConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Take more again."""
-        if self._paused_reading and self.transport is not None:
+        """Take more again, unless what came already waits for its turn."""
+        if self._paused_reading and not self._pipeline and self.transport is not None:
             self._paused_reading = False
             self.transport.resume_reading()
 
