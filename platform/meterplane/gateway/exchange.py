@@ -62,6 +62,7 @@ class Exchange:
         "request_id",
         "request_name",
         "run",
+        "runs_on",
         "status",
         "surface",
         "taken",
@@ -96,6 +97,7 @@ class Exchange:
         self.taken = False  # it has its place in the connection's order
         self.last = False  # the caller wants no other answer on this connection
         self.cut: Literal["", "left", "late"] = ""
+        self.runs_on = False  # a caller who leaves comes back for it: nothing is cancelled
         self.task: asyncio.Task[None] | None = None
         self.trace: Trace | None = None
         self.run: Run | None = None  # once it is admitted
@@ -130,8 +132,12 @@ class Exchange:
             self._waiter.set_result(None)
 
     def leave(self) -> None:
-        """The caller has left: whatever is done for them ends."""
-        self._cancel("left")
+        """The caller has left: whatever is done for them ends, now or when its time is up."""
+        if not self.runs_on:
+            self._cancel("left")
+        else:  # no sweep looks at a connection that is gone
+            left_s = max(0.0, self.deadline - time.monotonic())
+            asyncio.get_running_loop().call_later(left_s, self.expire, self.deadline)
 
     def expire(self, now: float) -> None:
         """The time of this exchange is up."""
@@ -150,13 +156,17 @@ class Exchange:
             await self._whole()
         elif self._size > REQUEST_BODY_BYTES_MAX:
             raise body_too_large()
+        else:
+            # A large one that came faster than it was asked for has paused the connection, which
+            # would not tell that its caller leaves.
+            self._connection.resume_reading()
         self.received_at = time.monotonic()
         parts, self._parts = self._parts, []
         sent = parts[0] if len(parts) == 1 else b"".join(parts)
         encoding = self.headers.get(b"content-encoding")
         if encoding is None:
             return sent
-        return decompress(sent, encoding.strip().lower())
+        return await decompress(sent, encoding.strip().lower())
 
     async def _whole(self) -> None:
         declared = self.headers.get(b"content-length", b"0")
@@ -288,7 +298,7 @@ class Exchange:
             headers,
             self.request_name.encode(),
             self.extra,
-            b"connection: close\r\n" if self.last or not self.complete else b"",
+            b"connection: close\r\n" if self._connection.closing or not self.complete else b"",
         )
 
     @property

@@ -61,6 +61,9 @@ async def serve(
     run = await open_run(parts, caller, policy, work, speaks, exchange.request_id)
     exchange.extra += limit_headers(run.admission)
     exchange.run = run
+    # A line of a batch comes again, under its id, and is the same usage event: what this one is
+    # settled with is what that answer costs. So it is computed to its end.
+    exchange.runs_on = caller.request_id is not None
     if exchange.trace is not None:
         run.trace_id = exchange.trace.trace_id
     await conclude(run, forward(exchange, run, parts), lambda: exchange.cut)
