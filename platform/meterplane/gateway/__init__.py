@@ -1,1 +1,1 @@
-"""The data plane: a plain ASGI application between API keys and inference servers. No Django."""
+"""The data plane, between API keys and inference servers. No Django, no framework."""
