@@ -126,6 +126,24 @@ async def test_a_journal_tells_how_far_it_is(tmp_path: Path):
     await journal.close()
 
 
+async def test_a_journal_tells_how_old_and_how_much_its_lag_is(tmp_path: Path):
+    disk = CountingDisk(sync_s=0.05)
+    journal = JournalWriter.open(tmp_path, "g1", disk)
+    assert (journal.unsynced_s, journal.unsealed_bytes) == (0.0, 0)
+    journal.append(settle())
+    await asyncio.sleep(0.03)
+    assert 0.03 <= journal.unsynced_s < 0.2
+    assert journal.unsealed_bytes == journal.bytes_appended > 0
+    committing = asyncio.create_task(journal.commit())
+    await asyncio.sleep(0.02)
+    journal.append(settle())  # the round under way does not cover it
+    await committing
+    assert 0.03 <= journal.unsynced_s < 0.2, "the second frame is younger than the round"
+    await until(lambda: journal.unsealed_bytes == 0)
+    assert journal.unsynced_s == 0.0, "what is sealed was synced"
+    await journal.close()
+
+
 async def test_an_idle_journal_is_sealed_within_a_second(tmp_path: Path):
     journal = JournalWriter.open(tmp_path, "g1")
     journal.append(settle())

@@ -86,6 +86,7 @@ class JournalWriter:
         self._watchdog: asyncio.TimerHandle | None = None
         self._appended = 0  # frames handed to the kernel
         self._durable = 0  # of these, on the disk
+        self._unsynced_since = 0.0  # monotonic; of the oldest frame that is not, or a little before
         self._retired_bytes = 0
         self._progress: asyncio.Future[None] | None = None
         self._stuck = False  # the disk never came back: its descriptors are not ours to close
@@ -139,10 +140,27 @@ class JournalWriter:
         return self._retired_bytes + (self._segment.length if self._segment is not None else 0)
 
     @property
+    def unsynced_s(self) -> float:
+        """Age of the oldest frame that would not survive a power cut; 0 when all would."""
+        waits = self._durable < self._appended
+        return time.monotonic() - self._unsynced_since if waits else 0.0
+
+    @property
+    def _to_seal(self) -> list[SegmentFile]:
+        running = self._rounds.running
+        retired = [*self._retired, *(running.retired if running else ())]
+        return retired + [segment for segment, _ in self._sealing]
+
+    @property
     def segments_to_seal(self) -> int:
         """Segments that take no more frames and cannot be shipped yet."""
-        running = self._rounds.running
-        return len(self._retired) + len(self._sealing) + len(running.retired if running else ())
+        return len(self._to_seal)
+
+    @property
+    def unsealed_bytes(self) -> int:
+        """Bytes written that cannot be shipped yet."""
+        present = self._segment.length if self._segment is not None else 0
+        return present + sum(segment.length for segment in self._to_seal)
 
     def append(self, frame: usage.Frame) -> None:
         """Write one frame to the page cache. Raises JournalUnavailable."""
@@ -157,6 +175,8 @@ class JournalWriter:
         except OSError as error:
             self._fail(f"writing failed: {error}")
             self._refuse_if_failed()
+        if self._durable == self._appended:
+            self._unsynced_since = time.monotonic()
         self._appended += 1
 
     async def commit(self) -> None:
@@ -290,6 +310,7 @@ class JournalWriter:
     def _round_ended(self, this: Round) -> None:
         if self._failure is None and this.error is None:
             self._durable = this.covers
+            self._unsynced_since = this.began  # whatever it does not cover came later
             self.last_commit_s = time.monotonic() - this.began
             for segment in this.retired:
                 self._seal(segment)
@@ -309,6 +330,7 @@ class JournalWriter:
             covers = self._sealing.popleft()[1]
             if self.mode == "process":
                 self._durable = covers
+                self._unsynced_since = time.monotonic()  # too late by what sealing took
         elif self._failure is None:
             self._fail(f"sealing failed: {error}")
         self._progressed()
