@@ -3,7 +3,7 @@
 import re
 
 from meterplane.contracts.policy import KeyPolicy, ModelPolicy
-from meterplane.contracts.serving import ModelServing
+from meterplane.contracts.serving import ModelServing, Target
 from meterplane.gateway import errors
 from meterplane.gateway.authenticate import authenticate
 from meterplane.gateway.callers import identify
@@ -11,11 +11,14 @@ from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.offers import plain_serving
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.surfaces import kserve_models, openai_models
+from meterplane.kernel.errors import WorldError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 from meterplane.triton.health import READY_TIMEOUT_S, ready
 from meterplane.triton.request import Request
+from meterplane.triton.upstream import Response
 from meterplane.triton.v2 import model_path
 
+PLAIN = b"content-type: text/plain\r\n"  # what Triton calls an empty body
 NAME = r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,79})"
 VERSION = r"(/versions/(?P<version>[0-9]{1,9}))?"
 ONE = re.compile(rf"/v1/models/{NAME}")
@@ -49,30 +52,49 @@ async def metadata(exchange: Exchange, parts: Parts) -> None:
         exchange.answer(200, JSON, kserve_models.described(model))
         return
     serving = await serving_of(model, parts)
-    target = serving.targets[0]
-    request = Request("GET", model_path(target.upstream, "", version or target.version))
-    answer = await parts.fleet.pool(target.servers).fetch(
-        request, first_byte_timeout_s=READY_TIMEOUT_S, idle_timeout_s=READY_TIMEOUT_S
-    )
-    content = answer.body
-    if answer.status == 200:
-        content = kserve_models.metadata(model, serving, content)
-    exchange.answer(answer.status, JSON, content)
+    kserve_models.check_version(serving, version)
+    answer = await _ask(serving, version, parts)
+    if answer.status == 404 and version:
+        raise kserve_models.version_not_found(model.name, version)
+    if answer.status != 200:
+        raise WorldError(
+            "model_not_ready", f"The model {model.name!r} is not ready; try again.", retry_after_s=2
+        )
+    exchange.answer(200, JSON, kserve_models.metadata(model, serving, answer.body))
+
+
+async def _ask(serving: ModelServing, version: str, parts: Parts) -> Response:
+    """A model's metadata from the first of its deployments that can be reached."""
+    unreachable: WorldError | None = None
+    for target in _targets(serving, version):
+        request = Request("GET", model_path(target.upstream, "", version or target.version))
+        try:
+            return await parts.fleet.pool(target.servers).fetch(
+                request, first_byte_timeout_s=READY_TIMEOUT_S, idle_timeout_s=READY_TIMEOUT_S
+            )
+        except WorldError as problem:
+            unreachable = problem
+    raise unreachable or errors.serving_unknown(serving.name)
+
+
+def _targets(serving: ModelServing, version: str) -> list[Target]:
+    """The deployments that may have a version."""
+    return [each for each in serving.targets if not version or each.version in ("", version)]
 
 
 async def is_ready(exchange: Exchange, parts: Parts) -> None:
     """`GET /v2/models/{m}[/versions/{v}]/ready`; clients look at the status only."""
     model, version = _named(READY, exchange, await _policy(exchange, parts))
     if model.adapter == "openai":
-        exchange.answer(200, b"", b"")
+        exchange.answer(200, PLAIN, b"")
         return
     serving = await serving_of(model, parts)
-    for target in serving.targets:
+    for target in _targets(serving, version):
         pool = parts.fleet.pool(target.servers)
         if await ready(pool, target.upstream, version or target.version):
-            exchange.answer(200, b"", b"")
+            exchange.answer(200, PLAIN, b"")
             return
-    exchange.answer(400, b"", b"")
+    exchange.answer(400, JSON, kserve_models.NOT_READY)
 
 
 async def statistics(exchange: Exchange, parts: Parts) -> None:

@@ -72,11 +72,11 @@ def _of(pattern: re.Pattern[str], exchange: Exchange) -> tuple[str, str, bool]:
 
 
 async def server_live(exchange: Exchange, parts: Parts) -> None:
-    exchange.answer(200, b"", b"")
+    exchange.answer(200, model_routes.PLAIN, b"")
 
 
 async def server_ready(exchange: Exchange, parts: Parts) -> None:
-    exchange.answer(200 if await ready(parts.fleet.pool()) else 400, b"", b"")
+    exchange.answer(200 if await ready(parts.fleet.pool()) else 400, model_routes.PLAIN, b"")
 
 
 async def healthz(exchange: Exchange, parts: Parts) -> None:
@@ -102,7 +102,6 @@ _EXACT: dict[str, tuple[str, Handler]] = {
     "/v1/embeddings": ("POST", metered(openai_embeddings.parse)),
     "/v1/models": ("GET", model_routes.listed),
     "/v2": ("GET", model_routes.server),
-    "/v2/": ("GET", model_routes.server),
     "/v2/health/live": ("GET", server_live),
     "/v2/health/ready": ("GET", server_ready),
     "/healthz": ("GET", healthz),

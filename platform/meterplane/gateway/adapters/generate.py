@@ -11,6 +11,7 @@ import msgspec
 
 from meterplane.gateway import errors
 from meterplane.gateway.adapters.engine import Ask, Reader
+from meterplane.gateway.adapters.kserve_words import answer_in_our_names, failure_in_our_names
 from meterplane.gateway.adapters.llmapi import EXCLUDES
 from meterplane.gateway.adapters.openai import EVENT_STREAM, end_broken_stream
 from meterplane.gateway.adapters.text import ENGINES
@@ -19,6 +20,7 @@ from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces.kserve_generate import COUNTS, GenerateWork, asked_of
+from meterplane.gateway.surfaces.kserve_models import target_with
 from meterplane.gateway.surfaces.openai_text import TextRequest
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.triton.failures import TritonBroken
@@ -33,13 +35,21 @@ _decode = msgspec.json.Decoder().decode
 
 async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     """`generate` or `generate_stream`. Raises `CallerError`, `WorldError` or `ClientGone`."""
+    try:
+        await _forward(exchange, run, parts)
+    except (CallerError, WorldError) as failure:
+        raise failure_in_our_names(failure, run) from None
+
+
+async def _forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     work = run.work
     assert isinstance(work, GenerateWork)
     verb = "generate_stream" if work.stream else "generate"
+    run.target = target_with(work.version, run.target, run.offer.serving)
     path = model_path(run.target.upstream, verb, work.version or run.target.version)
     body = work.upstream_body(run.offer)
     request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
-    meter = Meter(run, work, await _reader(run, work))
+    meter = Meter(run, work, await reader_of(run, work))
     if not work.stream:
         answer = await fetch(exchange, run, request, parts)
         content = meter.event(answer.body)
@@ -52,7 +62,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     except (CallerError, WorldError) as failure:
         if not exchange.begun:
             raise
-        await end_broken_stream(exchange, run, failure)
+        await end_broken_stream(exchange, run, failure_in_our_names(failure, run))
         return
     finally:
         upstream.close()
@@ -61,7 +71,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     await exchange.write(b"", more=False)
 
 
-async def _reader(run: Run, work: GenerateWork) -> Reader | None:
+async def reader_of(run: Run, work: GenerateWork) -> Reader | None:
     """Counts a text engine's answer; None for any other model."""
     engine, offer = ENGINES.get(run.model.adapter), run.offer
     if engine is None:
@@ -88,14 +98,12 @@ async def _reader(run: Run, work: GenerateWork) -> Reader | None:
 class Meter:
     """Counts one request's events and gives them as the caller may see them."""
 
-    __slots__ = ("_hidden", "_name", "_reader", "_run")
+    __slots__ = ("_hidden", "_reader", "_run")
 
     def __init__(self, run: Run, work: GenerateWork, reader: Reader | None) -> None:
         self._run = run
         self._reader = reader
         self._hidden = [] if reader is None else [c for c in COUNTS if c not in work.asks_counts]
-        here, there = run.model.name, run.target.upstream
-        self._name = None if here == there else msgspec.Raw(msgspec.json.encode(here))
 
     def event(self, data: bytes) -> bytes:
         """One event. Raises what it is when it is an error; `WorldError` when it has no counts."""
@@ -125,29 +133,38 @@ class Meter:
             raise refusal(500 if self._run.served else 400, failure)
 
     def _visible(self, data: bytes) -> bytes:
-        if not self._hidden and self._name is None:
-            return data
-        fields = _fields.decode(data)
-        for name in self._hidden:
-            fields.pop(name, None)
-        if self._name is not None and "model_name" in fields:
-            fields["model_name"] = self._name
-        return msgspec.json.encode(fields)
+        if self._hidden:
+            fields = _fields.decode(data)
+            for name in self._hidden:
+                fields.pop(name, None)
+            data = msgspec.json.encode(fields)
+        return answer_in_our_names(data, self._run)
 
 
 async def _relay(exchange: Exchange, run: Run, upstream: Upstream, meter: Meter) -> None:
-    """Events to the caller, each counted, and recorded, before it leaves."""
+    """Events to the caller, each counted, and recorded, before it leaves.
+
+    What came before an error leaves before it, however the network joined them.
+    """
     reader = RawEvents()
     while (block := await upstream.block()) is not None:
         run.first_byte()
-        passed = b"".join([b"data: %b\n\n" % meter.event(data) for data in reader.feed(block)])
-        if not passed:
-            continue
-        run.bytes_out += len(passed)
-        run.checkpoint()
-        if not exchange.begun:
-            exchange.begin(200, EVENT_STREAM)
-        await exchange.write(passed, more=True)
+        events: list[bytes] = []
+        failure: CallerError | WorldError | None = None
+        try:
+            for data in reader.feed(block):
+                events.append(b"data: %b\n\n" % meter.event(data))
+        except (CallerError, WorldError) as problem:
+            failure = problem
+        if events:
+            passed = b"".join(events)
+            run.bytes_out += len(passed)
+            run.checkpoint()
+            if not exchange.begun:
+                exchange.begin(200, EVENT_STREAM)
+            await exchange.write(passed, more=True)
+        if failure is not None:
+            raise failure
     reader.finish()
     meter.finish()
     if not exchange.begun:

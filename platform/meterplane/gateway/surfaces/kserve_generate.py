@@ -13,6 +13,7 @@ import msgspec
 from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.usage import Surface
 from meterplane.gateway.surface import Bounds, Offer, check_counted, invalid_json
+from meterplane.gateway.surfaces import kserve_models
 from meterplane.gateway.surfaces.generate_keys import (
     ASKED_COUNTS,
     KEYS,
@@ -58,6 +59,7 @@ class GenerateWork:
 
     def bounds(self, offer: Offer) -> Bounds:
         """Tokens of a text engine; one request of anything else."""
+        kserve_models.check_version(offer.serving, self.version)
         _check_keys(self.document, offer)
         if offer.model.adapter not in KEYS:
             return Bounds(0, 0, 1)

@@ -2,6 +2,8 @@
 
 Only the JSON part is read, for the allow-list and for metering; tensors travel as bytes, unread.
 Anything that could reach beyond the request (shared memory, unregistered parameters) is refused.
+A JSON part of no bytes is Triton's raw binary request: the body is the model's one input, its shape
+the model's own, and it counts as one row.
 
 The JSON part that is forwarded is written anew from what was read. Two parsers differ on a name
 that comes twice (ours keeps the last, Triton's the first), so an original that was found harmless
@@ -15,6 +17,7 @@ import msgspec
 
 from meterplane.contracts.usage import Surface
 from meterplane.gateway.surface import Bounds, Offer
+from meterplane.gateway.surfaces import kserve_models
 from meterplane.kernel.errors import CallerError
 
 TENSORS_MAX = 64
@@ -53,7 +56,7 @@ class InferWork:
     """What goes to Triton: a body, and how much of it is JSON (None: all of it)."""
 
     __slots__ = ("body", "bytes_in", "json_bytes", "model", "request", "rows", "tensor_bytes_in",
-                 "version")  # fmt: skip
+                 "tensors", "version")  # fmt: skip
     surface: Surface = "kserve.infer"
     stream = False
 
@@ -65,22 +68,46 @@ class InferWork:
         self.request = request
         self.bytes_in = len(sent)
         self.tensor_bytes_in = len(tensors or b"")
-        shape = request.inputs[0].shape
+        self.tensors = tensors
+        shape = request.inputs[0].shape if request.inputs else []
         self.rows = shape[0] if shape else 1
+        self.body, self.json_bytes = self._written(request)
+
+    def _written(self, request: InferRequest) -> tuple[bytes, int | None]:
+        if not request.inputs:
+            return self.tensors or b"", 0
         written = _encoder.encode(request)
-        self.body = written if tensors is None else written + tensors
-        self.json_bytes = None if tensors is None else len(written)
+        if self.tensors is None:
+            return written, None
+        return written + self.tensors, len(written)
 
     def bounds(self, offer: Offer) -> Bounds:
         """Rows; and only tensors that the model is known to have, where the catalog says them."""
         serving = offer.serving
-        _check_named("input", (tensor.name for tensor in self.request.inputs), serving.inputs)
-        _check_named("output", (each.name for each in self.request.outputs or ()), serving.outputs)
+        kserve_models.check_version(serving, self.version)
+        check_named("input", (tensor.name for tensor in self.request.inputs), serving.inputs)
+        check_named("output", (each.name for each in self.request.outputs or ()), serving.outputs)
+        if serving.outputs and not self.request.inputs:
+            raise CallerError(
+                "invalid_value", "a raw binary request cannot be sent to this model; send JSON"
+            )
         return Bounds(0, 0, self.rows)
+
+    def upstream(self, offer: Offer) -> tuple[bytes, int | None]:
+        """What goes to the model: a body, and how much of it is JSON (None: all of it).
+
+        A server gives every output to a request that names none: of a model whose catalog lists
+        outputs, those are then asked for by name.
+        """
+        if not offer.serving.outputs or self.request.outputs:
+            return self.body, self.json_bytes
+        named = [OutputTensor(name) for name in offer.serving.outputs]
+        return self._written(msgspec.structs.replace(self.request, outputs=named))
 
 
 _decoder = msgspec.json.Decoder(InferRequest)
 _encoder = msgspec.json.Encoder()
+_RAW = InferRequest([])
 
 
 def path(upstream: str, version: str) -> str:
@@ -95,6 +122,8 @@ def parse(model: str, version: str, body: bytes, header_length: bytes | None) ->
     Raises `CallerError` 400 naming what is not allowed or not readable.
     """
     length = _prefix_length(body, header_length)
+    if header_length is not None and length == 0:
+        return InferWork(model, version, _RAW, body, body)
     try:
         request = _decoder.decode(memoryview(body)[:length])
     except msgspec.ValidationError as problem:
@@ -107,7 +136,8 @@ def parse(model: str, version: str, body: bytes, header_length: bytes | None) ->
     )
 
 
-def _check_named(kind: str, names: Iterable[str], allowed: list[str]) -> None:
+def check_named(kind: str, names: Iterable[str], allowed: list[str]) -> None:
+    """Only tensors the catalog lists, where it lists them. Raises `CallerError` 400."""
     for name in names:
         if allowed and name not in allowed:
             raise CallerError(
@@ -122,7 +152,7 @@ def _prefix_length(body: bytes, header_length: bytes | None) -> int:
     if not header_length.isdigit() or len(header_length) > 12:
         raise CallerError("invalid_header", "Inference-Header-Content-Length is not a number")
     length = int(header_length)
-    if not 0 < length <= len(body):
+    if length > len(body):
         raise CallerError(
             "invalid_header",
             f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes",
@@ -134,14 +164,17 @@ def _check(request: InferRequest) -> None:
     outputs = request.outputs or []
     if not 0 < len(request.inputs) <= TENSORS_MAX or len(outputs) > TENSORS_MAX:
         raise CallerError("invalid_value", f"send 1 to {TENSORS_MAX} inputs and outputs")
-    _allow(request.parameters, REQUEST_PARAMETERS, "request")
+    allow(request.parameters, REQUEST_PARAMETERS, "request")
     for tensor in request.inputs:
-        _allow(tensor.parameters, INPUT_PARAMETERS, f"input {tensor.name[:80]!r}")
+        allow(tensor.parameters, INPUT_PARAMETERS, f"input {tensor.name[:80]!r}")
     for output in outputs:
-        _allow(output.parameters, OUTPUT_PARAMETERS, f"output {output.name[:80]!r}")
+        allow(output.parameters, OUTPUT_PARAMETERS, f"output {output.name[:80]!r}")
 
 
-def _allow(parameters: Parameters | msgspec.UnsetType, allowed: frozenset[str], where: str) -> None:
+def allow(
+    parameters: Iterable[str] | msgspec.UnsetType, allowed: frozenset[str], where: str
+) -> None:
+    """Refuse a parameter that is not listed. Raises `CallerError` 400 naming it."""
     for name in parameters or ():
         if name not in allowed:
             raise CallerError(

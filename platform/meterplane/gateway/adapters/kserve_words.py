@@ -1,0 +1,58 @@
+"""What a v2 server says, in our names: its model is the one the caller asked for.
+
+What it says of a request is passed on, because a caller can act on it ("unexpected shape for input
+'INPUT0'"). What it says of itself is not: where a model's code lies, what its shared memory is
+called (with that name a caller of some Triton versions took the server over, CVE-2025-23319).
+"""
+
+import re
+
+import msgspec
+
+from meterplane.gateway.run import Run
+from meterplane.kernel.errors import CallerError, WorldError
+
+# Triton's JSON reader calls what it cannot read an internal error (500). It is the caller's.
+_UNREADABLE = ("Unable to parse", "Unable to set", "failed to parse the request JSON")
+_UNKNOWN_VERSION = re.compile(r"Request for unknown model: '.*' version \d+ is not found").fullmatch
+_STACK = re.compile(r"\s*\bAt:\n.*", re.DOTALL)  # a Python model's, with the paths of its files
+_OF_THE_SERVER = re.compile(r"shared.memory|shm|/dev/|/opt/|/models/", re.IGNORECASE)
+_UNSAID = "the model failed"
+
+
+def failure_in_our_names(failure: CallerError | WorldError, run: Run) -> CallerError | WorldError:
+    """A server's refusal as the caller is told it."""
+    if failure.code not in ("invalid_request", "upstream_failed"):
+        return failure  # not a server's words
+    text = _renamed(failure.message, run)
+    if isinstance(failure, CallerError):
+        if _UNKNOWN_VERSION(text):
+            return CallerError("model_version_not_found", text, status=404)
+        return CallerError(failure.code, text, status=failure.status)
+    if text.startswith(_UNREADABLE):
+        return CallerError("invalid_value", text)
+    text = _STACK.sub("", text)
+    if _OF_THE_SERVER.search(text):
+        text = _UNSAID
+    return WorldError(failure.code, text, status=failure.status, retry_after_s=None)
+
+
+def _renamed(text: str, run: Run) -> str:
+    here, there = run.model.name, run.target.upstream
+    return text if here == there else text.replace(f"'{there}'", f"'{here}'")
+
+
+def answer_in_our_names(body: bytes, run: Run) -> bytes:
+    """An answer with the name its model is sold by; the rest as the bytes it came as.
+
+    The member is found without reading the document: a quotation mark inside a JSON string is
+    escaped, so these bytes cannot be part of one, and the first of them is the answer's own.
+    """
+    here, there = run.model.name, run.target.upstream
+    if here == there:
+        return body
+    return body.replace(_member(there), _member(here), 1)
+
+
+def _member(name: str) -> bytes:
+    return b'"model_name":' + msgspec.json.encode(name)
