@@ -1,8 +1,8 @@
 """Chat templates: Jinja, in its sandbox, with what the models' authors expect there.
 
 Templates come from the catalog or a tokenizer's configuration: they are the operator's, but what is
-rendered with them is the caller's, so they run where no attribute leads to Python's insides and
-nothing can be changed. Compiled once per model and serving version.
+rendered with them is the caller's, so they run where no attribute leads to Python's insides,
+nothing can be changed, and time and size have bounds. Compiled once per model and serving version.
 
 Contract: the environment is that of `apply_chat_template` of Hugging Face's transformers:
 `messages`, `add_generation_prompt`, the special tokens, `raise_exception`, `strftime_now`,
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from meterplane.kernel.errors import CallerError, WorldError
 
 if TYPE_CHECKING:
-    from jinja2 import Environment, Template
+    from jinja2 import Template
+
+    from meterplane.gateway.template_sandbox import Sandbox
 
 log = logging.getLogger("meterplane.gateway")
 
@@ -35,7 +37,7 @@ class Templates:
     """Compiled templates of one worker."""
 
     def __init__(self) -> None:
-        self._environment: Environment | None = None
+        self._environment: Sandbox | None = None
         self._held: OrderedDict[Key, Template] = OrderedDict()
 
     def render(
@@ -54,6 +56,7 @@ class Templates:
         if self._environment is None:
             self._environment = sandbox()
         chars_max = RENDERED_CHARS_SPARE + RENDERED_PER_CHAR_MAX * _chars(messages)
+        self._environment.limits.begin(messages=len(messages), chars_max=chars_max)
         try:
             template = self._compiled(key, source, self._environment)
             parts: list[str] = []
@@ -79,7 +82,7 @@ class Templates:
             ) from None
         return "".join(parts)
 
-    def _compiled(self, key: Key, source: str, environment: "Environment") -> "Template":
+    def _compiled(self, key: Key, source: str, environment: "Sandbox") -> "Template":
         template = self._held.get(key)
         if template is None:
             template = self._held[key] = environment.from_string(source)
