@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, Script
-from meterplane.gateway.redis_connection import AddressInvalid, pack, parse_address
+from meterplane.gateway.redis_connection import AddressInvalid, _by_redis_py, pack, parse_address
 from tests import environment
 
 WHERE = Script("redis.call('SET', KEYS[1], ARGV[1]) return ARGV[1]")
@@ -25,6 +25,18 @@ WHERE = Script("redis.call('SET', KEYS[1], ARGV[1]) return ARGV[1]")
     ("url", "path", "host", "port", "opening"),
     [
         ("redis://", None, "localhost", 6379, []),
+        ("redis://h/", None, "h", 6379, []),
+        ("redis://h:6379", None, "h", 6379, []),
+        ("redis://h/x", None, "h", 6379, []),
+        ("redis://user@h", None, "h", 6379, [("AUTH", "user", "")]),
+        ("redis://HOST%2Eexample", None, "host.example", 6379, []),
+        (
+            "unix://:p@/run/r%20s.sock?db=07",
+            "/run/r s.sock",
+            "",
+            0,
+            [("AUTH", "p"), ("SELECT", "7")],
+        ),
         ("redis://h:7000/3", None, "h", 7000, [("SELECT", "3")]),
         ("redis://h?db=4", None, "h", 6379, [("SELECT", "4")]),
         ("redis://:p%40ss@h/0", None, "h", 6379, [("AUTH", "p@ss")]),
@@ -42,6 +54,7 @@ def test_an_address_is_read_as_redis_py_reads_it(url, path, host, port, opening)
     assert (address.path, address.host, address.port) == (path, host, port)
     assert address.opening == tuple(pack(*each) for each in opening)
     assert address.tls is None
+    assert address == _by_redis_py(url)
 
 
 def test_a_rediss_address_checks_certificates_unless_told_otherwise():
