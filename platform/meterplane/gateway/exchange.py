@@ -46,6 +46,7 @@ class Exchange:
         "_head",
         "_parts",
         "_size",
+        "_spoilt",
         "_streaming",
         "_waiter",
         "bytes_out",
@@ -106,6 +107,7 @@ class Exchange:
         self._chunked = chunked
         self._parts: list[bytes] = []
         self._size = 0
+        self._spoilt = ""  # why there will be no more of the body
         self._streaming = False
         self._waiter: asyncio.Future[None] | None = None
         self._head: bytes | None = None
@@ -130,6 +132,11 @@ class Exchange:
         """Something came that somebody may wait for."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def spoil(self, why: str) -> None:
+        """What came is no body: whoever waits for it is told."""
+        self._spoilt = why
+        self.wake()
 
     def leave(self) -> None:
         """The caller has left: whatever is done for them ends, now or when its time is up."""
@@ -176,7 +183,12 @@ class Exchange:
         while not self.complete:
             if self._size > REQUEST_BODY_BYTES_MAX:
                 raise body_too_large()
+            self._check()
             await self._wait()
+
+    def _check(self) -> None:
+        if self._spoilt:
+            raise CallerError("invalid_body", self._spoilt)
 
     async def blocks(self, bytes_max: int) -> AsyncIterator[bytes]:
         """The body as it arrives, for whoever passes it on. Raises like `body`."""
@@ -197,10 +209,13 @@ class Exchange:
             elif self.complete:
                 return
             else:
+                self._check()
                 await self._wait()
 
     def _invite(self) -> None:
-        if self.headers.get(b"expect", b"").lower() == b"100-continue" and not self._size:
+        # HTTP/1.0 knows no such answer, and whoever sent a part of the body waits for none.
+        awaited = self.headers.get(b"expect", b"").lower() == b"100-continue"
+        if awaited and self._chunked and not self._size:
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._connection.resume_reading()
 

@@ -8,7 +8,9 @@ Guarantees: a request reaches a handler once, in the order of its connection; it
 by length or by chunks, never both; heads are bounded in bytes and lines, a body in bytes, each in
 time; nothing a caller sends can be read as two requests by us and one by somebody else (a length
 and chunks together, a length twice, a bare line end are refused, and the connection with them);
-whoever stops reading is waited for, then cut; whoever leaves cancels the work.
+what was taken before such bytes is answered; trailers are counted and never become headers; nobody
+is asked for more while an answer lies unread; whoever stops reading is waited for, then cut;
+whoever leaves cancels the work.
 
 One sweep a second (`server.py`) enforces every wait, so that a request costs no timer.
 """
@@ -20,15 +22,18 @@ from collections.abc import Callable
 
 import httptools
 
-from meterplane.gateway.exchange import REASONS, Exchange
-from meterplane.kernel.limits import HEADER_BYTES_MAX, HEADER_LINES_MAX
+from meterplane.gateway.exchange import BODY_TIMEOUT_S, REASONS, Exchange
+from meterplane.gateway.request_head import ONCE, Refused, path_of
+from meterplane.kernel.limits import CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_LINES_MAX
 
 HEAD_TIMEOUT_S = 20.0  # from the connection, or a head's first byte, to its last
 KEEP_ALIVE_S = 75.0  # between two requests: above the 60 s of the common load balancers
 SLOW_READER_S = 30.0  # how long a caller may leave our answer in the socket
 PIPELINED_MAX = 32  # requests that wait for the one before them, from one read
 
-LINGER_S = 2.0  # for a caller who still sends a body that was refused
+LINGER_S = 2.0  # for a caller who still sends what was refused
+TURNED_AWAY_MAX = 512  # above CONNECTIONS_MAX, to be told so: within the descriptors we ask for
+TRY_AGAIN_S = 1  # whoever was turned away; connections end all the time
 URL_BYTES_MAX = 4096  # a path, and a query of a list's filters
 _HEAD_TOO_LARGE = f"the head is larger than {HEADER_BYTES_MAX} bytes or {HEADER_LINES_MAX} lines"
 
@@ -49,7 +54,10 @@ class HttpConnection(asyncio.Protocol):
         "_parser",
         "_paused_reading",
         "_pipeline",
+        "_repeats",
         "_start",
+        "_turned_away",
+        "_unread",
         "_url",
         "closing",
         "connections",
@@ -75,7 +83,10 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._header_bytes = 0
         self._in_head = True
+        self._repeats = 0  # header lines that say a name again
         self._paused_reading = False
+        self._turned_away = False  # there were too many; it is said to whoever asks
+        self._unread = False  # the caller sent more than we take
         self._drained: asyncio.Future[None] | None = None
 
     # --- the loop's side
@@ -84,6 +95,12 @@ class HttpConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         self.connections.add(self)
         self.deadline = time.monotonic() + HEAD_TIMEOUT_S
+        if len(self.connections) > CONNECTIONS_MAX:
+            # Said when the request is there: an answer to nothing is an error to some clients.
+            self.closing = self._turned_away = True
+            self.deadline = time.monotonic() + LINGER_S
+            if len(self.connections) > CONNECTIONS_MAX + TURNED_AWAY_MAX:
+                self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
@@ -97,20 +114,23 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.closing and self._exchange is None:
-            return  # whatever this is, it comes after the last request we take
+            # Whatever this is, it comes after the last request we take.
+            self._unread = True
+            if self._turned_away:
+                self._turned_away = False
+                self._say(503, "Too many connections are open; try again.")
+            return
         if self._in_head:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # We speak nothing else: the request is answered as any other, and is the last.
-            self.closing = True
-            if self.current is not None:
-                self.current.last = True
+            self._take_no_more()
             return
         except httptools.HttpParserError as problem:
             why = problem.__context__
-            status = why.status if isinstance(why, _Refused) else 400
+            status = why.status if isinstance(why, Refused) else 400
             self._refuse(status, f"This is not a request we can read: {why or problem}.")
             return
         if self._in_head:
@@ -131,6 +151,8 @@ class HttpConnection(asyncio.Protocol):
         self.writable = True
         if self.current is not None:
             self.deadline = self.current.deadline
+        elif not self.closing and self.transport is not None:
+            self._next()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
@@ -139,9 +161,9 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = {}
-        self._header_bytes = 0
+        self._header_bytes = self._repeats = 0
         if not self._in_head:
-            self._head_bytes = 0
+            self._head_bytes = 1  # it came with what was before it
             self._in_head = True
         if self.current is None:
             self.deadline = time.monotonic() + HEAD_TIMEOUT_S
@@ -149,19 +171,22 @@ class HttpConnection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._url += url
         if len(self._url) > URL_BYTES_MAX:
-            raise _Refused(f"its target is longer than {URL_BYTES_MAX} bytes", 414)
+            raise Refused(f"its target is longer than {URL_BYTES_MAX} bytes", 414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         headers = self._headers
         if name in headers:
-            if name in _ONCE:
-                raise _Refused(f"the header {name.decode()} is there twice")
+            if name in ONCE:
+                raise Refused(f"the header {name.decode()} is there twice")
+            self._repeats += 1
+            if len(headers) + self._repeats > HEADER_LINES_MAX:
+                raise Refused(_HEAD_TOO_LARGE, 431)
             value = headers[name] + b", " + value
         headers[name] = value
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > HEADER_BYTES_MAX or len(headers) > HEADER_LINES_MAX:
-            raise _Refused(_HEAD_TOO_LARGE, 431)
+            raise Refused(_HEAD_TOO_LARGE, 431)
 
     def on_headers_complete(self) -> None:
         if not self._in_head:
@@ -170,19 +195,24 @@ class HttpConnection(asyncio.Protocol):
         parser = self._parser
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            raise _Refused(f"its version is {version[:8]}")
-        if version == "1.1" and b"host" not in self._headers:
-            raise _Refused("the header host is missing")
+            raise Refused(f"its version is {version[:8]}")
+        headers = self._headers
+        if version == "1.1" and b"host" not in headers:
+            raise Refused("the header host is missing")
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
+            raise Refused("its transfer-encoding is not chunked alone", 501)
         path, _, query = self._url.partition(b"?")
         if not path.startswith(b"/"):
-            path = _path_of(path)
+            path = path_of(path)
         self._exchange = Exchange(
-            self, parser.get_method(), path, query, self._headers, chunked=version == "1.1"
+            self, parser.get_method(), path, query, headers, chunked=version == "1.1"
         )
-        if not parser.should_keep_alive():
+        self._headers = {}  # trailers are no part of what was asked
+        if version == "1.0" or not parser.should_keep_alive():
             self._exchange.last = True
         if len(self._pipeline) >= PIPELINED_MAX:
-            raise _Refused("too many requests wait for their turn")
+            raise Refused("too many requests wait for their turn")
 
     def on_body(self, body: bytes) -> None:
         if self._exchange is not None:
@@ -226,19 +256,50 @@ class HttpConnection(asyncio.Protocol):
             # What is left of a body that was refused would be read as the next request. It is
             # taken and dropped for a moment: closing on unread bytes resets the connection, and the
             # caller would never read why.
-            self.closing = True
-            self._exchange = None
-            transport.write_eof()
-            self.resume_reading()
-            self.deadline = time.monotonic() + LINGER_S
+            self._linger()
         elif self.closing:
+            if self._unread:
+                self._linger()
+                return
             transport.close()
             self.deadline = time.monotonic() + SLOW_READER_S
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """The request that waits, or one that is still to come; none while an answer lies unread.
+
+        Otherwise whoever sends requests and reads no answers would fill our memory with them.
+        """
+        now = time.monotonic()
+        if not self.writable:
+            self.pause_reading()
+            self.deadline = now + SLOW_READER_S
         elif self._pipeline:
-            self._begin(self._pipeline.popleft())
+            exchange = self._pipeline.popleft()
+            exchange.deadline = now + BODY_TIMEOUT_S  # the time it waited was not its own
+            self._begin(exchange)
         else:
             self.resume_reading()
-            self.deadline = time.monotonic() + KEEP_ALIVE_S
+            self.deadline = now + (HEAD_TIMEOUT_S if self._in_head else KEEP_ALIVE_S)
+
+    def _linger(self) -> None:
+        """Close our side, and read for a moment what the caller still sends."""
+        self.closing = True
+        self._exchange = None
+        self._pipeline.clear()
+        self.resume_reading()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
+        self.deadline = time.monotonic() + LINGER_S
+
+    def _take_no_more(self) -> None:
+        """What was taken is answered, and then the connection ends."""
+        self._unread = True
+        if self._pipeline:
+            self._pipeline[-1].last = True
+        else:
+            self.closing = True
 
     def abort(self) -> None:
         """Cut the connection: the answer so far must not look whole."""
@@ -292,47 +353,23 @@ class HttpConnection(asyncio.Protocol):
             self.transport.close()
 
     def _refuse(self, status: int, why: str) -> None:
-        """Not a request at all: said in a shape every client can show, then closed."""
-        self.closing = True
-        self._exchange = None
+        """Not a request at all: said where no answer is on its way, and the connection ends."""
+        broken, self._exchange = self._exchange, None
+        self._take_no_more()
+        if self.current is None:
+            self._say(status, why)
+        elif broken is self.current:
+            broken.spoil(why)
+
+    def _say(self, status: int, why: str) -> None:
+        """A refusal in a shape every client can show."""
         if self.transport is None:
             return
-        if self.current is not None:
-            return  # an answer is on its way; the connection ends with it
+        again = b"retry-after: %d\r\n" % TRY_AGAIN_S if status == 503 else b""
         body = b'{"error":"' + why.replace("\\", "").replace('"', "'").encode() + b'"}'
         self.transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n%s"
             b"content-length: %d\r\n\r\n%s"
-            % (status, REASONS.get(status, b"Bad Request"), len(body), body)
+            % (status, REASONS.get(status, b"Bad Request"), again, len(body), body)
         )
-        self.transport.close()
-
-
-class _Refused(Exception):
-    """Raised inside the parser's callbacks; it arrives as a parser error with this as context."""
-
-    def __init__(self, why: str, status: int = 400) -> None:
-        super().__init__(why)
-        self.status = status
-
-
-# Headers that decide who calls or where a message ends: two of them are two meanings.
-_ONCE = frozenset(
-    {
-        b"authorization",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"host",
-        b"inference-header-content-length",
-        b"transfer-encoding",
-    }
-)
-
-
-def _path_of(target: bytes) -> bytes:
-    """The path of a request target in absolute form (`http://host/path`)."""
-    try:
-        return httptools.parse_url(target).path or b"/"
-    except httptools.HttpParserInvalidURLError:
-        raise _Refused("its target is not a path") from None
+        self._linger()

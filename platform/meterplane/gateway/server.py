@@ -19,6 +19,7 @@ import time
 from meterplane.gateway.app import Gateway
 from meterplane.gateway.config import Config
 from meterplane.gateway.http1 import HttpConnection
+from meterplane.gateway.operator_port import OperatorPort
 from meterplane.gateway.worker import Worker
 from meterplane.kernel.limits import CONNECTIONS_MAX
 
@@ -27,6 +28,8 @@ log = logging.getLogger("meterplane.gateway")
 BACKLOG = 2048
 DRAIN_S = 30.0  # in-flight requests at SIGTERM; longer streams are cut and settled as cancelled
 CUT_S = 5.0  # what was cut settles in milliseconds; a stuck disk must not hold us
+FLUSH_S = 5.0  # for the last answers to leave our buffers; they are settled already
+FLUSH_LOOKS = 250  # every 20 ms
 SWEEP_S = 1.0
 
 
@@ -54,27 +57,35 @@ async def _serve(gateway: Gateway, config: Config, drain_s: float) -> None:
     def connect() -> asyncio.Protocol:
         return HttpConnection(gateway.start, connections)
 
-    gateway.parts.metrics.gauges["connections"] = ("Open connections.", lambda: len(connections))
+    gauges = gateway.parts.metrics.gauges
+    gauges["connections"] = ("Open connections.", lambda: len(connections))
+    gauges["requests_in_flight"] = ("Requests being answered.", lambda: len(gateway.answering))
+    operator = OperatorPort(gateway.parts)
+    if config.metrics_port:
+        await operator.listen(config.metrics_host, config.metrics_port)
     server = await loop.create_server(
         connect, config.host, config.port, backlog=BACKLOG, reuse_port=config.reuse_port or None
     )
-    sweeping = loop.create_task(_sweep(connections))
+    sweeping = loop.create_task(_sweep(connections, operator))
     try:
         await stopping.wait()
+        gateway.parts.readiness.draining = True
         gateway.parts.log.flush()
         await _drain(gateway, server, connections, drain_s)
     finally:
         sweeping.cancel()
+        await operator.close()
         gateway.parts.log.flush()
 
 
-async def _sweep(connections: set[HttpConnection]) -> None:
+async def _sweep(connections: set[HttpConnection], operator: OperatorPort) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         now = time.monotonic()
         overdue = [each for each in connections if each.deadline and each.deadline < now]
         for connection in overdue:
             connection.overdue(now)
+        operator.sweep(now)
 
 
 async def _drain(
@@ -95,7 +106,10 @@ async def _drain(
         await asyncio.wait(cut, timeout=CUT_S)
     for connection in list(connections):
         connection.close_when_idle()
-    await asyncio.sleep(0)  # let transports write what they were given
+    # An answer is written when its task ends, and sent when its caller has read so far.
+    for _ in range(FLUSH_LOOKS):
+        if connections:
+            await asyncio.sleep(FLUSH_S / FLUSH_LOOKS)
 
 
 def allow_descriptors() -> None:
