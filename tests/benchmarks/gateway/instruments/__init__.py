@@ -40,14 +40,17 @@ def prepare(folder: Path, *, want_nginx: bool) -> Instruments:
     if want_nginx and nginx is None:
         print(f"  no nginx here, so no row for it (apt-get install {NGINX_PACKAGE})")
     return Instruments(
-        upstream=_build("upstream", folder),
-        client=_build("client", folder),
+        upstream=build("upstream", folder),
+        client=build("client", folder),
         wrk=str(shutil.which("wrk")),
         nginx=nginx if want_nginx else None,
     )
 
 
-def _build(name: str, folder: Path) -> Path:
+def build(name: str, folder: Path) -> Path:
+    """Compile one of the C programs into `folder`. Raises `InstrumentMissing`."""
+    if shutil.which("cc") is None:
+        raise InstrumentMissing(f"{name}.c needs a compiler: apt-get install {PACKAGES['cc']}")
     built = folder / name
     command = ["cc", "-O2", "-Wall", "-Wextra", "-o", str(built), str(SOURCES / f"{name}.c")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
