@@ -63,7 +63,9 @@ class Gateway:
         if exchange.run is not None:
             parts.metrics.admitted(exchange.run, exchange.status, seconds)
         elif code:
-            parts.metrics.refused(exchange.surface, code)
+            parts.metrics.refused(exchange.surface, code, exchange.status, seconds)
+        else:
+            parts.metrics.unmetered(exchange.surface, exchange.status, seconds)
         parts.log.tell(exchange, code, seconds)
 
     @staticmethod
@@ -80,4 +82,4 @@ class Gateway:
         exchange.answer(status, headers, body)
 
 
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+_QUIET = frozenset({"/healthz", "/readyz"})

@@ -40,6 +40,8 @@ class Config:
     reuse_port: bool = False
     control_url: str = ""
     tokenizers_dir: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0  # 0: nobody is told
 
 
 def from_environment(env: Mapping[str, str]) -> Config:
@@ -68,6 +70,13 @@ def from_environment(env: Mapping[str, str]) -> Config:
     port = env.get("GATEWAY_PORT", "8701")
     if not port.isdigit() or not 0 < int(port) < 65_536:
         problems.append("GATEWAY_PORT must be a port number")
+    metrics_port = env.get("GATEWAY_METRICS_PORT", "").strip() or "0"
+    if not metrics_port.isdigit() or not int(metrics_port) < 65_536:
+        problems.append("GATEWAY_METRICS_PORT must be a port number, or empty for no metrics")
+    elif metrics_port == port:
+        problems.append(
+            "GATEWAY_METRICS_PORT must not be GATEWAY_PORT: what it tells is the operator's alone"
+        )
     worker = env.get("GATEWAY_WORKER", "gateway-1")
     if not _WORKER.fullmatch(worker):
         problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
@@ -94,6 +103,8 @@ def from_environment(env: Mapping[str, str]) -> Config:
         reuse_port=env.get("GATEWAY_REUSE_PORT", "") == "1",
         control_url=env.get("CONTROL_URL", "").strip().rstrip("/"),
         tokenizers_dir=Path(tokenizers) if tokenizers else None,
+        metrics_host=env.get("GATEWAY_METRICS_HOST", "").strip() or "127.0.0.1",
+        metrics_port=int(metrics_port),
     )
 
 

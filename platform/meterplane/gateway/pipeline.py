@@ -21,6 +21,7 @@ from meterplane.gateway.metrics import Metrics
 from meterplane.gateway.offers import Plan, ServingUnread, Speaks
 from meterplane.gateway.policies import Policies
 from meterplane.gateway.prompts import Prompts
+from meterplane.gateway.readiness import Readiness
 from meterplane.gateway.run import Run
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Work
@@ -49,6 +50,7 @@ class Parts:
     metrics: Metrics
     log: AccessLog
     control_url: str
+    readiness: Readiness
 
 
 async def serve(

@@ -26,6 +26,8 @@ from meterplane.kernel.limits import (
 
 _FIND = "SELECT document::text FROM gateway_policy WHERE digest = %s"
 READ_TIMEOUT_S = 2.0
+_PROBE = "SELECT 1 FROM gateway_policy LIMIT 1"
+PROBE_TIMEOUT_S = 0.5  # whoever probes us waits a second or so
 
 
 def database_unavailable() -> WorldError:
@@ -71,6 +73,18 @@ class Policies:
                 return None
             del self._unknown[digest]
         return await self.read(digest)
+
+    async def readable(self) -> bool:
+        """Can a key be looked up, or is one held that needs no look-up?"""
+        young = time.monotonic() - POLICY_CACHE_AGE_S_MAX
+        if any(read_at > young for _, read_at in self._held.values()):
+            return True
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S), self._pool.connection() as connection:
+                await connection.execute(_PROBE)
+        except (psycopg.Error, PoolTimeout, TimeoutError):
+            return False
+        return True
 
     async def read(self, digest: bytes) -> KeyPolicy | None:
         """The policy as PostgreSQL has it now. Callers that ask at once share the read."""

@@ -26,7 +26,6 @@ from meterplane.kernel.invariant import ensure
 from meterplane.triton.health import ready
 
 Handler = Callable[[Exchange, Parts], Awaitable[object]]
-TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _INFER = re.compile(rf"/v2/models/{model_routes.NAME}{model_routes.VERSION}/infer")
 _GENERATE = re.compile(
     rf"/v2/models/{model_routes.NAME}{model_routes.VERSION}/generate(?P<stream>_stream)?"
@@ -85,15 +84,12 @@ async def healthz(exchange: Exchange, parts: Parts) -> None:
 
 
 async def readyz(exchange: Exchange, parts: Parts) -> None:
-    """This worker can take paid requests: its journal is writable."""
-    healthy = parts.journal.healthy
-    body = {"status": "ok" if healthy else "journal_unavailable"}
-    exchange.answer(200 if healthy else 503, JSON, msgspec.json.encode(body))
-
-
-async def metrics(exchange: Exchange, parts: Parts) -> None:
-    """Prometheus text. Not for callers: keep the path off the public side."""
-    exchange.answer(200, TEXT, parts.metrics.text())
+    """This worker can take paid requests; if not, what is missing, in a word each."""
+    missing = await parts.readiness.missing()
+    body: dict[str, str | list[str]] = {"status": "not_ready", "missing": missing}
+    if not missing:
+        body = {"status": "ok"}
+    exchange.answer(503 if missing else 200, JSON, msgspec.json.encode(body))
 
 
 _EXACT: dict[str, tuple[str, Handler]] = {
@@ -106,7 +102,6 @@ _EXACT: dict[str, tuple[str, Handler]] = {
     "/v2/health/ready": ("GET", server_ready),
     "/healthz": ("GET", healthz),
     "/readyz": ("GET", readyz),
-    "/metrics": ("GET", metrics),
 }
 _PATTERNS: list[tuple[re.Pattern[str], str, Handler]] = [
     (_INFER, "POST", infer),

@@ -4,6 +4,7 @@ import contextlib
 
 from psycopg_pool import AsyncConnectionPool
 
+from meterplane.gateway import worker_state
 from meterplane.gateway.access_log import AccessLog
 from meterplane.gateway.admit import SCRIPTS, Admitter
 from meterplane.gateway.budgets import Budgets
@@ -14,6 +15,7 @@ from meterplane.gateway.metrics import Metrics
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.policies import Policies
 from meterplane.gateway.prompts import Prompts
+from meterplane.gateway.readiness import Readiness
 from meterplane.gateway.servings import Servings
 from meterplane.journal.writer import JournalWriter
 from meterplane.triton.fleet import Fleet
@@ -57,7 +59,7 @@ class Worker:
         fleet.start()
         self._stack.push_async_callback(fleet.close)
         policies = Policies(pool)
-        return Parts(
+        parts = Parts(
             pepper=config.pepper,
             policies=policies,
             servings=Servings(pool),
@@ -68,7 +70,10 @@ class Worker:
             metrics=Metrics(),
             log=AccessLog(),
             control_url=config.control_url,
+            readiness=Readiness(calls, policies, journal),
         )
+        parts.metrics.sources.append(lambda: worker_state.families(parts))
+        return parts
 
     async def close(self) -> None:
         """Close in reverse; the journal last, when nothing writes to it any more."""

@@ -1,0 +1,60 @@
+"""Whether a worker can take paid requests, and if not, what is missing: `/readyz`.
+
+Missing is what would refuse every request: a journal that cannot write, an admission Redis that
+does not answer, policies that can neither be read nor are held; and that the worker is about to
+end. Inference servers are not asked: one that is away concerns its models, and a gateway without
+any still answers what it must.
+
+Anybody may ask, so asking costs little: what was found holds for `FOUND_FOR_S`, and who asks
+meanwhile shares it. Words and no more are told: no address, no reason of the world's.
+"""
+
+import asyncio
+import time
+
+from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable
+from meterplane.gateway.policies import Policies
+from meterplane.gateway.redis_connection import pack
+from meterplane.journal.writer import JournalWriter
+
+FOUND_FOR_S = 0.25  # a probe a second, of several probers, is answered from one look
+_PING = pack("PING")
+
+
+class Readiness:
+    """One worker's. `draining` is set when it is told to stop."""
+
+    def __init__(self, calls: LuaCalls, policies: Policies, journal: JournalWriter) -> None:
+        self.draining = False
+        self._calls = calls
+        self._policies = policies
+        self._journal = journal
+        self._looking = asyncio.Lock()
+        self._looked_at = 0.0
+        self._away: list[str] = []
+
+    async def missing(self) -> list[str]:
+        """One word for each thing that is missing; none when the worker is ready."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at >= FOUND_FOR_S or not self._looked_at:
+                self._away = await self._look()
+                self._looked_at = time.monotonic()
+        here = []
+        if self.draining:
+            here.append("draining")
+        if not self._journal.healthy:
+            here.append("journal_unavailable")
+        return here + self._away
+
+    async def _look(self) -> list[str]:
+        redis, policies = await asyncio.gather(self._redis_answers(), self._policies.readable())
+        away = [] if redis else ["admission_unreachable"]
+        return away if policies else [*away, "no_policy"]
+
+    async def _redis_answers(self) -> bool:
+        # It connects, too: a worker that is sent no requests would never find Redis again.
+        try:
+            await self._calls.ask(_PING)
+        except LuaUnavailable:
+            return False
+        return True
