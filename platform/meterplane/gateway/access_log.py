@@ -6,16 +6,29 @@ from the log and from nowhere else: usage is in the journal.
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 import msgspec
 
 if TYPE_CHECKING:
-    from meterplane.gateway.exchange import Exchange
+    from meterplane.gateway.run import Run
+    from meterplane.gateway.trace import Trace
 
 WRITE_EVERY_S = 0.1
 WAITING_LINES_MAX = 8192  # 8,192 x ~400 bytes = 3 MB; beyond that the reader is gone: drop, count
+
+
+class Told(Protocol):
+    """A request of any surface that has ended."""
+
+    request_name: str
+    method: str
+    path: str
+    status: int
+    bytes_out: int
+    run: "Run | None"
+    trace: "Trace | None"
 
 
 class Line(msgspec.Struct, omit_defaults=True, gc=False):
@@ -50,7 +63,7 @@ class AccessLog:
         self._encoder = msgspec.json.Encoder()
         self.dropped = 0
 
-    def tell(self, exchange: "Exchange", code: str, seconds: float) -> None:
+    def tell(self, exchange: Told, code: str, seconds: float) -> None:
         """One line for an exchange that has ended."""
         line = Line(
             exchange.request_name,

@@ -26,17 +26,23 @@ def headers_for(exchange: Exchange, run: Run, content: bytes = JSON_REQUEST) -> 
     lines = content
     if exchange.trace is not None:
         lines += exchange.trace.headers()
-    name = run.offer.serving.secret_env
-    if name:
-        secret = os.environ.get(name, "")
-        if not secret:
-            raise WorldError(
-                "upstream_secret_missing",
-                f"The operator must set {name} where the gateway runs, to reach this model.",
-                retry_after_s=None,
-            )
+    secret = secret_of(run)
+    if secret:
         lines += b"authorization: Bearer %b\r\n" % secret.encode("ascii", "ignore")
     return lines
+
+
+def secret_of(run: Run) -> str:
+    """The upstream's own secret; empty when it has none. Raises `WorldError` 503."""
+    name = run.offer.serving.secret_env
+    secret = os.environ.get(name, "") if name else ""
+    if name and not secret:
+        raise WorldError(
+            "upstream_secret_missing",
+            f"The operator must set {name} where the gateway runs, to reach this model.",
+            retry_after_s=None,
+        )
+    return secret
 
 
 async def fetch(exchange: Exchange, run: Run, request: Request, parts: Parts) -> Response:

@@ -1,0 +1,189 @@
+"""The methods of `inference.GRPCInferenceService` that exist here; every other is UNIMPLEMENTED.
+
+Guarantees: a failure is a status with a sentence, never a stack trace; the key comes in the
+metadata `authorization: Bearer ...`, as over HTTP. A stream is refused as a whole only for its key.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from meterplane.gateway.authenticate import authenticate, bearer_digest
+from meterplane.gateway.callers import Caller
+from meterplane.gateway.exchange import ClientGone
+from meterplane.gateway.kserve_grpc.about import About, Authenticated
+from meterplane.gateway.kserve_grpc.call import Call, Cut
+from meterplane.gateway.kserve_grpc.codes import code_of
+from meterplane.gateway.kserve_grpc.conversation import Context, Conversation
+from meterplane.gateway.kserve_grpc.infer import Metered, Unary
+from meterplane.gateway.kserve_grpc.messages import Message
+from meterplane.gateway.kserve_grpc.servers import SERVICE, GrpcServers
+from meterplane.gateway.pipeline import Parts, limit_headers
+from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
+
+Tell = Callable[[bytes, Authenticated], Awaitable[Message]]
+
+
+class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Calls of one worker. `stopping`: what is cancelled from now on is cancelled by us."""
+
+    def __init__(self, parts: Parts, servers: GrpcServers) -> None:
+        self.stopping = False
+        self._running: set[asyncio.Task[Any]] = set()
+        self.parts = parts
+        self._servers = servers
+        about = About(parts, servers)
+        told: dict[str, Tell] = {
+            "ServerLive": about.server_live,
+            "ServerReady": about.server_ready,
+            "ServerMetadata": about.server_metadata,
+            "ModelReady": about.model_ready,
+            "ModelMetadata": about.model_metadata,
+        }
+        self._handlers = {
+            f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._teller(name, tell))
+            for name, tell in told.items()
+        } | {
+            f"/{SERVICE}/ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
+            f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._stream),
+        }
+        self._unknown = grpc.stream_stream_rpc_method_handler(_not_here)
+
+    def service(self, details: Any) -> Any:
+        """The handler of a method."""
+        return self._handlers.get(details.method, self._unknown)
+
+    async def cut(self, within_s: float) -> None:
+        """Cancel what still runs, and wait until it is settled."""
+        self.stopping = True
+        running = set(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=within_s)
+
+    def _note_running(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    def _teller(self, name: str, tell: Tell) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def handle(content: bytes, context: Context) -> bytes:
+            headers = _headers(context)
+            call = Call(name, headers)
+
+            async def policy() -> Any:
+                digest = bearer_digest(headers.get(b"authorization"), self.parts.pepper)
+                return await authenticate(digest, self.parts.policies, REFUSING_POLICY_AGE_S_MAX)
+
+            told: list[bytes] = []
+
+            async def answering() -> None:
+                told.append((await tell(content, policy)).SerializeToString())
+
+            failure = await call.conclude(answering(), self.parts)
+            if failure is not None:
+                await self._refuse(context, call, failure)
+            return told[0]
+
+        return handle
+
+    async def _infer(self, content: bytes, context: Context) -> bytes:
+        self._note_running()
+        headers = _headers(context)
+        call = Call("ModelInfer", headers)
+        unary = Unary()
+
+        async def answering() -> None:
+            metered = self._metered(headers)
+            await metered.serve(
+                call, content, "grpc.infer", unary.once, lambda: call.cut or self._why(context)
+            )
+
+        try:
+            failure = await call.conclude(answering(), self.parts)
+        except ClientGone:
+            raise asyncio.CancelledError from None
+        except asyncio.CancelledError:
+            await self._give_up(context)
+        if failure is not None:
+            await self._refuse(context, call, failure)
+        context.set_trailing_metadata(_told_of(call))
+        return unary.content
+
+    async def _stream(self, messages: Any, context: Context) -> None:
+        self._note_running()
+        headers = _headers(context)
+        try:
+            metered = self._metered(headers)
+            await authenticate(metered.digest, self.parts.policies)
+            conversation = Conversation(context, metered, headers)
+            await conversation.run(lambda: self._why(context))
+        except (CallerError, WorldError) as failure:
+            self.parts.metrics.refused("grpc", failure.code)
+            await context.abort(code_of(failure), failure.message)
+        except asyncio.CancelledError:
+            await self._give_up(context)
+
+    async def _give_up(self, context: Context) -> None:
+        """End a call that was cancelled, and settled: by us, the caller is told why."""
+        if not self.stopping:
+            raise asyncio.CancelledError
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "The gateway is restarting; try again.")
+
+    def _metered(self, headers: dict[bytes, bytes]) -> Metered:
+        """Raises `CallerError` 401. A batch's pass is not taken: its lines go over HTTP."""
+        digest = bearer_digest(headers.get(b"authorization"), self.parts.pepper)
+        return Metered(self.parts, self._servers, Caller(digest))
+
+    def _why(self, context: Context) -> Cut:
+        """Why a call was cancelled by gRPC."""
+        if self.stopping:
+            return ""
+        return "late" if _is_over(context) else "left"
+
+    @staticmethod
+    async def _refuse(context: Context, call: Call, failure: CallerError | WorldError) -> None:
+        """End a call with a failure; nobody is told after the caller's own deadline."""
+        if _is_over(context):
+            raise asyncio.CancelledError
+        told = _told_of(call)
+        if failure.retry_after_s is not None:
+            told = (*told, ("retry-after", str(max(1, failure.retry_after_s))))
+        await context.abort(code_of(failure), failure.message, told)
+
+
+def _told_of(call: Call) -> tuple[tuple[str, str], ...]:
+    """Trailing metadata: what HTTP has in its headers."""
+    told = [("x-request-id", call.request_name)]
+    if call.run is not None:
+        lines = limit_headers(call.run.admission).decode("ascii").splitlines()
+        told += [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    return tuple(told)
+
+
+def _is_over(context: Context) -> bool:
+    left = context.time_remaining()
+    return left is not None and left <= 0
+
+
+def _headers(context: Context) -> dict[bytes, bytes]:
+    """The caller's metadata, repeated names joined."""
+    found: dict[bytes, bytes] = {}
+    for key, value in context.invocation_metadata() or ():
+        name = key.encode() if isinstance(key, str) else key
+        content = value.encode() if isinstance(value, str) else value
+        found[name] = found[name] + b", " + content if name in found else content
+    return found
+
+
+async def _not_here(messages: Any, context: Context) -> None:
+    await context.abort(
+        grpc.StatusCode.UNIMPLEMENTED,
+        "This method does not exist here. There are ServerLive, ServerReady, ServerMetadata,"
+        " ModelReady, ModelMetadata, ModelInfer and ModelStreamInfer.",
+    )
