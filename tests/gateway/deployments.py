@@ -4,6 +4,7 @@ A model's name is new in every test: a gateway that outlives a test remembers ho
 name and version was reached.
 """
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable
@@ -11,14 +12,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 from django.db import connections
 
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
+from meterplane.contracts import usage
 from tenants.models import Organisation
 from tenants.policy_port import recompile
 from tenants.scoping import tenant_scope
-from tests.conftest import OnboardedOrganisation, free_port
+from tests.conftest import OnboardedOrganisation, free_port, wait_until
 from tests.gateway.engine import chunked
 from tests.triton.scripted import Peer, scripted
 
@@ -170,3 +173,43 @@ def let_in(onboard: Callable[..., OnboardedOrganisation], **limits: int) -> Onbo
 def asking(name: str, **fields: Any) -> dict[str, Any]:
     """A chat's request."""
     return {"model": name, "messages": [{"role": "user", "content": "x"}]} | fields
+
+
+@asynccontextmanager
+async def clients_of(gateway: Any, onboard: Callable[..., OnboardedOrganisation], folder: Path):
+    """A function that puts models on sale and gives a client of a tenant who may use them."""
+    clients = []
+
+    def open_for(*models: dict[str, Any]) -> httpx.AsyncClient:
+        put_on_sale(folder, *models)
+        headers = {"Authorization": f"Bearer {let_in(onboard).secret}"}
+        clients.append(httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20))
+        return clients[-1]
+
+    yield open_for
+    for client in clients:
+        await client.aclose()
+
+
+async def settlements(gateway: Any, count: int = 1) -> list[usage.Settle]:
+    """The usage events, once there are `count`; never more, one for each request id."""
+
+    def there() -> bool:
+        return len(gateway.settles()) >= count
+
+    await asyncio.to_thread(wait_until, there, f"{count} settlements", 5)
+    found: list[usage.Settle] = gateway.settles()
+    assert len({each.request_id for each in found}) == len(found) == count
+    assert {each.request_id for each in gateway.admits()} == {each.request_id for each in found}
+    return found
+
+
+def events(answer: httpx.Response) -> list[Any]:
+    """What a stream's events say, its end mark aside."""
+    return [json.loads(line[6:]) for line in answer.text.split("\n\n") if line[6:7] == "{"]
+
+
+def last_event(answer: httpx.Response) -> Any:
+    """The end of a stream that did not end well."""
+    assert "[DONE]" not in answer.text
+    return events(answer)[-1]

@@ -21,6 +21,11 @@ def test_a_whole_environment_is_read():
     config = from_environment(GOOD)
     assert config.triton_urls == ["http://127.0.0.1:8000", "http://10.0.0.2:8000"]
     assert (config.host, config.port, len(config.pepper)) == ("127.0.0.1", 8701, 32)
+    assert (config.journal_mode, config.metrics_port, config.control_url) == ("durable", 0, "")
+
+
+def test_servers_may_be_reached_over_tls():
+    assert from_environment(GOOD | {"TRITON_URLS": "https://a:8000"}).triton_urls
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,11 @@ def test_a_whole_environment_is_read():
         ("TRITON_URLS", ","),
         ("GATEWAY_PORT", "0"),
         ("GATEWAY_PORT", "high"),
+        ("GATEWAY_METRICS_PORT", "high"),
+        ("GATEWAY_METRICS_PORT", "8701"),
         ("GATEWAY_WORKER", "../elsewhere"),
+        ("JOURNAL_MODE", "sometimes"),
+        ("TOKENIZERS_DIR", "/nowhere/at/all"),
     ],
 )
 def test_what_is_wrong_is_named_once(name, value):

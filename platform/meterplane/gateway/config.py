@@ -63,8 +63,8 @@ def from_environment(env: Mapping[str, str]) -> Config:
     if listed and not triton_urls:
         problems.append("TRITON_URLS names no server")
     for url in triton_urls:
-        if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
-            problems.append(f"TRITON_URLS: {url!r} is not an http://host:port address")
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            problems.append(f"TRITON_URLS: {url!r} is not an http:// or https:// address")
     pepper = _pepper(need("API_KEY_PEPPER"), problems)
     journal_dir = need("JOURNAL_DIR")
     port = env.get("GATEWAY_PORT", "8701")
@@ -73,7 +73,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
     metrics_port = env.get("GATEWAY_METRICS_PORT", "").strip() or "0"
     if not metrics_port.isdigit() or not int(metrics_port) < 65_536:
         problems.append("GATEWAY_METRICS_PORT must be a port number, or empty for no metrics")
-    elif metrics_port == port:
+    elif metrics_port == port != "0":
         problems.append(
             "GATEWAY_METRICS_PORT must not be GATEWAY_PORT: what it tells is the operator's alone"
         )
