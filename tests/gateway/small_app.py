@@ -159,6 +159,7 @@ class Port:
         self.app = app
         self.address = (host, port)
         self.connections: set[HttpConnection] = set()
+        self.callers: list[asyncio.StreamWriter] = []
 
     def sweep(self, ahead_s: float = 0.0) -> None:
         """As the server does each second, `ahead_s` from now."""
@@ -167,7 +168,9 @@ class Port:
             each.overdue(now)
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(*self.address)
+        reader, writer = await asyncio.open_connection(*self.address)
+        self.callers.append(writer)
+        return reader, writer
 
 
 @asynccontextmanager
@@ -184,6 +187,8 @@ async def listening(app: App) -> AsyncIterator[Port]:
         yield port
     finally:
         server.close()
+        for caller in port.callers:
+            caller.transport.abort()
         for connection in list(port.connections):
             connection.abort()
         for _ in range(TURNS_MAX):
