@@ -18,6 +18,8 @@ from meterplane.contracts import usage
 from meterplane.journal.reader import frames_under
 from tests import environment
 from tests.conftest import OnboardedOrganisation, TritonServer, free_port, stop, wait_until
+from tests.gateway import kinds
+from tests.gateway.deployments import let_in, put_on_sale
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOG = ROOT / "infra" / "triton" / "catalog.json"
@@ -151,6 +153,42 @@ def gateway(
 ) -> GatewayProcess:
     """The shared gateway in front of the sample models."""
     return as_if_new(shared_gateway)
+
+
+@pytest.fixture(scope="session")
+def kinds_triton() -> Iterator[TritonServer]:
+    """Real Triton with models of every kind: all datatypes, batches, versions, many answers."""
+    with kinds.triton_of_kinds() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_kinds_gateway(
+    django_db_setup: None, kinds_triton: TritonServer
+) -> Iterator[GatewayProcess]:
+    """One gateway in front of that Triton."""
+    gateway = launch(environment.HOME / "kinds-gateway", kinds_triton.http_url)
+    yield gateway
+    end(gateway)
+
+
+@pytest.fixture
+def kinds_gateway(
+    transactional_db: None, redis_url: str, shared_kinds_gateway: GatewayProcess
+) -> GatewayProcess:
+    """The gateway in front of models of every kind."""
+    return as_if_new(shared_kinds_gateway)
+
+
+@pytest.fixture
+def kinds_tenant(
+    kinds_gateway: GatewayProcess,
+    tmp_path: Path,
+    onboard: Callable[..., OnboardedOrganisation],
+) -> OnboardedOrganisation:
+    """A tenant who may use them, under the names they are sold by, as often as a test does."""
+    put_on_sale(tmp_path, *kinds.on_sale())
+    return let_in(onboard)
 
 
 @pytest.fixture

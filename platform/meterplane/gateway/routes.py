@@ -107,9 +107,9 @@ _PATTERNS: list[tuple[re.Pattern[str], str, Handler]] = [
     (_INFER, "POST", infer),
     (_GENERATE, "POST", generate),
     (model_routes.READY, "GET", model_routes.is_ready),
-    (model_routes.METADATA, "GET", model_routes.metadata),
     (model_routes.ONE, "GET", model_routes.one),
     (model_routes.STATS, "GET", model_routes.statistics),
+    (model_routes.METADATA, "GET", model_routes.metadata),
 ]
 
 

@@ -12,8 +12,14 @@ import msgspec
 from meterplane.gateway.run import Run
 from meterplane.kernel.errors import CallerError, WorldError
 
-# Triton's JSON reader calls what it cannot read an internal error (500). It is the caller's.
-_UNREADABLE = ("Unable to parse", "Unable to set", "failed to parse the request JSON")
+# What Triton calls an internal error (500), or says in a success, and is the caller's: values its
+# JSON reader cannot take, and `generate` where only a stream will do.
+_OF_THE_CALLER = (
+    "Unable to parse",
+    "Unable to set",
+    "failed to parse the request JSON",
+    "generate expects model to produce exactly 1 response",
+)
 _UNKNOWN_VERSION = re.compile(r"Request for unknown model: '.*' version \d+ is not found").fullmatch
 _STACK = re.compile(r"\s*\bAt:\n.*", re.DOTALL)  # a Python model's, with the paths of its files
 _OF_THE_SERVER = re.compile(r"shared.memory|shm|/dev/|/opt/|/models/", re.IGNORECASE)
@@ -29,7 +35,7 @@ def failure_in_our_names(failure: CallerError | WorldError, run: Run) -> CallerE
         if _UNKNOWN_VERSION(text):
             return CallerError("model_version_not_found", text, status=404)
         return CallerError(failure.code, text, status=failure.status)
-    if text.startswith(_UNREADABLE):
+    if text.startswith(_OF_THE_CALLER):
         return CallerError("invalid_value", text)
     text = _STACK.sub("", text)
     if _OF_THE_SERVER.search(text):
