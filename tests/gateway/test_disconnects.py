@@ -48,6 +48,8 @@ BUDGET_NANO = 10**12
 AT_ONCE = 48
 STOPPED_WITHIN_S = 1.0
 WORDS_MAX = 30
+# Three prompts are three requests to the engine, for one caller and one event.
+KINDS = ("vllm", "vllm plain", "vllm generate", "vllm prompts", "openai", "tensor")
 PATIENCE_S = 0.3  # of a caller whose engine has fallen silent
 MOMENTS = ("head", "body", "before", "bytes", "words", "end")
 LARGE_BYTES = 300_000  # its last part makes it more than is kept of a body nobody has asked for
@@ -90,12 +92,12 @@ class Engine:
 
     async def answer(self, peer, number, path):
         """False when the gateway left before the end."""
-        dice = random.Random(f"{self.seed} engine {number}")
+        dice = random.Random(f"{self.seed} engine {number} {self.generated.get(number)}")
         words = dice.randrange(1, WORDS_MAX)
         silent_after = dice.randrange(words) if dice.random() < 0.3 else words
         if self.silent:
             silent_after = 0
-        self.generated[number] = 0
+        self.generated.setdefault(number, 0)
         leaving = asyncio.create_task(peer.gone())
         try:
             await asyncio.wait([leaving], timeout=dice.uniform(0, 0.01))
@@ -161,6 +163,9 @@ class Caller:
         elif self.kind == "vllm generate":
             path = f"/v2/models/{name}/generate_stream"
             body = {"text_input": "x", "stream": True, "sampling_parameters": '{"max_tokens":100}'}
+        elif self.kind == "vllm prompts":
+            path = "/v1/completions"
+            body = {"model": name, "prompt": ["x", "y", "z"], "stream": True, "max_tokens": 100}
         content = json.dumps(body).encode()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {self.secret}\r\n"
@@ -172,7 +177,7 @@ class Caller:
     async def visit(self):
         dice = self.dice
         self.moment = dice.choice(MOMENTS)
-        self.kind = dice.choice(["vllm", "vllm plain", "vllm generate", "openai", "tensor"])
+        self.kind = dice.choice(KINDS)
         head, content = self.request()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
