@@ -80,23 +80,23 @@ REFUSED = {
     "a hexadecimal length": (400, POST + b"Content-Length: 0x3\r\n\r\nabc"),
     "a length beyond numbers": (400, POST + b"Content-Length: " + b"9" * 40 + b"\r\n\r\nabc"),
     "a length of nothing": (400, POST + b"Content-Length:\r\n\r\nabc"),
-    "almost chunked": (501, POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    "almost chunked": (400, POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
     "chunked behind a control": (
         400,
         POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     ),
-    "identity": (501, POST + b"Transfer-Encoding: identity\r\n\r\n"),
+    "identity": (400, POST + b"Transfer-Encoding: identity\r\n\r\n"),
     "chunked, and more": (
         400,
         POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     ),
-    "more, then chunked": (501, POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    "more, then chunked": (400, POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
     "chunked twice": (
         400,
         POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ),
     "chunks of old": (
-        501,
+        400,
         b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ),
     "a space before the colon": (400, POST + b"Content-Length : 3\r\n\r\nabc"),

@@ -201,7 +201,7 @@ class HttpConnection(asyncio.Protocol):
             raise Refused("the header host is missing")
         coding = headers.get(b"transfer-encoding")
         if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
-            raise Refused("its transfer-encoding is not chunked alone", 501)
+            raise Refused("its transfer-encoding is not chunked alone")
         path, _, query = self._url.partition(b"?")
         if not path.startswith(b"/"):
             path = path_of(path)
