@@ -69,13 +69,14 @@ class LlmApiReader:
         ensure(ask.tokens_in is not None, "the prompt is counted before it is forwarded")
         self._ask = ask
         self._sequences = [_Sequence(ask) for _ in range(ask.choices)]
-        self.tokens_in = ask.tokens_in or 0
+        self.tokens_in = 0  # until there is an answer
         self.tokens_out = 0
 
     def read(self, event: dict[str, Any]) -> Piece:
         """As in `Reader`."""
         texts = texts_of(event, self._ask.choices)
         new = [each.add(text) for each, text in zip(self._sequences, texts, strict=False)]
+        self.tokens_in = self._ask.tokens_in or 0
         self.tokens_out = sum(each.tokens for each in self._sequences)
         return Piece(new, reasons_of(event, len(texts)))
 
