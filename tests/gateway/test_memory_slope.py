@@ -117,7 +117,7 @@ def test_memory_is_flat_over_a_million_requests(start_gateway, upstream, onboard
     print(
         f"{REQUESTS:,} requests in {time.monotonic() - began:.0f} s: {sizes[0]:.1f} MB after the"
         f" warm-up, {sizes[-1]:.1f} MB at the end, {max(sizes):.1f} MB at most; slope"
-        f" {slope:+.2f} MB a million (standard error {error:.2f}, {len(points)} samples,"
+        f" {slope:+.2f} MB a million (standard error {error:.3f}, {len(points)} samples,"
         f" {left_over:.2f} MB around the line)"
     )
     assert max(size for _, size in watch.samples) <= RESIDENT_MB_MAX
