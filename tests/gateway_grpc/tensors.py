@@ -21,7 +21,7 @@ def text(prompt: str, tokens: int, *, stream: bool = True) -> list[triton_grpc.I
     values = {
         "text_input": np.array([prompt.encode()], object),
         "stream": np.array([stream]),
-        "sampling_parameters": np.array([b'{"max_tokens":%d,"seed":1}' % tokens], object),
+        "sampling_parameters": np.array([b'{"max_tokens":%d,"ignore_eos":true}' % tokens], object),
     }
     made = []
     for name, value in values.items():

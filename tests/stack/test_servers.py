@@ -49,6 +49,18 @@ def test_a_given_server_is_not_started_here(tmp_path: Path, name: str, given: di
     assert SERVER_COMPONENTS - names(tmp_path, **given) == {name}
 
 
+def test_grpc_is_served_where_triton_speaks_it(tmp_path: Path):
+    assert "gateway-grpc" in names(tmp_path)
+    assert located().grpc_address == "127.0.0.1:8702"
+    given = {"TRITON_URLS": "http://gpu-1:8000"}
+    assert "gateway-grpc" not in names(tmp_path, **given)
+    assert located(**given).grpc_address == ""
+    given |= {"TRITON_GRPC_URLS": "gpu-1:8001", "PUBLIC_GRPC_ADDRESS": "api.example:443"}
+    assert "gateway-grpc" in names(tmp_path, **given)
+    assert located(**given).grpc_address == "api.example:443"
+    assert located(**given).triton_grpc_urls == "gpu-1:8001"
+
+
 def test_the_application_never_gets_the_administrators_rights():
     found = located(DATABASE_URL="postgresql://root:p%40ss@db:5432/meterplane?sslmode=require")
     assert found.admin_database_url.startswith("postgresql://root:")

@@ -67,7 +67,7 @@ def test_the_file_has_the_promised_shape_and_is_private(layout: Layout):
     assert content["web"] == "http://127.0.0.1:9700"
     assert content["stripe"] == "http://127.0.0.1:9703"
     assert content["triton"] == "http://127.0.0.1:9704"
-    assert content["grpc"] is None
+    assert content["grpc"] == "127.0.0.1:9702"
     assert content["database"].startswith("postgresql://postgres:")
     assert content["redis"].startswith("unix://")
     assert content["pids"] == {"gateway": 11, "worker": 12}

@@ -20,6 +20,7 @@ from meterplane.stack.servers import Servers
 
 MODEL_REPOSITORY = ROOT / "infra" / "triton" / "model_repository"
 GATEWAY_WORKER = "local"
+GRPC_WORKER = "local-grpc"
 WORKER_PROCESSES = 2
 BATCHES_AT_ONCE = 4
 TEXT_BUSY_ATTEMPTS = 10
@@ -213,6 +214,7 @@ class Blueprint:
                 stop_within_s=30,
                 url=self.servers.gateway_url,
             ),
+            *self._grpc_gateway(),
             self._celery("worker", "Worker", b" ready.", *_worker_options()),
             self._celery("batches", "Batch worker", b" ready.", *_batch_worker_options()),
             self._celery("beat", "Schedule", b"beat: Starting", *_beat_options(self.layout)),
@@ -240,6 +242,30 @@ class Blueprint:
             self.layout, self.servers, self._secrets(), port=port, worker=GATEWAY_WORKER
         )
         return self._python("-m", "meterplane.gateway", env=values)
+
+    def _grpc_gateway(self) -> list[Component]:
+        """Not where an external Triton's gRPC is not known."""
+        if not self.servers.grpc_address:
+            return []
+        values = environment.grpc_plane(
+            self.layout,
+            self.servers,
+            self._secrets(),
+            port=self.ports.numbers["gateway-grpc"],
+            worker=GRPC_WORKER,
+        )
+        return [
+            Component(
+                name="gateway-grpc",
+                title="Gateway, gRPC",
+                prepare=lambda: self._python("-m", "meterplane.gateway.kserve_grpc", env=values),
+                after=(_TABLES, "admission", "triton"),
+                ready=probes.logged(b"serving gRPC"),
+                backoff_first_s=0.05,
+                stop_within_s=45,
+                url=self.servers.grpc_address,
+            )
+        ]
 
     def _celery(self, name: str, title: str, mark: bytes, *options: str) -> Component:
         return Component(

@@ -25,6 +25,7 @@ OURS = (
     "CELERY_BROKER_URL",
     "ADMISSION_REDIS_URL",
     "TRITON_URLS",
+    "TRITON_GRPC_URLS",
     "STRIPE_API_BASE",
     "STRIPE_API_KEY",
     "STRIPE_WEBHOOK_SECRET",
@@ -36,8 +37,10 @@ OURS = (
     "CONTROL_URL",
     "PUBLIC_WEB_URL",
     "PUBLIC_GATEWAY_URL",
+    "PUBLIC_GRPC_ADDRESS",
     "GATEWAY_HOST",
     "GATEWAY_PORT",
+    "GATEWAY_GRPC_PORT",
     "GATEWAY_WORKER",
 )
 LOOPBACK_NAMES = "127.0.0.1,localhost,::1"
@@ -106,6 +109,16 @@ def data_plane(
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "GATEWAY_WORKER": worker,
+    }
+
+
+def grpc_plane(
+    layout: Layout, servers: "Servers", secrets: Secrets, *, port: int, worker: str
+) -> dict[str, str]:
+    """The gRPC gateway: the gateway's, with a port and a journal of its own."""
+    return data_plane(layout, servers, secrets, port=port, worker=worker) | {
+        "GATEWAY_GRPC_PORT": str(port),
+        "TRITON_GRPC_URLS": servers.triton_grpc_urls,
     }
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 LOOPBACK = "127.0.0.1"
 USUAL_BASE = 8700
-# 8702 is kept for the gateway's gRPC.
 OFFSETS = {
     "web": 0,
     "gateway": 1,
+    "gateway-grpc": 2,
     "stripe": 3,
     "triton": 4,
     "triton-grpc": 5,
@@ -32,6 +32,10 @@ class Ports:
     def url(self, name: str) -> str:
         """The loopback base URL of one server."""
         return f"http://{LOOPBACK}:{self.numbers[name]}"
+
+    def address(self, name: str) -> str:
+        """Where one server listens, as gRPC clients want it: `host:port`."""
+        return f"{LOOPBACK}:{self.numbers[name]}"
 
 
 def choose(base: int) -> Ports:

@@ -129,6 +129,7 @@ def tell_ready(console: Console, stack: StackFile, record: StackRecord | None, h
         ("", f"{operator.email}  {operator.password}", ""),
         ("Control API", f"{stack.web}/api/v1/", "cyan"),
         ("Gateway", stack.gateway, "cyan"),
+        *([("gRPC", stack.grpc, "cyan")] if stack.grpc else []),
         ("API key", stack.api_key, "bold"),
     ):
         table.add_row(Text(name, "dim"), Text(value, style, no_wrap=True, overflow="ignore"))

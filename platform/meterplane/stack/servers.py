@@ -49,6 +49,9 @@ class Servers:
     # Where our own processes find each other, whatever the public addresses are.
     gateway_internal_url: str
     control_url: str
+    # `host:port`; empty where an external Triton's gRPC was not given: then we speak none.
+    triton_grpc_urls: str
+    grpc_address: str
 
     def is_ours(self, name: str) -> bool:
         """True if this stack starts and stops that server."""
@@ -65,6 +68,8 @@ def locate(
 ) -> Servers:
     """Where everything is. Raises `ConfigurationError`."""
     external = frozenset(name for name, variable in GIVEN_BY.items() if given.get(variable))
+    own_grpc = "" if "triton" in external else ports.address("triton-grpc")
+    triton_grpc_urls = given.get("TRITON_GRPC_URLS") or own_grpc
     if "stripe" in external and not given.get("STRIPE_API_KEY"):
         raise ConfigurationError("STRIPE_API_BASE is set; set STRIPE_API_KEY to its key too.")
     admin = given.get("DATABASE_URL") or postgres.url(
@@ -96,6 +101,10 @@ def locate(
         gateway_url=given.get("PUBLIC_GATEWAY_URL") or ports.url("gateway"),
         gateway_internal_url=ports.url("gateway"),
         control_url=ports.url("web"),
+        triton_grpc_urls=triton_grpc_urls,
+        grpc_address=(given.get("PUBLIC_GRPC_ADDRESS") or ports.address("gateway-grpc"))
+        if triton_grpc_urls
+        else "",
     )
 
 

@@ -12,7 +12,9 @@ from meterplane.stack.servers import Servers
 
 
 class StackFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The file's content. `database` is the administrative URL; `grpc` is null until served."""
+    """The file's content. `database` is the administrative URL; `grpc` is `host:port`,
+    null where it is not served.
+    """
 
     gateway: str
     grpc: str | None
@@ -31,7 +33,7 @@ def publish(layout: Layout, servers: Servers, secrets: Secrets, record: StackRec
     """Replace the file by what is so now."""
     content = StackFile(
         gateway=servers.gateway_url,
-        grpc=None,
+        grpc=servers.grpc_address or None,
         web=servers.web_url,
         stripe=servers.stripe_api_base,
         triton=servers.triton_url,
