@@ -152,6 +152,7 @@ async def _stream(exchange: Exchange, run: Run, request: Request, parts: Parts) 
         await _relay(exchange, run, upstream, events, kept)
         _count_kept(run, events, kept)
         run.last_byte()
+        run.bytes_out += len(END_MARK)
         await run.settle("ok", 200)
         await exchange.write(END_MARK, more=False)
     except (CallerError, WorldError) as failure:
