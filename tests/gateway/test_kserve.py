@@ -41,7 +41,7 @@ def generate(body, stream=False):
 
 def refusal(body, length=None):
     with pytest.raises(CallerError) as refused:
-        parse(body, length)
+        parse(body, length).bounds(offer())
     assert refused.value.status == 400
     return refused.value.message
 
@@ -93,6 +93,15 @@ def test_what_is_not_an_infer_request_is_refused(body):
 )
 def test_what_could_reach_beyond_the_request_is_refused_by_name(body, named):
     assert named in refusal(body)
+
+
+def test_a_parameter_the_catalog_lists_is_forwarded():
+    work = parse({"inputs": [INPUT], "parameters": {"temperature": 0.5}})
+    listed = offer(parameters=["temperature"])
+    assert work.bounds(listed) == Bounds(0, 0, 2)
+    assert msgspec.json.decode(work.upstream(listed)[0])["parameters"] == {"temperature": 0.5}
+    with pytest.raises(CallerError, match="temperature"):
+        work.bounds(offer(parameters=["top_p"]))
 
 
 def test_a_name_that_comes_twice_is_forwarded_once_as_it_was_checked():

@@ -82,9 +82,13 @@ class InferWork:
         return written + self.tensors, len(written)
 
     def bounds(self, offer: Offer) -> Bounds:
-        """Rows; and only tensors that the model is known to have, where the catalog says them."""
+        """Rows; and only tensors that the model is known to have, where the catalog says them.
+
+        Of the request's own parameters, those that the catalog lists for the model are forwarded.
+        """
         serving = offer.serving
         kserve_models.check_version(serving, self.version)
+        allow(self.request.parameters, REQUEST_PARAMETERS.union(serving.parameters), "request")
         check_named("input", (tensor.name for tensor in self.request.inputs), serving.inputs)
         check_named("output", (each.name for each in self.request.outputs or ()), serving.outputs)
         if serving.outputs and not self.request.inputs:
@@ -164,7 +168,6 @@ def _check(request: InferRequest) -> None:
     outputs = request.outputs or []
     if not 0 < len(request.inputs) <= TENSORS_MAX or len(outputs) > TENSORS_MAX:
         raise CallerError("invalid_value", f"send 1 to {TENSORS_MAX} inputs and outputs")
-    allow(request.parameters, REQUEST_PARAMETERS, "request")
     for tensor in request.inputs:
         allow(tensor.parameters, INPUT_PARAMETERS, f"input {tensor.name[:80]!r}")
     for output in outputs:
