@@ -68,13 +68,14 @@ def test_the_file_has_the_promised_shape_and_is_private(layout: Layout):
     assert content["stripe"] == "http://127.0.0.1:9703"
     assert content["triton"] == "http://127.0.0.1:9704"
     assert content["grpc"] == "127.0.0.1:9702"
+    assert content["metrics"] == "http://127.0.0.1:9707/metrics"
     assert content["database"].startswith("postgresql://postgres:")
     assert content["redis"].startswith("unix://")
     assert content["pids"] == {"gateway": 11, "worker": 12}
     assert set(content["logins"]) == {"owner", "operator"}
     assert set(content["logins"]["owner"]) == {"email", "password"}
     assert set(content) == {
-        *("gateway", "grpc", "web", "stripe", "triton", "database", "redis"),
+        *("gateway", "grpc", "metrics", "web", "stripe", "triton", "database", "redis"),
         *("api_key", "admin_key", "logins", "pids"),
     }
 

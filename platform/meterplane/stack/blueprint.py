@@ -241,6 +241,7 @@ class Blueprint:
         values = environment.data_plane(
             self.layout, self.servers, self._secrets(), port=port, worker=GATEWAY_WORKER
         )
+        values["GATEWAY_METRICS_PORT"] = str(self.ports.numbers["gateway-metrics"])
         return self._python("-m", "meterplane.gateway", env=values)
 
     def _grpc_gateway(self) -> list[Component]:

@@ -18,6 +18,7 @@ OFFSETS = {
     "triton": 4,
     "triton-grpc": 5,
     "triton-metrics": 6,
+    "gateway-metrics": 7,
 }
 PORT_MAX = 65_535
 

@@ -52,6 +52,7 @@ class Servers:
     # `host:port`; empty where an external Triton's gRPC was not given: then we speak none.
     triton_grpc_urls: str
     grpc_address: str
+    metrics_url: str
 
     def is_ours(self, name: str) -> bool:
         """True if this stack starts and stops that server."""
@@ -102,6 +103,7 @@ def locate(
         gateway_internal_url=ports.url("gateway"),
         control_url=ports.url("web"),
         triton_grpc_urls=triton_grpc_urls,
+        metrics_url=ports.url("gateway-metrics") + "/metrics",
         grpc_address=(given.get("PUBLIC_GRPC_ADDRESS") or ports.address("gateway-grpc"))
         if triton_grpc_urls
         else "",

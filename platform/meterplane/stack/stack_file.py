@@ -18,6 +18,7 @@ class StackFile(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: str
     grpc: str | None
+    metrics: str
     web: str
     stripe: str
     triton: str
@@ -34,6 +35,7 @@ def publish(layout: Layout, servers: Servers, secrets: Secrets, record: StackRec
     content = StackFile(
         gateway=servers.gateway_url,
         grpc=servers.grpc_address or None,
+        metrics=servers.metrics_url,
         web=servers.web_url,
         stripe=servers.stripe_api_base,
         triton=servers.triton_url,
