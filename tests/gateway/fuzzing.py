@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -108,8 +109,8 @@ def _value(rng: random.Random, raws: list[str]) -> Any:
         raws.append(rng.choice(RAW))
         return f"@{len(raws) - 1}@"
     if rng.random() < 0.1:
-        return {rng.choice(KNOWN + FORBIDDEN): rng.choice(VALUES)}
-    return rng.choice(VALUES)
+        return {rng.choice(KNOWN + FORBIDDEN): deepcopy(rng.choice(VALUES))}
+    return deepcopy(rng.choice(VALUES))  # it may be changed further
 
 
 def _change(rng: random.Random, tree: Any, raws: list[str]) -> None:
@@ -130,7 +131,7 @@ def _change(rng: random.Random, tree: Any, raws: list[str]) -> None:
         if kind == 2 and tree:
             tree.pop(rng.randrange(len(tree)))
         elif kind == 3 and tree:
-            tree.append(rng.choice(tree))
+            tree.append(deepcopy(rng.choice(tree)))
         else:
             tree.insert(rng.randrange(len(tree) + 1), _value(rng, raws))
 

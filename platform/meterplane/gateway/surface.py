@@ -93,6 +93,7 @@ class RequestReader(Generic[T]):
         self, body: bytes, problem: msgspec.ValidationError
     ) -> tuple[T, dict[str, msgspec.Raw]]:
         try:
+            body.decode()  # what is forwarded as it came is not looked into by the decoder
             document = _fields.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise CallerError("invalid_json", "The body must be a JSON object.") from None

@@ -106,6 +106,7 @@ class Asked(msgspec.Struct, frozen=True):
 def parse(model: str, version: str, body: bytes, *, stream: bool) -> GenerateWork:
     """The work in a body. Raises `CallerError` 400."""
     try:
+        body.decode()  # what is forwarded as it came is not looked into by the decoder
         document = _decoder.decode(body)
     except msgspec.ValidationError:
         raise CallerError("invalid_json", "the request body must be a JSON object") from None
@@ -179,7 +180,9 @@ def _whole(document: dict[str, msgspec.Raw], name: str) -> int | None:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
-    return _number(value[0] if isinstance(value, list) and len(value) == 1 else value, name)
+    if isinstance(value, list) and len(value) == 1 and value[0] is not None:
+        value = value[0]
+    return _number(value, name)
 
 
 def _number(value: Any, name: str) -> int | None:

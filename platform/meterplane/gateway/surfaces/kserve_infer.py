@@ -129,7 +129,9 @@ def parse(model: str, version: str, body: bytes, header_length: bytes | None) ->
     if header_length is not None and length == 0:
         return InferWork(model, version, _RAW, body, body)
     try:
-        request = _decoder.decode(memoryview(body)[:length])
+        written = memoryview(body)[:length]
+        str(written, "utf-8")  # tensors are forwarded as they came: the decoder does not look
+        request = _decoder.decode(written)
     except msgspec.ValidationError as problem:
         raise CallerError("invalid_value", f"the request JSON: {problem}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

@@ -1,0 +1,172 @@
+"""Random bodies to every surface, from a seed: read or refused as the caller's fault, never more.
+
+Of what is accepted, what would reach a server is looked at: only names that somebody listed, each
+once, and never more output than was reserved. `FUZZ_SEED` and `FUZZ_CASES` choose other cases.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+
+import pytest
+
+from meterplane.gateway.surfaces import (
+    kserve_generate,
+    kserve_infer,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+)
+from meterplane.kernel.errors import CallerError
+from tests.gateway.fuzzing import mutate_document
+from tests.gateway.recording import Shop, violations
+
+SEED = int(os.environ.get("FUZZ_SEED", "20261125"))
+CASES = int(os.environ.get("FUZZ_CASES", "50000"))
+FAST_CASES = 4000
+SECONDS_MAX = 2.0
+MESSAGE_CHARS_MAX = 4000
+
+TEXT = ["openai", "openai-more", "vllm", "vllm-more", "vllm-counted", "tensorrtllm",
+        "tensorrtllm-more", "llmapi-counted"]  # fmt: skip
+EMBED = ["openai", "openai-more", "embedding", "embedding-more", "embedding-counted"]
+ENGINES = ["vllm", "vllm-more", "tensorrtllm", "tensorrtllm-more", "llmapi-counted"]
+TENSOR = ["tensor", "tensor-more", "tensor-listed"]
+
+CHAT = {
+    "messages": [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "x"}], "name": "bob"},
+    ],
+    "max_tokens": 5, "temperature": 0.5, "n": 2, "stop": ["a"], "seed": 1, "user": "me",
+    "metadata": {"a": "b"}, "stream": True, "stream_options": {"include_usage": True},
+}  # fmt: skip
+COMPLETION = {"prompt": ["a", "b"], "max_tokens": 5, "n": 2, "stop": "a", "seed": 1, "top_p": 0.5}
+EMBEDDING = {"input": ["a", "b"], "encoding_format": "float", "user": "me"}
+TENSORS = {
+    "id": "7",
+    "parameters": {"binary_data_output": True},
+    "inputs": [
+        {"name": "INPUT0", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, -3, 4]},
+        {
+            "name": "INPUT0",
+            "shape": [2],
+            "datatype": "BYTES",
+            "parameters": {"binary_data_size": 8},
+        },
+    ],
+    "outputs": [{"name": "OUTPUT0", "parameters": {"binary_data": True, "classification": 2}}],
+}
+GENERATES = {
+    "vllm": {
+        "text_input": "a", "sampling_parameters": '{"max_tokens": 5, "n": 2, "top_k": 1}',
+        "exclude_input_in_output": True, "return_num_output_tokens": True, "stream": False,
+    },
+    "tensorrtllm": {
+        "text_input": "a", "max_tokens": 5, "beam_width": 2, "stop_words": ["a"], "top_k": 1,
+        "return_num_input_tokens": True,
+    },
+    "llmapi": {
+        "text_input": ["a"], "sampling_param_max_tokens": 5, "sampling_param_n": 2,
+        "streaming": False, "sampling_param_exclude_input_from_output": True,
+    },
+    "tensor": {"INPUT0": [1, 2], "id": "7"},
+}  # fmt: skip
+OPENAI = {
+    "chat": (openai_chat.parse, TEXT, CHAT),
+    "completions": (openai_completions.parse, TEXT, COMPLETION),
+    "embeddings": (openai_embeddings.parse, EMBED, EMBEDDING),
+}
+LENGTHS = [b"0", b"1", b"-1", b"", b"x", b"007", b"99999999999999999999", b" 5", b"5,5", b"\xb2",
+           "٣".encode(), b"1e2", b"0x5"]  # fmt: skip
+
+
+def openai_work(rng: random.Random, kind: str):
+    parse, models, document = OPENAI[kind]
+    body = mutate_document(rng, {"model": rng.choice(models)} | document, rng.randrange(4))
+    return lambda: parse(body), body
+
+
+def infer_work(rng: random.Random):
+    model = rng.choice(TENSOR)
+    body, length = mutate_document(rng, TENSORS, rng.randrange(4)), None
+    if rng.random() < 0.6:
+        length = b"%d" % max(0, len(body) + rng.choice((0, 0, 0, 0, 1, -1, 8, -8)))
+        if rng.random() < 0.2:
+            length = rng.choice(LENGTHS)
+        body += rng.randbytes(rng.choice((0, 8, 8, 64)))
+    version = rng.choice(("", "", "1", "999999999"))
+    return lambda: kserve_infer.parse(model, version, body, length), (length, body)
+
+
+def generate_work(rng: random.Random):
+    model = rng.choice(ENGINES + TENSOR)
+    body = mutate_document(rng, GENERATES[model.partition("-")[0]], rng.randrange(4))
+    stream, version = rng.random() < 0.5, rng.choice(("", "1"))
+    return lambda: kserve_generate.parse(model, version, body, stream=stream), body
+
+
+KINDS = {
+    "chat": lambda rng: openai_work(rng, "chat"),
+    "completions": lambda rng: openai_work(rng, "completions"),
+    "embeddings": lambda rng: openai_work(rng, "embeddings"),
+    "infer": infer_work,
+    "generate": generate_work,
+}
+
+
+async def run(seed: int, first: int, cases: int) -> Counter[str]:
+    shop, ends = Shop(), Counter[str]()
+    for number in range(first, first + cases):
+        rng = random.Random(f"{seed}/{number}")  # each case can be replayed alone
+        kind = list(KINDS)[number % len(KINDS)]
+        parse, body = KINDS[kind](rng)
+        try:
+            ends[f"{kind} {await end_of(shop, parse)}"] += 1
+        except BaseException:
+            print(f"FUZZ_SEED={seed} case {number}: {kind} {body!r:.2000}")
+            raise
+    return ends
+
+
+async def end_of(shop: Shop, parse) -> str:
+    """`refused` or `reached`; anything else raises."""
+    began = time.monotonic()
+    try:
+        work = parse()
+        made, requests = await shop.reach(work)
+    except CallerError as failure:
+        refused = failure
+    else:
+        refused = None
+    assert time.monotonic() - began < SECONDS_MAX
+    if refused is not None:
+        assert 400 <= refused.status < 500, refused
+        assert len(str(refused)) < MESSAGE_CHARS_MAX
+        return "refused"
+    assert requests
+    for request in requests:
+        assert violations(made, request) == []
+    return "reached"
+
+
+def fair(ends: Counter[str]) -> None:
+    """Both ends are met on every surface, or the cases prove little."""
+    for kind in KINDS:
+        for end in ("refused", "reached"):
+            assert ends[f"{kind} {end}"] > sum(ends.values()) // 100, ends
+
+
+async def test_random_bodies_are_read_or_refused_and_nothing_unlisted_reaches_a_server():
+    print(f"FUZZ_SEED={SEED}")
+    fair(await run(SEED, 0, FAST_CASES))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_fifty_thousand_random_bodies_are_read_or_refused():
+    began = time.monotonic()
+    ends = await run(SEED, 0, CASES)
+    fair(ends)
+    print(f"FUZZ_SEED={SEED}: {dict(ends)} in {time.monotonic() - began:.0f} s")
