@@ -308,8 +308,7 @@ async def visits(gateway, shop, count, seed):
                 await caller.visit()
 
         await asyncio.gather(*map(one, callers))
-        await asyncio.sleep(STOPPED_WITHIN_S)
-        assert gateway.at_rest()
+        await asyncio.to_thread(wait_until, gateway.at_rest, "every request settled", 5)
     settled, admits = gateway.settles(), gateway.admits()
     assert len(settled) == len(admits) == len({each.request_id for each in settled})
     delays = [

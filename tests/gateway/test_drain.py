@@ -7,6 +7,7 @@ one by one.
 import asyncio
 import itertools
 import json
+import random
 import signal
 import time
 
@@ -157,13 +158,14 @@ def check_nothing_lost(gateway, callers):
     return settled
 
 
-@pytest.mark.parametrize("signals", [1, 2], ids=["SIGTERM", "SIGTERM twice"])
-async def test_a_terminated_gateway_under_load_loses_nothing(shop, signals):
+async def terminate_under_load(shop, signals, requests_before):
     async with deployed(stream_words, infer) as (engine, tensors):
         gateway, callers = shop(engine, tensors)
         working = [asyncio.create_task(callers.keep_asking(callers.chat)) for _ in range(16)]
         working += [asyncio.create_task(callers.keep_asking(callers.tensor)) for _ in range(16)]
-        await until(lambda: len(callers.answers) > 300 and callers.streaming >= 8, "load")
+        await until(
+            lambda: len(callers.answers) > requests_before and callers.streaming >= 8, "load"
+        )
         for _ in range(signals):
             gateway.process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.05)
@@ -178,6 +180,20 @@ async def test_a_terminated_gateway_under_load_loses_nothing(shop, signals):
     assert {each.status for each in settled.values()} == {"ok"}
     last = [callers.answers[number] for number in sorted(settled)[-8:]]
     assert all(b"connection: close\r\n" in answer or b"[DONE]" in answer for answer in last)
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["SIGTERM", "SIGTERM twice"])
+async def test_a_terminated_gateway_under_load_loses_nothing(shop, signals):
+    await terminate_under_load(shop, signals, 300)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", range(20))
+async def test_whenever_it_is_terminated_it_loses_nothing(shop, moment):
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    await terminate_under_load(shop, dice.choice([1, 2]), dice.randrange(20, 600))
 
 
 async def test_streams_without_end_are_cut_in_time_settled_and_told(shop):
