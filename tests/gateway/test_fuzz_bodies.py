@@ -170,3 +170,34 @@ async def test_fifty_thousand_random_bodies_are_read_or_refused():
     ends = await run(SEED, 0, CASES)
     fair(ends)
     print(f"FUZZ_SEED={SEED}: {dict(ends)} in {time.monotonic() - began:.0f} s")
+
+
+FOUND = {
+    "a count beyond floats": b'{"text_input":"a","beam_width":1e400}',
+    "a count of nothing": b'{"text_input":"a","beam_width":[null]}',
+    "bytes that are no text": b'{"text_input":"a","id":"\xc1"}',
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+async def test_what_was_found_once_is_refused(name):
+    """An unreadable count was taken for none, reserved as one, and forwarded as it came."""
+    body = FOUND[name]
+
+    def parse():
+        return kserve_generate.parse("tensorrtllm", "", body, stream=False)
+
+    assert await end_of(Shop(), parse) == "refused"
+
+
+async def test_bytes_that_are_no_text_reach_no_server_on_any_surface():
+    tensors = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"BYTES","data":["\xff"]}]}'
+    tools = (
+        b'{"model":"openai-more","messages":[{"role":"user","content":"a"}],"tools":[{"a":"\xff"}]}'
+    )
+    for parse in (
+        lambda: kserve_infer.parse("tensor", "", tensors, None),
+        lambda: kserve_infer.parse("tensor", "", tensors + b"\xff", b"%d" % len(tensors)),
+        lambda: openai_chat.parse(tools),
+    ):
+        assert await end_of(Shop(), parse) == "refused"

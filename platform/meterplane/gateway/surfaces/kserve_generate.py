@@ -179,7 +179,7 @@ def _whole(document: dict[str, msgspec.Raw], name: str) -> int | None:
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = None
+        value = raw  # no number; forwarded as it came, a server could read one
     if isinstance(value, list) and len(value) == 1 and value[0] is not None:
         value = value[0]
     return _number(value, name)
