@@ -191,7 +191,7 @@ def test_a_name_that_comes_twice_reaches_triton_once(gateway, acme, triton):
 
 def test_a_wrong_binary_header_is_400(gateway, acme):
     with gateway.client(acme.secret) as client:
-        for length in ("x", "-1", "0", "999999", "9" * 40):
+        for length in ("x", "-1", "", "999999", "9" * 40):
             headers = {"Inference-Header-Content-Length": length}
             answer = client.post(INFER[0], json=INFER[1], headers=headers)
             assert answer.status_code == 400
@@ -351,7 +351,7 @@ def test_a_head_without_end_is_refused_and_hung_up_on(gateway):
             while data := caller.recv(4096):
                 received += data
     # What was sent after the refusal may reset the connection before it is read.
-    assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
+    assert received == b"" or received.startswith(b"HTTP/1.1 431 ")
     assert httpx.get(f"{gateway.url}/readyz").status_code == 200
 
 
