@@ -43,7 +43,7 @@ class InferWork:
         self.tensor_bytes_in = sum(map(len, message.raw_input_contents)) + sum(
             tensor.contents.ByteSize() for tensor in message.inputs if tensor.HasField("contents")
         )
-        shape = message.inputs[0].shape
+        shape = message.inputs[0].shape if message.inputs else []
         self.rows: int = shape[0] if shape else 1
         asked = ENABLE_FINAL in message.parameters
         self.asks_final = asked and bool(message.parameters[ENABLE_FINAL].bool_param)
@@ -52,6 +52,7 @@ class InferWork:
 
     def bounds(self, offer: Offer) -> Bounds:
         """As in `Work`: tokens of a text engine, rows of any other model."""
+        _check(self._message)
         check_reachable(offer)
         kserve_models.check_version(offer.serving, self.version)
         serving, message = offer.serving, self._message
@@ -98,9 +99,18 @@ class InferWork:
 
 
 def parse(content: bytes, surface: InferSurface) -> InferWork:
-    """The work in a message. Raises `CallerError` 400 naming what is not allowed."""
+    """The work in a message. Raises `CallerError` 400 for what is none.
+
+    Whether its tensors are allowed is asked in `bounds`: a model that does not exist is told first,
+    as by Triton.
+    """
     message = read(ModelInferRequest, content)
     check_version(message.model_version)
+    return InferWork(message, len(content), surface)
+
+
+def _check(message: Message) -> None:
+    """Refuse what is not allowed, by its name. Raises `CallerError` 400."""
     inputs, outputs = message.inputs, message.outputs
     most = kserve_infer.TENSORS_MAX
     if not 0 < len(inputs) <= most or len(outputs) > most or len(message.raw_input_contents) > most:
@@ -115,7 +125,6 @@ def parse(content: bytes, surface: InferSurface) -> InferWork:
             )
     for output in outputs:
         kserve_infer.allow(output.parameters, OUTPUT_PARAMETERS, f"output {output.name[:80]!r}")
-    return InferWork(message, len(content), surface)
 
 
 def check_version(version: str) -> None:
