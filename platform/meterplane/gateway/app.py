@@ -23,6 +23,7 @@ class Gateway:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.answering: set[asyncio.Task[None]] = set()
+        self._spans = parts.spans
         self._loop = asyncio.get_running_loop()
 
     def start(self, exchange: Exchange) -> None:
@@ -34,7 +35,11 @@ class Gateway:
         began = time.monotonic()
         code = ""
         try:
-            if b"traceparent" in exchange.headers:
+            if self._spans is not None and exchange.path not in _QUIET:
+                exchange.trace = self._spans.begin(
+                    exchange.headers, exchange.method, exchange.surface
+                )
+            elif b"traceparent" in exchange.headers:
                 exchange.trace = trace.read(exchange.headers)
             handler = routes.find(exchange.method, exchange.path)
             await handler(exchange, self.parts)
@@ -67,6 +72,8 @@ class Gateway:
         else:
             parts.metrics.unmetered(exchange.surface, exchange.status, seconds)
         parts.log.tell(exchange, code, seconds)
+        if self._spans is not None:
+            self._spans.end(exchange, code)
 
     @staticmethod
     def _tell(exchange: Exchange, failure: CallerError | WorldError) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from meterplane.gateway import spans
 from meterplane.journal.writer import Mode
 
 PEPPER_BYTES_MIN = 32
@@ -41,6 +42,7 @@ class Config:
     control_url: str = ""
     tokenizers_dir: Path | None = None
     metrics_host: str = "127.0.0.1"
+    spans: bool = False  # exported to the collector that OTEL_ variables name
     metrics_port: int = 0  # 0: nobody is told
 
 
@@ -88,6 +90,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
     tokenizers = env.get("TOKENIZERS_DIR", "").strip()
     if tokenizers and not Path(tokenizers).is_dir():
         problems.append(f"TOKENIZERS_DIR: {tokenizers!r} is not a directory")
+    problems += spans.problems(env)
     if problems:
         raise ConfigInvalid(problems)
     return Config(
@@ -105,6 +108,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
         tokenizers_dir=Path(tokenizers) if tokenizers else None,
         metrics_host=env.get("GATEWAY_METRICS_HOST", "").strip() or "127.0.0.1",
         metrics_port=int(metrics_port),
+        spans=spans.asked_for(env),
     )
 
 

@@ -24,6 +24,7 @@ from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.readiness import Readiness
 from meterplane.gateway.run import Run
 from meterplane.gateway.servings import Servings
+from meterplane.gateway.spans import Spans
 from meterplane.gateway.surface import Work
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.errors import CallerError, WorldError
@@ -51,6 +52,7 @@ class Parts:
     log: AccessLog
     control_url: str
     readiness: Readiness
+    spans: Spans | None = None  # where they are asked for
 
 
 async def serve(

@@ -237,6 +237,11 @@ class Run:
         """Seconds from forwarding to the first byte of the answer; 0 when none came."""
         return self._first_byte - self._forwarded if self._first_byte else 0.0
 
+    @property
+    def asked_between(self) -> tuple[float, float]:
+        """When the server was asked, and when it had answered; monotonic, 0 when it was not."""
+        return self._forwarded, self._last_byte or time.monotonic()
+
     def _cost_nano(self) -> int:
         prices = self.offer.prices
         cost_nano = usage.cost_nano(

@@ -17,6 +17,7 @@ from meterplane.gateway.policies import Policies
 from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.readiness import Readiness
 from meterplane.gateway.servings import Servings
+from meterplane.gateway.spans import Spans
 from meterplane.journal.writer import JournalWriter
 from meterplane.triton.fleet import Fleet
 
@@ -58,6 +59,9 @@ class Worker:
         fleet = Fleet(config.triton_urls)
         fleet.start()
         self._stack.push_async_callback(fleet.close)
+        spans = Spans() if config.spans else None
+        if spans is not None:
+            self._stack.push_async_callback(spans.close)
         policies = Policies(pool)
         parts = Parts(
             pepper=config.pepper,
@@ -71,6 +75,7 @@ class Worker:
             log=AccessLog(),
             control_url=config.control_url,
             readiness=Readiness(calls, policies, journal),
+            spans=spans,
         )
         parts.metrics.sources.append(lambda: worker_state.families(parts))
         return parts
