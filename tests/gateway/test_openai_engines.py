@@ -400,3 +400,15 @@ async def test_letters_of_several_bytes_arrive_whole_however_the_bytes_are_cut(
     answer = await ask(CHAT, "vllm", stream=True)
     assert texts(answer) == [said]
     assert (await settled(gateway)).tokens_out == 1
+
+
+@pytest.mark.parametrize("model", ["trt", "llm", "vllm"])
+async def test_a_penalty_of_nothing_is_not_mentioned(engine, ask, model):
+    """Clients send it without being asked; an engine without penalties would refuse the request."""
+    bodies = {"trt": trt("one"), "llm": llm("one", "stop"), "vllm": vllm("one", 1, "stop")}
+    engine.says(*stream(bodies[model]))
+    answer = await ask(COMPLETE, model, frequency_penalty=0, presence_penalty=0.0, temperature=0)
+    assert answer.status_code == 200
+    sent = json.dumps(engine.asked[0].body)
+    assert "penalty" not in sent
+    assert "temperature" in sent  # 0 is another answer than none

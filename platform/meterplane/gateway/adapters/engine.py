@@ -16,6 +16,7 @@ from meterplane.gateway.surfaces.openai_text import TextRequest
 
 # Far above any context, and 2^31 of them added up still fit the journal's and the table's 64 bits.
 COUNT_MAX = 2**31 - 1
+PENALTIES = ("frequency_penalty", "presence_penalty")
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -88,6 +89,17 @@ class Engine(Protocol):
     def reader(self, ask: Ask) -> Reader:
         """For the answer to a request."""
         ...
+
+
+def sampling_of(request: TextRequest) -> dict[str, Any]:
+    """How to sample, in the names that all engines share.
+
+    A penalty of 0 is none. Clients write it without being asked, and an engine that has no
+    penalties refuses the name.
+    """
+    penalties = {name: getattr(request, name) or None for name in PENALTIES}
+    wanted = {"temperature": request.temperature, "top_p": request.top_p} | penalties
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def as_list(value: Any) -> list[Any]:

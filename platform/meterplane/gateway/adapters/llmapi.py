@@ -15,12 +15,11 @@ import msgspec
 
 from meterplane.contracts.usage import Provenance
 from meterplane.gateway import errors
-from meterplane.gateway.adapters.engine import Ask, Piece, reasons_of, texts_of
+from meterplane.gateway.adapters.engine import Ask, Piece, reasons_of, sampling_of, texts_of
 from meterplane.kernel.invariant import ensure
 
 PREFIX = "sampling_param_"
 EXCLUDES = PREFIX + "exclude_input_from_output"
-SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 SEEDS = 2**64  # the tensor is unsigned
 OPEN_CHARS_MAX = 256  # text counted again with every response
 # Where tokenizers split before they look for pairs: in front of a blank between two words.
@@ -39,10 +38,7 @@ class LlmApi:
             name if name.startswith(PREFIX) else PREFIX + name: value
             for name, value in ask.parameters.items()
         }
-        for name in SAMPLING:
-            value = getattr(ask.request, name)
-            if value is not None:
-                fields[PREFIX + name] = value
+        fields |= {PREFIX + name: value for name, value in sampling_of(ask.request).items()}
         if ask.seed is not None:
             fields[PREFIX + "seed"] = ask.seed % SEEDS
         if stops := ask.request.stops():

@@ -16,11 +16,17 @@ import msgspec
 
 from meterplane.contracts.usage import Provenance
 from meterplane.gateway import errors
-from meterplane.gateway.adapters.engine import Ask, Piece, count_of, reasons_of, texts_of
+from meterplane.gateway.adapters.engine import (
+    Ask,
+    Piece,
+    count_of,
+    reasons_of,
+    sampling_of,
+    texts_of,
+)
 from meterplane.gateway.adapters.totals import Sequence
 from meterplane.gateway.surfaces.openai_text import CHOICES_MAX
 
-SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 SEEDS = 2**64  # the tensor is unsigned
 
 
@@ -35,11 +41,7 @@ class TensorRtLlm:
 
         An empty list of words would be a tensor of no elements, which the ensemble refuses.
         """
-        fields = dict(ask.parameters)
-        for name in SAMPLING:
-            value = getattr(ask.request, name)
-            if value is not None:
-                fields[name] = value
+        fields = ask.parameters | sampling_of(ask.request)
         if ask.seed is not None:
             fields["seed"] = ask.seed % SEEDS
         if stops := ask.request.stops():

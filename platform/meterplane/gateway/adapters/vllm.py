@@ -20,11 +20,11 @@ from meterplane.gateway.adapters.engine import (
     as_list,
     count_of,
     reasons_of,
+    sampling_of,
     texts_of,
 )
 from meterplane.gateway.surfaces.openai_text import CHOICES_MAX
 
-SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 LOGPROB_MIN = -9999.0  # what OpenAI writes for "never"; JSON has no infinity
 
 
@@ -56,11 +56,7 @@ class Vllm:
 
 def _sampling(ask: Ask) -> dict[str, Any]:
     """vLLM's sampling parameters, from an allow-list; ours come last, so nothing replaces them."""
-    found = dict(ask.parameters)
-    for name in SAMPLING:
-        value = getattr(ask.request, name)
-        if value is not None:
-            found[name] = value
+    found = ask.parameters | sampling_of(ask.request)
     if ask.seed is not None:
         found["seed"] = ask.seed
     if ask.request.stop is not None:
