@@ -190,6 +190,13 @@ async def test_what_was_found_once_is_refused(name):
     assert await end_of(Shop(), parse) == "refused"
 
 
+@pytest.mark.parametrize("value", ["1e400", "[" * 2000 + "]" * 2000])
+@pytest.mark.parametrize("model", ["vllm-more", "openai-more"])
+async def test_a_listed_field_that_nobody_can_read_is_refused_before_it_is_admitted(model, value):
+    body = f'{{"model":"{model}","messages":[{{"role":"user","content":"a"}}],"top_k":{value}}}'
+    assert await end_of(Shop(), lambda: openai_chat.parse(body.encode())) == "refused"
+
+
 async def test_bytes_that_are_no_text_reach_no_server_on_any_surface():
     tensors = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"BYTES","data":["\xff"]}]}'
     tools = (

@@ -100,6 +100,8 @@ class RequestReader(Generic[T]):
         extras = {name: document.pop(name) for name in list(document) if name not in self._known}
         if not extras:
             raise _invalid_value(problem) from None
+        for name, value in extras.items():
+            _check_readable(name, value)
         try:
             return self._decoder.decode(msgspec.json.encode(document)), extras
         except msgspec.ValidationError as other:
@@ -107,6 +109,16 @@ class RequestReader(Generic[T]):
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _check_readable(name: str, value: msgspec.Raw) -> None:
+    """Before anything is reserved: some adapters read it, and every server does."""
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError) as problem:
+        raise CallerError(
+            "invalid_value", f"{name[:80]} cannot be read: {problem}.", field=name[:80]
+        ) from None
 
 
 def check_extras(extras: dict[str, msgspec.Raw], serving: ModelServing) -> None:
