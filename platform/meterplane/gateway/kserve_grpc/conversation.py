@@ -60,7 +60,7 @@ class Conversation:
                 # Its first step makes its call: until then nothing of it is to be cancelled.
                 await asyncio.sleep(0)
             await self._rest()
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, by whomever, or a stream that cannot be read any more
             self._ending = True
             self._cut("left" if self._gone else why())
             await self._rest()
@@ -70,14 +70,15 @@ class Conversation:
         """The next message, once one may begin; None when there will be none."""
         await self._slots.acquire()
         reading = asyncio.ensure_future(self._context.read())
-        while True:
-            done, _ = await asyncio.wait({reading}, timeout=IDLE_S_MAX)
-            if done:
-                break
-            if not self._calls:
-                reading.cancel()
-                raise WorldError("idle_stream", "Nothing was asked for on this stream.", status=504)
-        content = reading.result()
+        try:
+            while not (await asyncio.wait({reading}, timeout=IDLE_S_MAX))[0]:
+                if not self._calls:
+                    raise WorldError(
+                        "idle_stream", "Nothing was asked for on this stream.", status=504
+                    )
+            content = reading.result()
+        finally:
+            reading.cancel()
         return None if content is grpc.aio.EOF else content
 
     async def _rest(self) -> None:
