@@ -1,15 +1,28 @@
 """One line of JSON per request, without payloads or secrets; written a few times a second.
 
-A write per line would cost more than the line. What a killed process had not written yet is lost
-from the log and from nowhere else: usage is in the journal.
+Of what a caller sends it has the method and the path, without its query; a key of ours that
+somebody put into a path is not written. A write per line would cost more than the line. What a
+killed process had not written yet is lost from the log and from nowhere else: usage is in the
+journal.
+
+Whoever reads the log may stop reading. A write to a full pipe would then hold every request of the
+worker, so a pipe is asked first, and given no more than it takes as a whole (`PIPE_BUF`): nothing
+blocks, and lines of several workers on one pipe stay lines. What waits too long is dropped and
+counted.
 """
 
 import asyncio
 import os
+import re
+import select
+import stat
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 import msgspec
+
+from meterplane.contracts.api_key import PREFIXES
 
 if TYPE_CHECKING:
     from meterplane.gateway.run import Run
@@ -17,6 +30,9 @@ if TYPE_CHECKING:
 
 WRITE_EVERY_S = 0.1
 WAITING_LINES_MAX = 8192  # 8,192 x ~400 bytes = 3 MB; beyond that the reader is gone: drop, count
+FILE_BLOCK_BYTES = 256 * 1024  # what one write to a file takes; a millisecond on a slow disk
+PATH_CHARS_MAX = 200
+_KEY = re.compile(rf"({'|'.join(PREFIXES.values())})[0-9A-Za-z]+")
 
 
 class Told(Protocol):
@@ -58,17 +74,26 @@ class AccessLog:
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
+        self._taking = select.poll()
+        self._taking.register(descriptor, select.POLLOUT)
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._block_bytes = FILE_BLOCK_BYTES if is_file else select.PIPE_BUF
         self._timer: asyncio.TimerHandle | None = None
         self._encoder = msgspec.json.Encoder()
         self.dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        """Lines that nobody took yet."""
+        return len(self._lines)
 
     def tell(self, exchange: Told, code: str, seconds: float) -> None:
         """One line for an exchange that has ended."""
         line = Line(
             exchange.request_name,
             exchange.method,
-            exchange.path[:200],
+            _shown(exchange.path),
             exchange.status,
             code,
             int(seconds * 1000),
@@ -98,13 +123,28 @@ class AccessLog:
             self._timer = asyncio.get_running_loop().call_later(WRITE_EVERY_S, self.flush)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits, as far as the reader takes it now; the rest a moment later."""
         self._timer = None
-        lines, self._lines = self._lines, []
-        if lines:
-            data = memoryview(b"\n".join([*lines, b""]))
-            try:
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
-            except OSError:
-                self.dropped += len(lines)
+        while self._lines:
+            if not self._taking.poll(0):
+                self._timer = asyncio.get_running_loop().call_later(WRITE_EVERY_S, self.flush)
+                return
+            block = [self._lines.popleft()]
+            size = len(block[0]) + 1
+            while self._lines and size + len(self._lines[0]) < self._block_bytes:
+                block.append(self._lines.popleft())
+                size += len(block[-1]) + 1
+            self._write(block)
+
+    def _write(self, block: list[bytes]) -> None:
+        data = memoryview(b"\n".join([*block, b""]))
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            self.dropped += len(block)
+
+
+def _shown(path: str) -> str:
+    path = path[:PATH_CHARS_MAX]
+    return _KEY.sub(r"\1...", path) if "mp_" in path else path
