@@ -204,6 +204,22 @@ def test_a_pinned_model_has_no_other_versions():
             work.bounds(offer(targets=PINNED))
 
 
+@pytest.mark.parametrize(
+    "parse_one",
+    [
+        lambda version: kserve_infer.parse(
+            "m", version, msgspec.json.encode({"inputs": [INPUT]}), None
+        ),
+        lambda version: kserve_generate.parse("m", version, b"{}", stream=False),
+    ],
+)
+def test_a_fallback_does_not_stand_in_for_a_version(parse_one):
+    assert parse_one("").bounds(offer(name="another"))
+    assert parse_one("2").bounds(offer())
+    with pytest.raises(CallerError, match="version 2 is not found"):
+        parse_one("2").bounds(offer(name="another"))
+
+
 def test_metadata_tells_only_what_is_offered():
     told = msgspec.json.decode(
         kserve_models.metadata(

@@ -6,11 +6,14 @@ called (with that name a caller of some Triton versions took the server over, CV
 """
 
 import re
+from functools import lru_cache
 
 import msgspec
 
 from meterplane.gateway.run import Run
 from meterplane.kernel.errors import CallerError, WorldError
+
+MEMBERS_CACHED_MAX = 1024  # 1,024 x ~500 bytes; upstream names, which the catalog has
 
 # What Triton calls an internal error (500), or says in a success, and is the caller's: values its
 # JSON reader cannot take, and `generate` where only a stream will do.
@@ -22,24 +25,25 @@ _OF_THE_CALLER = (
 )
 _UNKNOWN_VERSION = re.compile(r"Request for unknown model: '.*' version \d+ is not found").fullmatch
 _STACK = re.compile(r"\s*\bAt:\n.*", re.DOTALL)  # a Python model's, with the paths of its files
-_OF_THE_SERVER = re.compile(r"shared.memory|shm|/dev/|/opt/|/models/", re.IGNORECASE)
-_UNSAID = "the model failed"
+# With a space: `shared_memory_region` is a word of the protocol, and so the caller's.
+_OF_THE_SERVER = re.compile(r"shared memory|shm|/dev/|/opt/|/models/|\.py\b", re.IGNORECASE)
 
 
 def failure_in_our_names(failure: CallerError | WorldError, run: Run) -> CallerError | WorldError:
     """A server's refusal as the caller is told it."""
     if failure.code not in ("invalid_request", "upstream_failed"):
         return failure  # not a server's words
-    text = _renamed(failure.message, run)
+    text = _STACK.sub("", _renamed(failure.message, run))
     if isinstance(failure, CallerError):
+        if _OF_THE_SERVER.search(text):
+            text = "the model refused the request"
         if _UNKNOWN_VERSION(text):
             return CallerError("model_version_not_found", text, status=404)
         return CallerError(failure.code, text, status=failure.status)
     if text.startswith(_OF_THE_CALLER):
         return CallerError("invalid_value", text)
-    text = _STACK.sub("", text)
     if _OF_THE_SERVER.search(text):
-        text = _UNSAID
+        text = "the model failed"
     return WorldError(failure.code, text, status=failure.status, retry_after_s=None)
 
 
@@ -48,17 +52,22 @@ def _renamed(text: str, run: Run) -> str:
     return text if here == there else text.replace(f"'{there}'", f"'{here}'")
 
 
-def answer_in_our_names(body: bytes, run: Run) -> bytes:
+def answer_in_our_names(body: bytes, run: Run, json_bytes: int | None = None) -> bytes:
     """An answer with the name its model is sold by; the rest as the bytes it came as.
 
-    The member is found without reading the document: a quotation mark inside a JSON string is
-    escaped, so these bytes cannot be part of one, and the first of them is the answer's own.
+    `json_bytes`: how much of it is JSON (None: all of it); tensors are not looked into. The member
+    is found without reading the document: a quotation mark inside a JSON string is escaped, so
+    these bytes cannot be part of one, and the first of them is the answer's own.
     """
     here, there = run.model.name, run.target.upstream
     if here == there:
         return body
-    return body.replace(_member(there), _member(here), 1)
+    head = body if json_bytes is None else body[:json_bytes]
+    told = _member(there).sub(lambda _: b'"model_name":' + msgspec.json.encode(here), head, 1)
+    return told if json_bytes is None else told + body[json_bytes:]
 
 
-def _member(name: str) -> bytes:
-    return b'"model_name":' + msgspec.json.encode(name)
+@lru_cache(MEMBERS_CACHED_MAX)
+def _member(name: str) -> re.Pattern[bytes]:
+    # Not every server writes it without a space.
+    return re.compile(rb'"model_name"\s*:\s*' + re.escape(msgspec.json.encode(name)))

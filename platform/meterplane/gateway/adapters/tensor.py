@@ -9,7 +9,9 @@ from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces import kserve_infer
 from meterplane.gateway.surfaces.kserve_models import target_with
 from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.triton.failures import TritonBroken
 from meterplane.triton.request import Request
+from meterplane.triton.upstream import Response
 
 
 async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
@@ -30,17 +32,27 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
         answer = await fetch(exchange, run, request, parts)
     except (CallerError, WorldError) as failure:
         raise failure_in_our_names(failure, run) from None
+    split = _split_of(answer)
     run.served = True
     headers = b"content-type: %b\r\n" % answer.headers.get(b"content-type", b"application/json")
-    told = answer_in_our_names(answer.body, run)
-    split = answer.headers.get(kserve_infer.HEADER_LENGTH)
+    told = answer_in_our_names(answer.body, run, split)
     if split is not None:
         # Of the plain answer, also when it leaves compressed.
-        json_bytes = int(split) + len(told) - len(answer.body)
+        json_bytes = split + len(told) - len(answer.body)
         headers += b"inference-header-content-length: %d\r\n" % json_bytes
-        run.tensor_bytes_out = max(0, len(told) - json_bytes)
+        run.tensor_bytes_out = len(told) - json_bytes
     encoding = encoding_for(exchange.headers.get(b"accept-encoding"))
     if encoding and told:
         told = await compress(told, encoding)
         headers += b"content-encoding: %b\r\n" % encoding
     await finish(exchange, run, headers, told)
+
+
+def _split_of(answer: Response) -> int | None:
+    """How much of an answer is JSON; None: all of it. Raises `TritonBroken`."""
+    length = answer.headers.get(kserve_infer.HEADER_LENGTH)
+    if length is None:
+        return None
+    if not length.isdigit() or int(length) > len(answer.body):
+        raise TritonBroken("its Inference-Header-Content-Length does not fit its body")
+    return int(length)

@@ -59,7 +59,7 @@ class GenerateWork:
 
     def bounds(self, offer: Offer) -> Bounds:
         """Tokens of a text engine; one request of anything else."""
-        kserve_models.check_version(offer.serving, self.version)
+        kserve_models.check_version(offer.serving, self.version, self.model)
         _check_keys(self.document, offer)
         if offer.model.adapter not in KEYS:
             return Bounds(0, 0, 1)

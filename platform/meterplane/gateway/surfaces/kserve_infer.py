@@ -87,7 +87,7 @@ class InferWork:
         Of the request's own parameters, those that the catalog lists for the model are forwarded.
         """
         serving = offer.serving
-        kserve_models.check_version(serving, self.version)
+        kserve_models.check_version(serving, self.version, self.model)
         allow(self.request.parameters, REQUEST_PARAMETERS.union(serving.parameters), "request")
         check_named("input", (tensor.name for tensor in self.request.inputs), serving.inputs)
         check_named("output", (each.name for each in self.request.outputs or ()), serving.outputs)

@@ -33,10 +33,15 @@ def versions_of(serving: ModelServing) -> list[str]:
     return [] if "" in versions else sorted(versions, key=int)
 
 
-def check_version(serving: ModelServing, version: str) -> None:
-    """Refuse a version that is not offered. Raises `CallerError` 404, in Triton's words."""
+def check_version(serving: ModelServing, version: str, asked: str = "") -> None:
+    """Refuse a version that is not offered. Raises `CallerError` 404, in Triton's words.
+
+    `asked` is the model that the version was named of: a fallback's versions are other models.
+    """
+    if not version:
+        return
     offered = versions_of(serving)
-    if version and offered and version not in offered:
+    if (offered and version not in offered) or (asked and asked != serving.name):
         raise version_not_found(serving.name, version)
 
 
