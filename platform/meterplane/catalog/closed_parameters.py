@@ -42,7 +42,7 @@ _CLOSED: dict[str, str] = {
     **dict.fromkeys(
         ("model", "messages", "prompt", "suffix", "echo", "input", "stream", "streaming", "n",
          "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed", "logprobs",
-         "top_logprobs", "dimensions", "encoding_format", "text_input", "prompt_token_ids",
+         "top_logprobs", "encoding_format", "text_input", "prompt_token_ids",
          "input_ids", "sampling_parameters", "parameters", "id", "inputs", "outputs", "model_name",
          "model_version", "request_id", "embedding_request"), _SURFACE,
     ),

@@ -52,8 +52,13 @@ class Tokenizer:
         return len(found.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids. Raises `OverflowError` or `ValueError` for what is no id."""
+        """The text of token ids, all of them of this tokenizer: others would be left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def unknown(self, ids: Sequence[int]) -> int | None:
+        """The first id that no token has. Ids are from 0 to 2^31 - 1."""
+        token_of = self._tokenizer.id_to_token
+        return next((each for each in ids if token_of(each) is None), None)
 
     def without_beginning(self, prompt: str) -> str:
         """A prompt without the token that the engine's tokenizer puts before every text."""

@@ -79,6 +79,13 @@ class EmbeddingsWork:
                     f"{offer.model.name!r} takes texts and not token ids; send strings.",
                     field="input",
                 )
+            elif (stranger := tokenizer.unknown(piece)) is not None:
+                raise CallerError(
+                    "invalid_value",
+                    f"{offer.model.name!r} has no token id {stranger}; send ids of its own"
+                    " tokenizer, or strings.",
+                    field="input",
+                )
             else:
                 texts.append(tokenizer.decode(piece))
         return texts
