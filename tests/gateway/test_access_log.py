@@ -102,9 +102,9 @@ async def test_no_secret_of_a_caller_is_in_the_log_wherever_it_was_put(
     assert json.loads(lines()[-1])["path"] == f"/{api_key.PREFIXES['live']}..."
 
 
-def told(number: int):
+def told(number: int, name: str = "request"):
     return SimpleNamespace(
-        request_name=f"request-{number}",
+        request_name=f"{name}-{number}",
         method="GET",
         path="/v1/models",
         status=200,
@@ -147,3 +147,14 @@ async def test_lines_that_cannot_be_written_are_counted():
     log.flush()
     os.close(full)
     assert log.dropped == 1
+
+
+async def test_a_line_longer_than_a_pipe_takes_at_once_is_written_all_the_same():
+    reading, writing = os.pipe()
+    log = AccessLog(writing)
+    log.tell(told(1, "x" * 10_000), "", 0.001)
+    log.tell(told(2), "", 0.001)
+    log.flush()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert [len(line) > 10_000 for line in pipe.read().splitlines()] == [True, False]

@@ -16,7 +16,6 @@ import os
 import re
 import select
 import stat
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 WRITE_EVERY_S = 0.1
 WAITING_LINES_MAX = 8192  # 8,192 x ~400 bytes = 3 MB; beyond that the reader is gone: drop, count
 FILE_BLOCK_BYTES = 256 * 1024  # what one write to a file takes; a millisecond on a slow disk
-PATH_CHARS_MAX = 200
+PATH_CHARS_MAX = 200  # a line is below 2 kB whatever it holds, so PIPE_BUF has room for one
 _KEY = re.compile(rf"({'|'.join(PREFIXES.values())})[0-9A-Za-z]+")
 
 
@@ -74,7 +73,9 @@ class AccessLog:
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
-        self._lines: deque[bytes] = deque()
+        self._lines: list[bytes] = []
+        self._untaken = b""  # lines that a reader had no room for
+        self._untaken_lines = 0
         self._taking = select.poll()
         self._taking.register(descriptor, select.POLLOUT)
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -86,7 +87,7 @@ class AccessLog:
     @property
     def waiting(self) -> int:
         """Lines that nobody took yet."""
-        return len(self._lines)
+        return len(self._lines) + self._untaken_lines
 
     def tell(self, exchange: Told, code: str, seconds: float) -> None:
         """One line for an exchange that has ended."""
@@ -115,7 +116,7 @@ class AccessLog:
         self._add(self._encoder.encode(line))
 
     def _add(self, line: bytes) -> None:
-        if len(self._lines) >= WAITING_LINES_MAX:
+        if len(self._lines) + self._untaken_lines >= WAITING_LINES_MAX:
             self.dropped += 1
             return
         self._lines.append(line)
@@ -125,24 +126,26 @@ class AccessLog:
     def flush(self) -> None:
         """Write what waits, as far as the reader takes it now; the rest a moment later."""
         self._timer = None
-        while self._lines:
-            if not self._taking.poll(0):
-                self._timer = asyncio.get_running_loop().call_later(WRITE_EVERY_S, self.flush)
-                return
-            block = [self._lines.popleft()]
-            size = len(block[0]) + 1
-            while self._lines and size + len(self._lines[0]) < self._block_bytes:
-                block.append(self._lines.popleft())
-                size += len(block[-1]) + 1
-            self._write(block)
+        lines, self._lines = self._lines, []
+        data = self._untaken + b"\n".join([*lines, b""])
+        begin = 0
+        while begin < len(data) and self._taking.poll(0):
+            end = data.rfind(b"\n", begin, begin + self._block_bytes) + 1
+            end = end or data.index(b"\n", begin) + 1  # one line that is longer, all the same
+            self._write(data[begin:end])
+            begin = end
+        self._untaken = data[begin:]
+        self._untaken_lines = self._untaken.count(b"\n")
+        if self._untaken:
+            self._timer = asyncio.get_running_loop().call_later(WRITE_EVERY_S, self.flush)
 
-    def _write(self, block: list[bytes]) -> None:
-        data = memoryview(b"\n".join([*block, b""]))
+    def _write(self, block: bytes) -> None:
+        data = memoryview(block)
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError:
-            self.dropped += len(block)
+            self.dropped += block.count(b"\n")
 
 
 def _shown(path: str) -> str:
