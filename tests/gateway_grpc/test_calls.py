@@ -1,13 +1,14 @@
 """Unary calls by an unmodified tritonclient: answered, refused, metered."""
 
 import grpc
+import httpx2 as httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import wait_until
+from tests.conftest import free_port, wait_until
 from tests.gateway_grpc.tensors import FINAL, SERVICE, floats, infer_stub, message, text
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -263,3 +264,23 @@ def test_another_server_is_asked_when_one_is_not_there(start_gateway, triton, ac
 def test_finals_are_not_marked_on_unary_answers(client, headers):
     answer = client.infer("identity", floats(1), headers=headers)
     assert FINAL not in answer.get_response().parameters
+
+
+def test_the_operator_reads_its_metrics_and_health(start_gateway, acme):
+    port = str(free_port())
+    gateway = start_gateway(GATEWAY_METRICS_PORT=port)
+    headers = {"authorization": f"Bearer {acme.secret}"}
+    with triton_grpc.InferenceServerClient(gateway.url) as client:
+        client.infer("identity", floats(1), headers=headers)
+        refused(lambda: client.infer("nope", floats(1), headers=headers), "NOT_FOUND")
+    operator = f"http://127.0.0.1:{port}"
+    assert httpx.get(f"{operator}/healthz").status_code == 200
+    assert httpx.get(f"{operator}/readyz").status_code == 200
+    told = httpx.get(f"{operator}/metrics").text
+    for line in (
+        'meterplane_gateway_requests_total{surface="grpc.infer",model="identity",status="200"} 1',
+        'meterplane_gateway_refusals_total{surface="grpc",code="model_not_found"} 1',
+        "meterplane_gateway_calls_in_flight 0",
+        f'meterplane_gateway_grpc_server_healthy{{server="{gateway.settles()[0].server}"}} 1',
+    ):
+        assert line in told

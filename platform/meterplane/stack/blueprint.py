@@ -255,13 +255,16 @@ class Blueprint:
             port=self.ports.numbers["gateway-grpc"],
             worker=GRPC_WORKER,
         )
+        operator = self.ports.url("gateway-grpc-metrics")
+        values["GATEWAY_METRICS_PORT"] = str(self.ports.numbers["gateway-grpc-metrics"])
         return [
             Component(
                 name="gateway-grpc",
                 title="Gateway, gRPC",
                 prepare=lambda: self._python("-m", "meterplane.gateway.kserve_grpc", env=values),
                 after=(_TABLES, "admission", "triton"),
-                ready=probes.logged(b"serving gRPC"),
+                ready=probes.http(f"{operator}/readyz"),
+                healthy=probes.http(f"{operator}/healthz"),
                 backoff_first_s=0.05,
                 stop_within_s=45,
                 url=self.servers.grpc_address,

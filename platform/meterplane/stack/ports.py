@@ -19,6 +19,7 @@ OFFSETS = {
     "triton-grpc": 5,
     "triton-metrics": 6,
     "gateway-metrics": 7,
+    "gateway-grpc-metrics": 8,
 }
 PORT_MAX = 65_535
 

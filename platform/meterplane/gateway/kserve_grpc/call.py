@@ -26,7 +26,7 @@ Cut = Literal["", "left", "late"]
 class Call:
     """`headers` are the caller's metadata, names in lower case, repeated ones joined."""
 
-    def __init__(self, method: str, headers: dict[bytes, bytes]) -> None:
+    def __init__(self, method: str, headers: dict[bytes, bytes], parts: Parts) -> None:
         self.method = "POST"
         self.path = f"/inference.GRPCInferenceService/{method}"
         self.request_id = uuid7()
@@ -35,9 +35,14 @@ class Call:
         self.status = 0
         self.bytes_out = 0
         self.run: Run | None = None
-        self.trace: Trace | None = trace.read(headers) if b"traceparent" in headers else None
+        self.trace: Trace | None = None
+        if parts.spans is not None:
+            self.trace = parts.spans.begin(headers, self.method, "grpc")
+        elif b"traceparent" in headers:
+            self.trace = trace.read(headers)
         self.begun = False  # something of an answer was sent
         self.cut: Cut = ""
+        self._parts = parts
         self._task = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -52,9 +57,7 @@ class Call:
             self.cut = why
             self._task.cancel()
 
-    async def conclude(
-        self, answering: Awaitable[None], parts: Parts
-    ) -> CallerError | WorldError | None:
+    async def conclude(self, answering: Awaitable[None]) -> CallerError | WorldError | None:
         """Answer, and see that it is told. What the caller must still be told is returned.
 
         Raises `ClientGone` when nobody is there to be told, and CancelledError when we shut down.
@@ -77,15 +80,20 @@ class Call:
             log.exception("request %s failed", self.request_id)
             return errors.internal(self.request_id)
         finally:
-            self._end(parts, code)
+            self._end(code)
         return None
 
-    def _end(self, parts: Parts, code: str) -> None:
+    def _end(self, code: str) -> None:
+        parts = self._parts
         if self._timer is not None:
             self._timer.cancel()
         seconds = time.monotonic() - self.received_at
         if self.run is not None:
             parts.metrics.admitted(self.run, self.status, seconds)
         elif code:
-            parts.metrics.refused("grpc", code)
+            parts.metrics.refused("grpc", code, self.status, seconds)
+        else:
+            parts.metrics.unmetered("grpc", self.status, seconds)
         parts.log.tell(self, code, seconds)
+        if parts.spans is not None:
+            parts.spans.end(self, code)

@@ -98,7 +98,7 @@ class Conversation:
         self._slots.release()
 
     async def _answer(self, content: bytes, turn: "asyncio.Future[None]") -> None:
-        call = Call("ModelStreamInfer", self._headers)
+        call = Call("ModelStreamInfer", self._headers, self._metered.parts)
         task = asyncio.current_task()
         if task is not None:
             self._calls[task] = call
@@ -107,7 +107,7 @@ class Conversation:
             serving = self._metered.serve(
                 call, content, "grpc.stream_infer", streamed.once, lambda: call.cut
             )
-            failure = await call.conclude(serving, self._metered.parts)
+            failure = await call.conclude(serving)
             if failure is not None:
                 await self._tell(call, content, failure, streamed.refused, turn)
         except (ClientGone, asyncio.CancelledError):

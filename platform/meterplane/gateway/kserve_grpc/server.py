@@ -6,13 +6,15 @@ Drain: take no new calls, let running ones end for `drain_s`, then cancel them; 
 import asyncio
 import logging
 import signal
+import time
 
 import grpc
 
 from meterplane.gateway.kserve_grpc.config import GrpcConfig
 from meterplane.gateway.kserve_grpc.servers import GrpcServers
 from meterplane.gateway.kserve_grpc.service import Service
-from meterplane.gateway.server import CUT_S, DRAIN_S, allow_descriptors
+from meterplane.gateway.operator_port import OperatorPort
+from meterplane.gateway.server import CUT_S, DRAIN_S, SWEEP_S, allow_descriptors
 from meterplane.gateway.worker import Worker
 from meterplane.kernel.limits import HEADER_BYTES_MAX, REQUEST_BODY_BYTES_MAX
 
@@ -44,17 +46,26 @@ async def run(config: GrpcConfig, drain_s: float = DRAIN_S) -> None:
     worker = Worker(config.gateway)
     servers = GrpcServers(config.servers)
     try:
-        await _serve(Service(await worker.open(), servers), config, drain_s)
+        await _serve(Service(await worker.open(), servers), servers, config, drain_s)
     finally:
         await servers.close()
         await worker.close()
 
 
-async def _serve(service: Service, config: GrpcConfig, drain_s: float) -> None:
+async def _serve(
+    service: Service, servers: GrpcServers, config: GrpcConfig, drain_s: float
+) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    metrics = service.parts.metrics
+    metrics.gauges["calls_in_flight"] = ("gRPC calls being answered.", lambda: service.running)
+    metrics.sources.append(servers.families)
+    operator = OperatorPort(service.parts)
+    if config.gateway.metrics_port:
+        await operator.listen(config.gateway.metrics_host, config.gateway.metrics_port)
+    sweeping = loop.create_task(_sweep(operator))
     server = grpc.aio.server(
         handlers=(service,), options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX
     )
@@ -67,10 +78,19 @@ async def _serve(service: Service, config: GrpcConfig, drain_s: float) -> None:
     log.info("serving gRPC on %s", address)
     try:
         await stopping.wait()
+        service.parts.readiness.draining = True
         stop = asyncio.ensure_future(server.stop(drain_s + CUT_S))
         await asyncio.wait({stop}, timeout=drain_s)
         await service.cut(CUT_S)
         await server.stop(0)
         await stop
     finally:
+        sweeping.cancel()
+        await operator.close()
         service.parts.log.flush()
+
+
+async def _sweep(operator: OperatorPort) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        operator.sweep(time.monotonic())

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
 
+from meterplane.gateway.exposition import Family
 from meterplane.gateway.kserve_grpc.codes import failure_of
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import UPSTREAM_CONNECT_TIMEOUT_S, UPSTREAM_RESPONSE_BYTES_MAX
@@ -179,6 +180,23 @@ class GrpcServers:
                 # Left to the collector, which closes it: a request may just be about to begin.
                 del self._servers[idle[0].address]
         return server
+
+    def families(self) -> Iterator[Family]:
+        """Every server as it is now, for metrics."""
+        healthy = Family(
+            "meterplane_gateway_grpc_server_healthy",
+            "gauge",
+            "0 while a gRPC server is ejected (circuit open).",
+        )
+        in_flight = Family(
+            "meterplane_gateway_grpc_server_in_flight",
+            "gauge",
+            "Requests that a gRPC server is answering.",
+        )
+        for server in self._servers.values():
+            healthy.add(int(server.circuit.closed), server=server.address)
+            in_flight.add(server.in_flight, server=server.address)
+        yield from (healthy, in_flight)
 
     async def close(self) -> None:
         """Close every channel; what is under way is cancelled."""

@@ -56,6 +56,11 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         """The handler of a method."""
         return self._handlers.get(details.method, self._unknown)
 
+    @property
+    def running(self) -> int:
+        """Calls under way, a stream being one."""
+        return len(self._running)
+
     async def cut(self, within_s: float) -> None:
         """Cancel what still runs, and wait until it is settled."""
         self.stopping = True
@@ -74,7 +79,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     def _teller(self, name: str, tell: Tell) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def handle(content: bytes, context: Context) -> bytes:
             headers = _headers(context)
-            call = Call(name, headers)
+            call = Call(name, headers, self.parts)
 
             async def policy() -> Any:
                 digest = bearer_digest(headers.get(b"authorization"), self.parts.pepper)
@@ -85,7 +90,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             async def answering() -> None:
                 told.append((await tell(content, policy)).SerializeToString())
 
-            failure = await call.conclude(answering(), self.parts)
+            failure = await call.conclude(answering())
             if failure is not None:
                 await self._refuse(context, call, failure)
             return told[0]
@@ -95,7 +100,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     async def _infer(self, content: bytes, context: Context) -> bytes:
         self._note_running()
         headers = _headers(context)
-        call = Call("ModelInfer", headers)
+        call = Call("ModelInfer", headers, self.parts)
         unary = Unary()
 
         async def answering() -> None:
@@ -105,7 +110,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             )
 
         try:
-            failure = await call.conclude(answering(), self.parts)
+            failure = await call.conclude(answering())
         except ClientGone:
             raise asyncio.CancelledError from None
         except asyncio.CancelledError:
