@@ -1,8 +1,10 @@
 """Infer requests of any shape of request, one in four spoilt, from a seed."""
 
 import gzip
+import json
 import random
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,54 @@ from tests.gateway.differential.case import INFER, LENGTH, Case, encoded
 def cases(chance: random.Random, count: int) -> list[Case]:
     """Requests to the model that takes every datatype."""
     return [_random_infer(chance) for _ in range(count)]
+
+
+def spoilt(chance: random.Random, count: int) -> list[Case]:
+    """Plain requests with their bodies changed in one place; the length of the head stays."""
+    return [_spoilt(chance, case) for case in cases(chance, count)]
+
+
+def _spoilt(chance: random.Random, case: Case) -> Case:
+    body = bytearray(_unpacked(case))
+    at, fault = chance.randrange(len(body)), chance.randrange(5)
+    if fault == 0:
+        body[at] ^= 1 << chance.randrange(8)
+    elif fault == 1:
+        del body[at : at + chance.randint(1, 4)]
+    elif fault == 2:
+        body[at:at] = body[at : at + chance.randint(1, 40)]
+    elif fault == 3:
+        body[at] = chance.choice(b'"{}[],:0-.eE \\\x00')
+    else:
+        other = chance.randrange(len(body))
+        body[at], body[other] = body[other], body[at]
+    kept = {name: each for name, each in case.headers.items() if name != "Content-Encoding"}
+    return replace(case, body=bytes(body), headers=kept)
+
+
+def once(case: Case) -> Case:
+    """The same request with each name once, the last; itself where none comes twice."""
+    length = int(case.headers.get(LENGTH, len(case.body)))
+    twice = False
+
+    def last(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        twice = twice or len(dict(pairs)) < len(pairs)
+        return dict(pairs)
+
+    document = json.loads(case.body[:length], object_pairs_hook=last)
+    if not twice:
+        return case
+    head = encoded(document)
+    headers = case.headers | ({LENGTH: str(len(head))} if LENGTH in case.headers else {})
+    return replace(case, body=head + case.body[length:], headers=headers)
+
+
+def _unpacked(case: Case) -> bytes:
+    encoding = case.headers.get("Content-Encoding")
+    if encoding is None:
+        return case.body
+    return gzip.decompress(case.body) if encoding == "gzip" else zlib.decompress(case.body)
 
 
 WHOLE = {"INT8": 8, "INT16": 16, "INT32": 32, "INT64": 64, "UINT8": 8, "UINT16": 16, "UINT32": 32}
