@@ -72,13 +72,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
     port = env.get("GATEWAY_PORT", "8701")
     if not port.isdigit() or not 0 < int(port) < 65_536:
         problems.append("GATEWAY_PORT must be a port number")
-    metrics_port = env.get("GATEWAY_METRICS_PORT", "").strip() or "0"
-    if not metrics_port.isdigit() or not int(metrics_port) < 65_536:
-        problems.append("GATEWAY_METRICS_PORT must be a port number, or empty for no metrics")
-    elif metrics_port == port != "0":
-        problems.append(
-            "GATEWAY_METRICS_PORT must not be GATEWAY_PORT: what it tells is the operator's alone"
-        )
+    metrics_port = _metrics_port(env.get("GATEWAY_METRICS_PORT", ""), port, problems)
     worker = env.get("GATEWAY_WORKER", "gateway-1")
     if not _WORKER.fullmatch(worker):
         problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
@@ -107,9 +101,21 @@ def from_environment(env: Mapping[str, str]) -> Config:
         control_url=env.get("CONTROL_URL", "").strip().rstrip("/"),
         tokenizers_dir=Path(tokenizers) if tokenizers else None,
         metrics_host=env.get("GATEWAY_METRICS_HOST", "").strip() or "127.0.0.1",
-        metrics_port=int(metrics_port),
+        metrics_port=metrics_port,
         spans=spans.asked_for(env),
     )
+
+
+def _metrics_port(text: str, port: str, problems: list[str]) -> int:
+    text = text.strip() or "0"
+    if not text.isdigit() or not int(text) < 65_536:
+        problems.append("GATEWAY_METRICS_PORT must be a port number, or empty for no metrics")
+        return 0
+    if text == port:
+        problems.append(
+            "GATEWAY_METRICS_PORT must not be GATEWAY_PORT: what it tells is the operator's alone"
+        )
+    return int(text)
 
 
 def _pepper(text: str, problems: list[str]) -> bytes:
