@@ -7,14 +7,17 @@ engine's, the counts are its own or its tokenizer's, and there is one event.
 
 import asyncio
 import json
+import random
+from itertools import pairwise
 
 import httpx2 as httpx
 import pytest
 
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
+from tests.gateway.engine import chunked
 from tests.gateway.models_on_sale import cost_nano, put_on_sale, text_model
-from tests.gateway.openai_doubles import Double, make_tokenizer, stream, words
+from tests.gateway.openai_doubles import END, Double, make_tokenizer, stream, words
 from tests.triton.scripted import scripted
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -412,3 +415,53 @@ async def test_a_penalty_of_nothing_is_not_mentioned(engine, ask, model):
     sent = json.dumps(engine.asked[0].body)
     assert "penalty" not in sent
     assert "temperature" in sent  # 0 is another answer than none
+
+
+def data(body):
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+PLAIN = data(vllm("one ")) + data(vllm("two ", 2)) + data(vllm("", 0, "stop"))
+FRAMED = {
+    "plain": PLAIN,
+    "carriage returns": PLAIN.replace(b"\n", b"\r\n"),
+    "only carriage returns": PLAIN.replace(b"\n", b"\r"),
+    "comments and fields": b": ping\n\n" + PLAIN.replace(b"data:", b"id: 7\nevent: x\ndata:"),
+    "no blank": PLAIN.replace(b"data: ", b"data:"),
+    "several data lines": PLAIN.replace(b',"num_input', b',\ndata: "num_input'),
+    "error": data(vllm("one ")) + data({"error": "out of memory"}) + data(vllm("never")),
+    "not JSON": data(vllm("one ")) + b"data: {nonsense\n\n" + data(vllm("never")),
+    "uncounted": data(vllm("one ")) + data({"text_output": "never"}),
+    "half an event": data(vllm("one ")) + data(vllm("never"))[:-3],
+    "text like an end": data(vllm("data: x\n\ndata: [DONE]\n\n")) + data(vllm("", 0, "stop")),
+    "error at once": data({"error": "bad seed"}),
+}
+
+
+@pytest.mark.parametrize("name", FRAMED)
+async def test_any_cut_of_an_engines_bytes_gives_the_same_text_counts_and_end(
+    engine, gateway, ask, name
+):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    head, *_ = stream()
+    body = chunked(FRAMED[name]) + END
+    split = [chunked(FRAMED[name][i : i + 1]) for i in range(len(FRAMED[name]))]
+    cuts = sorted(dice.sample(range(len(body)), 9))
+    some = [body[a:b] for a, b in pairwise([0, *cuts, len(body)])]
+    found = []
+    for pieces in ([body], [b"".join(split) + END], [*split, END], some):
+        engine.answers = lambda asked, pieces=pieces: [head, *pieces]
+        answer = await ask(COMPLETE, "vllm", stream=True)
+        await asyncio.to_thread(wait_until, gateway.at_rest, "the settlement", 5)
+        settle = gateway.settles()[-1]
+        told = [json.loads(e.removeprefix("data: ")) for e in answer.text.split("\n\n") if "{" in e]
+        errors = [each["error"] for each in told if "error" in each]
+        said = [c["text"] for each in told for c in each.get("choices", ())]
+        ended = answer.text.endswith("data: [DONE]\n\n")
+        counts = (settle.status, settle.tokens_in, settle.tokens_out, settle.cost_nano)
+        found.append((answer.status_code, "".join(said), errors, ended, counts))
+        assert "never" not in "".join(said)
+        assert ended is (settle.status == "ok")
+    assert found[1:] == found[:1] * 3, name
