@@ -67,6 +67,7 @@ def start_gateway(
     yield start
     for gateway in running:
         end(gateway)
+        check_log(gateway)
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +76,14 @@ def shared_gateway(django_db_setup: None, triton: TritonServer) -> Iterator[Gate
     gateway = launch(environment.HOME / "shared-grpc-gateway", triton)
     yield gateway
     end(gateway)
+    check_log(gateway)
+
+
+def check_log(gateway: GatewayProcess) -> None:
+    """Whatever was sent and whoever left: nothing surprised the process."""
+    log = gateway.log.read_text()
+    assert "Traceback" not in log, log[-4000:]
+    assert "never retrieved" not in log, log[-4000:]
 
 
 @pytest.fixture
