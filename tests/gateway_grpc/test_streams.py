@@ -441,3 +441,46 @@ def test_a_client_that_keeps_a_stream_open_does_not_delay_others(client, gateway
         other.infer("identity", floats(1), headers=headers)
         assert time.monotonic() - began < 1
     client.stop_stream(cancel_requests=True)
+
+
+HURRIED = (
+    "import meterplane.gateway.kserve_grpc.__main__ as m;"
+    " import meterplane.gateway.kserve_grpc.conversation as c;"
+    " c.IDLE_S_MAX = c.SLOW_READER_S_MAX = 0.5; raise SystemExit(m.main())"
+)
+
+
+def test_a_stream_on_which_nothing_is_asked_is_ended(start_gateway, acme):
+    gateway = start_gateway(program=["-c", HURRIED])
+    asked = queue.Queue()
+    asked.put(message("identity", floats(1)))
+    with grpc.insecure_channel(gateway.url) as channel:
+        call = stream_stub(channel)(iter(asked.get, None), metadata=keyed(acme))
+        assert not next(call).error_message
+        with pytest.raises(grpc.RpcError) as failure:
+            next(call)
+        asked.put(None)
+    assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "Nothing was asked for" in failure.value.details()
+
+
+def test_a_caller_who_stops_reading_holds_the_server_back_and_is_cut(start_gateway, acme):
+    sent = []
+
+    def stream(upstream, asked, context):
+        while context.is_active() and len(sent) < 400:
+            sent.append(1)
+            yield response(False, bytes(2**20), id=asked.id)
+
+    with serving(stream=stream) as upstream:
+        gateway = start_gateway(program=["-c", HURRIED], TRITON_GRPC_URLS=upstream.address)
+        with grpc.insecure_channel(gateway.url) as channel:
+            call = stream_stub(channel)(
+                iter([message("raw-lm", text("x", 9))]), metadata=keyed(acme)
+            )
+            assert not next(call).error_message
+            wait_until(lambda: len(gateway.settles()) == 1, "the caller being cut", 10)
+            call.cancel()
+    (settle,) = gateway.settles()
+    assert settle.status == "cancelled"
+    assert len(sent) < 100  # megabytes: what the windows of two connections hold
