@@ -343,6 +343,41 @@ async def test_tool_calls_are_output_too(upstream, gateway, ask):
     assert (settle.tokens_out, settle.provenance) == (2, "tokenizer")  # "onetwo three"
 
 
+@pytest.mark.parametrize(
+    ("model", "told", "tokens_out", "provenance"),
+    [
+        ("own", [chunk("one two "), chunk("three")], 3, "tokenizer"),
+        ("plain", [chunk("one two "), chunk("three")], 2, "estimate"),
+        (
+            "open",
+            [chunk("one two ", usage=usage(4, 2)), chunk("x", usage=usage(4, 3))],
+            3,
+            "engine",
+        ),
+    ],
+)
+async def test_who_leaves_a_stream_pays_for_what_came_until_then_counted_as_well_as_can_be(
+    upstream, gateway, ask, customer, model, told, tokens_out, provenance
+):
+    upstream.says(*stream(*told)[:-1])  # and then nothing
+    headers = {"Authorization": f"Bearer {customer.secret}"}
+    body = {"model": model, "messages": [{"role": "user", "content": "one two"}], "stream": True}
+    async with (
+        httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20) as client,
+        client.stream("POST", CHAT, json=body) as given,
+    ):
+        received = ""
+        async for text in given.aiter_text():
+            received += text
+            if received.count('"content"') == 2:
+                break
+    settle = await settled(gateway)
+    assert (settle.status, settle.http_status) == ("cancelled", 499)
+    assert (settle.tokens_out, settle.provenance) == (tokens_out, provenance)
+    assert settle.cost_nano == cost_nano(settle.tokens_in, tokens_out)
+    assert settle.tokens_in > 0
+
+
 # --- what goes wrong
 
 
