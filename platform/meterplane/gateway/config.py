@@ -111,7 +111,7 @@ def _metrics_port(text: str, port: str, problems: list[str]) -> int:
     if not text.isdigit() or not int(text) < 65_536:
         problems.append("GATEWAY_METRICS_PORT must be a port number, or empty for no metrics")
         return 0
-    if text == port:
+    if text == port != "0":
         problems.append(
             "GATEWAY_METRICS_PORT must not be GATEWAY_PORT: what it tells is the operator's alone"
         )
