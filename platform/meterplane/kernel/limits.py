@@ -4,7 +4,7 @@
 REQUEST_BODY_BYTES_MAX = 16 * 1024 * 1024  # a batch of 2,048 texts of 8 kB
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_LINES_MAX = 100
-CONNECTIONS_MAX = 16_384  # of one gateway worker, idle streams among them: 16,384 x ~12 kB = 200 MB
+CONNECTIONS_MAX = 16_384  # of one gateway worker, idle streams among them: 16,384 x ~14 kB = 230 MB
 UPSTREAM_CONNECT_TIMEOUT_S = 2.0
 UPSTREAM_FIRST_BYTE_TIMEOUT_S = 60.0
 UPSTREAM_IDLE_TIMEOUT_S = 30.0  # between two chunks of a stream
