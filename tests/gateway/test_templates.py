@@ -1,6 +1,7 @@
 """Chat templates: what published ones need, and that none can reach out, run on, or fill memory."""
 
 import time
+import tracemalloc
 
 import pytest
 
@@ -56,7 +57,7 @@ QWEN = (
     "{{- messages[0]|tojson(indent=2)|length }} {{ messages|length }}"
     "{{- messages[::-1]|first|tojson }}"
     "{{- 'a</think>b'.split('</think>')[-1].lstrip('\\n') }}"
-    "{{- '%s=%02d'|format('n', ns.count) }} {{ 'x'|upper|replace('X', 'yy') }} {{ '-' * 3 }}"
+    "{{- '%s=%02d'|format('n', ns.count) }} {{ 'x'|upper|replace('X', 'yy') }} {{ '-' * 3 }} {{ 2.345|round(1) }}"
 )
 
 
@@ -78,7 +79,7 @@ def render(source, messages=CHAT, templates=None):
             "<|im_start|>system\nBe brief.<|im_end|>\n"
             "<|im_start|>user\n  Hi, 'you' <b> & \"she\"\n<|im_end|>\n"
             'user48 2{"role": "user", "content": "  Hi, \'you\' <b> & \\"she\\"\\n"}'
-            "bn=02 yy ---",
+            "bn=02 yy --- 2.3",
         ),
     ],
     ids=["llama", "mistral", "qwen"],
@@ -175,6 +176,9 @@ def growing(start, by, then="{{ ns.x }}"):
         "{% for m in messages recursive %}{{ loop(messages) }}{{ loop(messages) }}{% endfor %}",
         "{% macro f() %}{% call f() %}{% endcall %}{% call f() %}{% endcall %}{% endmacro %}"
         "{{ f() }}",
+        "{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}",
+        "{{ 1.5|round(1000000000, 'ceil') }}",
+        "{{ 1.5|round(-1000000000, 'floor') }}",
         "{{ 'x' * 1000000000 }}",
         "{{ 1000000000 * 'x' }}",
         "{{ ([1] * 1000000000)|length }}",
@@ -208,6 +212,8 @@ def growing(start, by, then="{{ ns.x }}"):
         "{{ '%1000000000d'|format(1) }}",
         "{{ '%.1000000000f' % 1.5 }}",
         "{{ '%*d'|format(1000000000, 1) }}",
+        "{{ '%.*f'|format(1000000000, 1.5) }}",
+        "{{ '%-*d' % (1000000000, 1) }}",
         "{{ '%(n)*d' % {'n': 1000000000} }}",
         "{{ messages|tojson(indent=1000000000) }}",
         "{{ messages|tojson(separators=('x' * 100000, 'x' * 100000)) }}",
@@ -218,9 +224,15 @@ def growing(start, by, then="{{ ns.x }}"):
     ],
 )
 def test_no_template_runs_on_or_fills_the_memory(source):
-    began = time.monotonic()
-    message = broken(source)
-    assert time.monotonic() - began < 3
+    began = time.thread_time()
+    tracemalloc.start()
+    try:
+        message = broken(source)
+        _, bytes_max = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert bytes_max < 64 * 1024 * 1024
+    assert time.thread_time() - began < 6  # of which looking at the memory takes most
     assert len(message) < 600
 
 

@@ -15,6 +15,7 @@ from jinja2 import TemplateError, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
+from jinja2.filters import do_round
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -24,6 +25,7 @@ from meterplane.kernel import clock
 
 INDENT_MAX = 64
 SEPARATOR_CHARS_MAX = 16
+PRECISION_MAX = 32
 JSON_GROWTH = 6  # a character as \uXXXX
 
 # Not here: what pads to any width (`center`, `ljust`, `expandtabs`), and `encode`, `format`.
@@ -273,12 +275,20 @@ def _summed(limits: Limits, numbers: Iterable[Any], attribute: Any = None, start
     return sum(numbers, start)
 
 
+def _rounded(limits: Limits, value: Any, precision: int = 0, method: Any = "common") -> float:
+    """Jinja's own raises 10 to the precision."""
+    if abs(precision) > PRECISION_MAX:
+        raise SecurityError(f"precision is more than {PRECISION_MAX}")
+    return do_round(value, precision, method)
+
+
 _FILTERS_OF_OURS: dict[str, Callable[..., Any]] = {
     "format": _formatted,
     "indent": _indented,
     "join": _joined,
     "list": _listed,
     "replace": _replaced,
+    "round": _rounded,
     "string": _text,
     "sum": _summed,
     "tojson": _to_json,
