@@ -57,7 +57,8 @@ QWEN = (
     "{{- messages[0]|tojson(indent=2)|length }} {{ messages|length }}"
     "{{- messages[::-1]|first|tojson }}"
     "{{- 'a</think>b'.split('</think>')[-1].lstrip('\\n') }}"
-    "{{- '%s=%02d'|format('n', ns.count) }} {{ 'x'|upper|replace('X', 'yy') }} {{ '-' * 3 }} {{ 2.345|round(1) }}"
+    "{{- '%s=%02d'|format('n', ns.count) }} {{ 'x'|upper|replace('X', 'yy') }} {{ '-' * 3 }}"
+    " {{ 2.345|round(1) }}"
 )
 
 
