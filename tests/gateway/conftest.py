@@ -1,5 +1,6 @@
 """A real gateway process in front of the real Triton, PostgreSQL and Redis."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+import uvloop
 
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
@@ -23,6 +25,17 @@ from tests.gateway.deployments import let_in, put_on_sale
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOG = ROOT / "infra" / "triton" / "catalog.json"
+
+
+# The server's own connections are tested on both loops: the one of the tests and of the product.
+ON_BOTH_LOOPS = {"test_connections", "test_http1"}
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    both = item.path.parent.name == "gateway" and item.path.stem in ON_BOTH_LOOPS
+    return {"asyncio": asyncio.new_event_loop} | ({"uvloop": uvloop.new_event_loop} if both else {})
 
 
 @dataclass(slots=True)
