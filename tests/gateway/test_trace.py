@@ -139,7 +139,7 @@ def test_whatever_is_sent_two_whole_header_lines_at_most_come_out():
     random_ = random.Random(seed)
     line = re.compile(
         rb"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]\r\n"
-        rb"(tracestate: [\x20-\x7e]{1,512}\r\n)?"
+        rb"(tracestate: [\t\x20-\x7e]{1,512}\r\n)?"
     )
     for _ in range(20_000):
         parent, state = bytearray(PARENT.encode()), bytearray(b"congo=t61rcWkgMzE,rojo=00f067")
