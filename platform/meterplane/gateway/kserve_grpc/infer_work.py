@@ -54,7 +54,7 @@ class InferWork:
         """As in `Work`: tokens of a text engine, rows of any other model."""
         _check(self._message)
         check_reachable(offer)
-        kserve_models.check_version(offer.serving, self.version)
+        kserve_models.check_version(offer.serving, self.version, self.model)
         serving, message = offer.serving, self._message
         kserve_infer.check_named("output", (each.name for each in message.outputs), serving.outputs)
         if offer.model.adapter in KEYS:
