@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from meterplane.gateway.exchange import PARTS_MAX
 from meterplane.gateway.http1 import PIPELINED_MAX, URL_BYTES_MAX
 from meterplane.kernel.limits import HEADER_BYTES_MAX, HEADER_LINES_MAX, REQUEST_BODY_BYTES_MAX
 from tests.gateway.small_app import INTERIM, App, Delivery, statuses
@@ -216,6 +217,26 @@ async def test_a_chunked_body_is_bounded_while_it_arrives():
     answer = await delivery.send(CHUNKED, *[chunk] * 20)
     assert statuses(answer) == [413]
     assert delivery.wire.ended
+
+
+async def test_a_body_in_the_smallest_chunks_costs_about_what_it_carries():
+    held = []
+
+    async def looks(exchange):
+        await exchange.body()
+        exchange.answer(200, b"", b"")
+
+    class Looking(App):
+        def start(self, exchange):
+            held.append(exchange)
+            super().start(exchange)
+
+    delivery = Delivery(Looking(looks))
+    await delivery.send(CHUNKED, *[b"2\r\nab\r\n" * 5000] * 4)
+    (exchange,) = held
+    assert len(exchange._parts) == PARTS_MAX
+    assert b"".join(exchange._parts) == b"ab" * 20_000
+    assert statuses(await delivery.send(b"0\r\n\r\n")) == [200]
 
 
 async def test_a_body_of_the_largest_size_is_read_whole():
