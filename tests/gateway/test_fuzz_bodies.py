@@ -19,12 +19,15 @@ from meterplane.gateway.surfaces import (
     openai_embeddings,
 )
 from meterplane.kernel.errors import CallerError
+from tests.conftest import wait_until
+from tests.gateway.deployments import let_in
 from tests.gateway.fuzzing import mutate_document
 from tests.gateway.recording import Shop, violations
 
 SEED = int(os.environ.get("FUZZ_SEED", "20261125"))
 CASES = int(os.environ.get("FUZZ_CASES", "50000"))
 FAST_CASES = 4000
+WHOLE_WAY_CASES = int(os.environ.get("FUZZ_WHOLE_WAY_CASES", "500"))
 SECONDS_MAX = 2.0
 MESSAGE_CHARS_MAX = 4000
 
@@ -208,3 +211,37 @@ async def test_bytes_that_are_no_text_reach_no_server_on_any_surface():
         lambda: openai_chat.parse(tools),
     ):
         assert await end_of(Shop(), parse) == "refused"
+
+
+NUMBERS = {"name": "INPUT0", "shape": [4], "datatype": "FP32", "data": [1, 2.5, -3, 4]}
+SAMPLES = {
+    "chat": ("/v1/chat/completions", CHAT | {"model": "tiny-lm"}),
+    "completions": ("/v1/completions", COMPLETION | {"model": "tiny-lm"}),
+    "embeddings": ("/v1/embeddings", EMBEDDING | {"model": "all-minilm-l6-v2"}),
+    "infer": ("/v2/models/identity/infer", {"inputs": [NUMBERS]}),
+    "generate": (
+        "/v2/models/tiny-lm/generate_stream",
+        {"text_input": "a", "sampling_parameters": '{"max_tokens": 5}'},
+    ),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_random_bodies_to_the_real_gateway_and_models_are_nobodys_failure(
+    gateway, selling, onboard
+):
+    """From the socket to Triton and back: neither gateway nor model answers with a failure."""
+    tenant, ends = let_in(onboard), Counter[str]()
+    print(f"FUZZ_SEED={SEED}")
+    with gateway.client(tenant.secret) as client:
+        for number in range(WHOLE_WAY_CASES):
+            rng = random.Random(f"{SEED}/whole/{number}")
+            kind = list(SAMPLES)[number % len(SAMPLES)]
+            path, document = SAMPLES[kind]
+            body = mutate_document(rng, document, rng.randrange(3))
+            answer = client.post(path, content=body)
+            assert answer.status_code < 500, (number, kind, body[:1000], answer.text[:500])
+            ends[f"{kind} {'refused' if answer.status_code >= 400 else 'reached'}"] += 1
+    fair(ends)
+    wait_until(gateway.at_rest, "every request settled")
+    assert len(gateway.settles()) >= sum(ends[f"{kind} reached"] for kind in SAMPLES)
