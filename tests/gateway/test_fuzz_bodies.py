@@ -4,6 +4,7 @@ Of what is accepted, what would reach a server is looked at: only names that som
 once, and never more output than was reserved. `FUZZ_SEED` and `FUZZ_CASES` choose other cases.
 """
 
+import json
 import os
 import random
 import time
@@ -47,6 +48,7 @@ CHAT = {
 }  # fmt: skip
 COMPLETION = {"prompt": ["a", "b"], "max_tokens": 5, "n": 2, "stop": "a", "seed": 1, "top_p": 0.5}
 EMBEDDING = {"input": ["a", "b"], "encoding_format": "float", "user": "me"}
+NUMBERS = {"name": "INPUT0", "shape": [4], "datatype": "FP32", "data": [1, 2.5, -3, 4]}
 TENSORS = {
     "id": "7",
     "parameters": {"binary_data_output": True},
@@ -200,6 +202,22 @@ async def test_a_listed_field_that_nobody_can_read_is_refused_before_it_is_admit
     assert await end_of(Shop(), lambda: openai_chat.parse(body.encode())) == "refused"
 
 
+@pytest.mark.parametrize(
+    "shapes", [[[4, 2**31 - 1]], [[2**31 - 1] * 100_000], [[100], [100]], [[151]]], ids=len
+)
+async def test_a_shape_that_claims_more_than_was_sent_reaches_no_server(shapes):
+    """Triton made room for 34 GB, and was gone."""
+    inputs = [NUMBERS | {"shape": shape} for shape in shapes]
+    body = json.dumps({"inputs": inputs}).encode()
+    assert await end_of(Shop(), lambda: kserve_infer.parse("tensor", "", body, None)) == "refused"
+
+
+@pytest.mark.parametrize("shape", [[4], [2, 2], [1, 1, 4], [], [0], [2**31 - 1, 0], [100]])
+async def test_what_could_have_been_sent_is_the_servers_to_judge(shape):
+    body = json.dumps({"inputs": [NUMBERS | {"shape": shape}]}).encode() + b" " * 20
+    assert await end_of(Shop(), lambda: kserve_infer.parse("tensor", "", body, None)) == "reached"
+
+
 async def test_bytes_that_are_no_text_reach_no_server_on_any_surface():
     tensors = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"BYTES","data":["\xff"]}]}'
     tools = (
@@ -213,7 +231,6 @@ async def test_bytes_that_are_no_text_reach_no_server_on_any_surface():
         assert await end_of(Shop(), parse) == "refused"
 
 
-NUMBERS = {"name": "INPUT0", "shape": [4], "datatype": "FP32", "data": [1, 2.5, -3, 4]}
 SAMPLES = {
     "chat": ("/v1/chat/completions", CHAT | {"model": "tiny-lm"}),
     "completions": ("/v1/completions", COMPLETION | {"model": "tiny-lm"}),

@@ -10,7 +10,7 @@ that comes twice (ours keeps the last, Triton's the first), so an original that 
 here could still map another process's memory there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -137,6 +137,7 @@ def parse(model: str, version: str, body: bytes, header_length: bytes | None) ->
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise CallerError("invalid_json", f"failed to parse the request JSON: {problem}") from None
     _check(request)
+    check_shapes(((tensor.name, tensor.shape) for tensor in request.inputs), len(body))
     return InferWork(
         model, version, request, body, None if header_length is None else body[length:]
     )
@@ -174,6 +175,25 @@ def _check(request: InferRequest) -> None:
         allow(tensor.parameters, INPUT_PARAMETERS, f"input {tensor.name[:80]!r}")
     for output in outputs:
         allow(output.parameters, OUTPUT_PARAMETERS, f"output {output.name[:80]!r}")
+
+
+def check_shapes(inputs: Iterable[tuple[str, Sequence[int]]], bytes_in: int) -> None:
+    """Refuse shapes that claim more than was sent. Raises `CallerError` 400.
+
+    A server makes room for what a shape claims before it looks at the data: a hundred bytes that
+    claimed 2^33 numbers took one down, with every tenant on it. No element is less than a byte.
+    """
+    left = bytes_in
+    for name, shape in inputs:
+        elements = 0 if 0 in shape else 1
+        for dimension in shape:
+            elements *= dimension
+            if elements > left:  # at once: a product of a million dimensions is work, too
+                raise CallerError(
+                    "invalid_value",
+                    f"the shape of input {name[:80]!r} claims more elements than were sent",
+                )
+        left -= elements
 
 
 def allow(
