@@ -53,8 +53,6 @@ class InferWork:
     def bounds(self, offer: Offer) -> Bounds:
         """As in `Work`: tokens of a text engine, rows of any other model."""
         _check(self._message)
-        shapes = ((each.name, each.shape) for each in self._message.inputs)
-        kserve_infer.check_shapes(shapes, self.bytes_in)
         check_reachable(offer)
         kserve_models.check_version(offer.serving, self.version, self.model)
         serving, message = offer.serving, self._message

@@ -180,8 +180,9 @@ def _check(request: InferRequest) -> None:
 def check_shapes(inputs: Iterable[tuple[str, Sequence[int]]], bytes_in: int) -> None:
     """Refuse shapes that claim more than was sent. Raises `CallerError` 400.
 
-    A server makes room for what a shape claims before it looks at the data: a hundred bytes that
-    claimed 2^33 numbers took one down, with every tenant on it. No element is less than a byte.
+    A server makes room for what JSON's shapes claim before it looks at the data: a hundred bytes
+    that claimed 2^33 numbers took one down, with every tenant on it. No element is less than a
+    byte. Over gRPC it compares first.
     """
     left = bytes_in
     for name, shape in inputs:
