@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from meterplane.contracts import usage
+from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
+from meterplane.metering.parse import problem_of
 
 ADMIT = usage.Admit(
     request_id=uuid7(),
@@ -46,6 +48,13 @@ def test_an_interrupted_stream_is_billed_for_its_last_checkpoint():
     assert settled.status == "interrupted"
     assert settled.cost_nano == 10 * 150 + 4 * 600 + 1000
     assert settled.total_ms == 5000
+
+
+def test_an_interrupted_stream_costs_its_reservation_at_most_and_is_taken_in():
+    last = usage.Checkpoint(request_id=ADMIT.request_id, tokens_in=10, tokens_out=400, bytes_out=9)
+    settled = usage.settle_orphan(ADMIT, last, ADMIT.admitted_at_ms + 5000)
+    assert (settled.tokens_out, settled.cost_nano) == (400, ADMIT.reserved_nano)
+    assert problem_of(settled, clock.now().date()) is None
 
 
 def test_a_crash_before_any_output_is_free():

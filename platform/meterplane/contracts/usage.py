@@ -147,7 +147,8 @@ def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> 
     """Settle a request whose process died: billed for what its last checkpoint proves.
 
     A stream without a checkpoint delivered nothing we can prove, so its tokens are zero; the
-    request itself is counted but free: nobody pays for our crash before the first output.
+    request itself is counted but free: nobody pays for our crash before the first output. It never
+    costs more than was reserved, as an answer that came to its end does not.
     """
     tokens_in = last.tokens_in if last else 0
     tokens_out = last.tokens_out if last else 0
@@ -171,13 +172,18 @@ def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> 
         provenance="checkpoint",
         currency=admit.currency,
         price_version_id=admit.price_version_id,
-        cost_nano=cost_nano(
-            tokens_in,
-            tokens_out,
-            requests,
-            input_token_pico=admit.input_token_pico,
-            output_token_pico=admit.output_token_pico,
-            request_pico=admit.request_pico,
+        # An engine's counts may exceed its model's bound. Metering sets aside what costs more than
+        # its reservation, and then nothing at all would be billed.
+        cost_nano=min(
+            admit.reserved_nano,
+            cost_nano(
+                tokens_in,
+                tokens_out,
+                requests,
+                input_token_pico=admit.input_token_pico,
+                output_token_pico=admit.output_token_pico,
+                request_pico=admit.request_pico,
+            ),
         ),
         reserved_nano=admit.reserved_nano,
         admitted_at_ms=admit.admitted_at_ms,
