@@ -17,6 +17,8 @@ from meterplane.kernel.errors import CallerError
 
 ELEMENTS_MAX = 64  # of one tensor; stop words are the longest there are
 TEXT = "text_output"
+# What an engine's answer is measured by, whichever engine it is.
+MEASURED = frozenset({TEXT, *COUNTS, "sequence_index", "finish_reason"})
 _FORMATS = {
     "BOOL": "?",
     "INT8": "b",
@@ -63,8 +65,12 @@ def document(message: Message) -> dict[str, msgspec.Raw]:
 
 
 def event(response: Message) -> dict[str, Any]:
-    """The outputs as the generate protocol's event has them. Raises `CallerError`."""
-    tensors = _elements(response.outputs, response.raw_output_contents)
+    """The outputs that measure an answer, as the generate protocol's event has them.
+
+    Raises `CallerError` for one that cannot be read. The others are the caller's to read: log
+    probabilities or logits have as many elements as they like, of types we need not know.
+    """
+    tensors = _elements(response.outputs, response.raw_output_contents, MEASURED)
     return {tensor.name: _scalar(elements) for tensor, elements in tensors}
 
 
@@ -129,12 +135,17 @@ def _put(message: Message, name: str, value: Any) -> None:
 
 
 def _elements(
-    tensors: Sequence[Message], raw_contents: Sequence[bytes]
+    tensors: Sequence[Message],
+    raw_contents: Sequence[bytes],
+    names: frozenset[str] | None = None,
 ) -> list[tuple[Message, list[Any]]]:
+    """Tensors and their elements: those of these names, or all."""
     if raw_contents and len(raw_contents) != len(tensors):
         raise CallerError("invalid_value", "raw contents must be as many as the tensors are")
     found = []
     for index, tensor in enumerate(tensors):
+        if names is not None and tensor.name not in names:
+            continue
         if raw_contents:
             elements = _of_raw(tensor, raw_contents[index])
         else:
