@@ -85,6 +85,12 @@ def test_what_did_not_happen_to_a_request_has_no_line(owner, organisation):
     assert not {"Asked for", "Deployment", "Servers asked before"} & shown.keys()
 
 
+def test_where_our_servers_are_is_not_told(owner, organisation):
+    event = settle(organisation, server="http://10.1.2.3:8000")
+    ingest_segment(message([event]))
+    assert "10.1.2.3" not in owner.get(f"/requests/{event.request_id}/").text
+
+
 def test_a_batch_line_is_explained_at_its_batch_prices(owner, organisation):
     half = {"tiny-lm": ModelPrices(2_000_000, 6_000_000, 0, 1_000_000, 3_000_000, 0)}
     version = publish_prices(half)

@@ -101,7 +101,6 @@ def _facts(event: RequestRow) -> list[dict[str, Any]]:
         ("Bytes out", f"{event.bytes_out:,}", False),
         ("Tensor bytes in", f"{event.tensor_bytes_in:,}", False),
         ("Tensor bytes out", f"{event.tensor_bytes_out:,}", False),
-        ("Server", event.server or amounts.NOTHING, True),
         ("Trace", event.trace_id or amounts.NOTHING, True),
         ("Price version", event.price_version_id, True),
     ]
