@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 
 import httpx2 as httpx
 import psycopg
@@ -11,8 +12,10 @@ import pytest
 import redis
 
 from meterplane.gateway.config import ConfigInvalid, from_environment
+from meterplane.gateway.readiness import FOUND_FOR_S, Shared
 from tests import environment
 from tests.conftest import free_port, wait_until
+from tests.gateway.deployments import deployed, says, whole
 from tests.gateway.engine import END, HEAD, Engine, event
 from tests.gateway.test_config import GOOD
 from tests.triton.scripted import scripted
@@ -179,3 +182,57 @@ def test_a_scraper_that_never_reads_costs_nobody_an_answer(start_gateway, triton
     wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200, "one", 5)
     for each in idle:
         each.close()
+
+
+async def asked_for_two_seconds(url: str, path: str, askers: int) -> int:
+    """How many answers `askers` got, each asking again as soon as it was answered."""
+    answers = 0
+    end_at = time.monotonic() + 2
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        nonlocal answers
+        while time.monotonic() < end_at:
+            assert (await client.get(path)).status_code == 200
+            answers += 1
+
+    async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        await asyncio.gather(*[ask(client) for _ in range(askers)])
+    return answers
+
+
+async def test_however_many_ask_without_a_key_a_server_is_asked_four_times_a_second(start_gateway):
+    async with deployed(says(whole({}))) as (server,):
+        gateway = await asyncio.to_thread(start_gateway, server.url)
+        before = server.probed
+        answers = await asked_for_two_seconds(gateway.url, "/v2/health/ready", 20)
+        looks = server.probed - before
+        print(f"{answers} answers, {looks} looks")
+        assert answers > 10 * looks
+        assert 1 <= looks <= 2 / FOUND_FOR_S + 2  # the last may outlast the two seconds; a probe
+        before = server.probed
+        await asked_for_two_seconds(gateway.url, "/v2/health/live", 2)
+        assert server.probed - before <= 1, "whether we live is asked of nobody"
+
+
+async def test_who_asks_and_leaves_does_not_make_a_look_begin_again():
+    looks, ended = 0, asyncio.Event()
+
+    async def look() -> int:
+        nonlocal looks
+        looks += 1
+        await ended.wait()
+        return looks
+
+    shared: Shared[int] = Shared()
+    for _ in range(50):
+        asker = asyncio.create_task(shared.found(look))
+        await asyncio.sleep(0)
+        asker.cancel()
+        await asyncio.wait({asker})
+    others = [asyncio.create_task(shared.found(look)) for _ in range(50)]
+    await asyncio.sleep(0)
+    ended.set()
+    assert await asyncio.gather(*others) == [1] * 50
+    assert await shared.found(look) == 1, "it holds for a while"
+    await asyncio.sleep(FOUND_FOR_S)
+    assert await shared.found(look) == 2

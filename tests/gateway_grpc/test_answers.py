@@ -1,4 +1,4 @@
-"""A text engine's outputs that measure nothing reach the caller as they came, and are no failure."""
+"""A text engine's outputs that measure nothing are passed on as they came, and are no failure."""
 
 import struct
 

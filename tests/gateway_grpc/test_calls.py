@@ -1,5 +1,7 @@
 """Unary calls by an unmodified tritonclient: answered, refused, metered."""
 
+import time
+
 import grpc
 import httpx2 as httpx
 import numpy as np
@@ -8,8 +10,10 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from meterplane.gateway.readiness import FOUND_FOR_S
 from tests.conftest import free_port, wait_until
 from tests.gateway_grpc.tensors import FINAL, SERVICE, floats, infer_stub, message, text
+from tests.gateway_grpc.upstream import serving
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -250,6 +254,19 @@ def test_a_server_that_is_not_there_is_unavailable_and_free(start_gateway, acme)
         assert not client.is_server_ready()
     (settle,) = gateway.settles()
     assert (settle.status, settle.http_status, settle.cost_nano) == ("error", 503, 0)
+
+
+def test_however_many_ask_if_servers_are_ready_a_server_is_asked_four_times_a_second(start_gateway):
+    with serving() as upstream:
+        gateway = start_gateway(TRITON_GRPC_URLS=upstream.address)
+        with triton_grpc.InferenceServerClient(gateway.url) as client:
+            began_at = time.monotonic()
+            assert all(client.is_server_ready() for _ in range(500))
+            seconds = time.monotonic() - began_at
+            assert 1 <= upstream.asked_ready <= seconds / FOUND_FOR_S + 1
+            before = upstream.asked_ready
+            assert all(client.is_server_live() for _ in range(50))
+            assert upstream.asked_ready == before, "whether we live is asked of nobody"
 
 
 def test_another_server_is_asked_when_one_is_not_there(start_gateway, triton, acme):

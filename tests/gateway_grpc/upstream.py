@@ -22,6 +22,7 @@ class Upstream(grpc.GenericRpcHandler):
     def __init__(self, infer: Infer | None, stream: Stream | None) -> None:
         self.address = ""
         self.asked = 0
+        self.asked_ready = 0
         self.cancelled = 0
         self.messages: list[pb.ModelInferRequest] = []
         self.server: grpc.Server | None = None
@@ -41,7 +42,17 @@ class Upstream(grpc.GenericRpcHandler):
                 pb.ModelInferRequest.FromString,
                 pb.ModelStreamInferResponse.SerializeToString,
             )
+        if details.method == f"{SERVICE}/ServerReady":
+            return grpc.unary_unary_rpc_method_handler(
+                self._ready,
+                pb.ServerReadyRequest.FromString,
+                pb.ServerReadyResponse.SerializeToString,
+            )
         return None
+
+    def _ready(self, asked, context):
+        self.asked_ready += 1
+        return pb.ServerReadyResponse(ready=True)
 
     def _answer(self, asked, context):
         for each in asked:

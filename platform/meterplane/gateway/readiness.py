@@ -6,11 +6,14 @@ end. Inference servers are not asked: one that is away concerns its models, and 
 any still answers what it must.
 
 Anybody may ask, so asking costs little: what was found holds for `FOUND_FOR_S`, and who asks
-meanwhile shares it. Words and no more are told: no address, no reason of the world's.
+meanwhile shares it. Words and no more are told: no address, no reason of the world's. Whether an
+inference server is ready is asked by anybody too, on paths of Triton's: `servers` shares that.
 """
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable
 from meterplane.gateway.policies import Policies
@@ -19,6 +22,32 @@ from meterplane.journal.writer import JournalWriter
 
 FOUND_FOR_S = 0.25  # a probe a second, of several probers, is answered from one look
 _PING = pack("PING")
+Found = TypeVar("Found")
+
+
+class Shared(Generic[Found]):
+    """One look at a time, however many ask, and at most one in `FOUND_FOR_S`.
+
+    A look is nobody's own: callers who ask and leave at once do not make it begin again.
+    """
+
+    def __init__(self) -> None:
+        self._looking: asyncio.Task[Found] | None = None
+        self._looked_at = 0.0
+
+    async def found(self, look: Callable[[], Awaitable[Found]]) -> Found:
+        """What `look` finds, or found just now. Raises what it raises."""
+        task = self._looking
+        fresh = time.monotonic() - self._looked_at < FOUND_FOR_S
+        if task is None or (task.done() and not fresh):
+            task = self._looking = asyncio.create_task(self._look(look))
+        return await asyncio.shield(task)
+
+    async def _look(self, look: Callable[[], Awaitable[Found]]) -> Found:
+        try:
+            return await look()
+        finally:
+            self._looked_at = time.monotonic()
 
 
 class Readiness:
@@ -26,25 +55,21 @@ class Readiness:
 
     def __init__(self, calls: LuaCalls, policies: Policies, journal: JournalWriter) -> None:
         self.draining = False
+        self.servers: Shared[bool] = Shared()  # some inference server says that it is ready
         self._calls = calls
         self._policies = policies
         self._journal = journal
-        self._looking = asyncio.Lock()
-        self._looked_at = 0.0
-        self._away: list[str] = []
+        self._away: Shared[list[str]] = Shared()
 
     async def missing(self) -> list[str]:
         """One word for each thing that is missing; none when the worker is ready."""
-        async with self._looking:
-            if time.monotonic() - self._looked_at >= FOUND_FOR_S or not self._looked_at:
-                self._away = await self._look()
-                self._looked_at = time.monotonic()
+        away = await self._away.found(self._look)
         here = []
         if self.draining:
             here.append("draining")
         if not self._journal.healthy:
             here.append("journal_unavailable")
-        return here + self._away
+        return here + away
 
     async def _look(self) -> list[str]:
         redis, policies = await asyncio.gather(self._redis_answers(), self._policies.readable())

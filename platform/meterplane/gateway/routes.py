@@ -71,11 +71,14 @@ def _of(pattern: re.Pattern[str], exchange: Exchange) -> tuple[str, str, bool]:
 
 
 async def server_live(exchange: Exchange, parts: Parts) -> None:
+    """This process runs; nobody is asked."""
     exchange.answer(200, model_routes.PLAIN, b"")
 
 
 async def server_ready(exchange: Exchange, parts: Parts) -> None:
-    exchange.answer(200 if await ready(parts.fleet.pool()) else 400, model_routes.PLAIN, b"")
+    """A server behind is ready. Needs no key, so a server is not asked for each who asks."""
+    found = await parts.readiness.servers.found(lambda: ready(parts.fleet.pool()))
+    exchange.answer(200 if found else 400, model_routes.PLAIN, b"")
 
 
 async def healthz(exchange: Exchange, parts: Parts) -> None:

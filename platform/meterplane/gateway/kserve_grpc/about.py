@@ -49,13 +49,17 @@ class About:
         return ServerLiveResponse(live=True)
 
     async def server_ready(self, content: bytes, policy: Authenticated) -> Message:
-        """One of the gateway's own servers says that it is."""
+        """One of the gateway's own servers says that it is. Anybody may ask: it is shared."""
+        found = await self._parts.readiness.servers.found(self._servers_ready)
+        return ServerReadyResponse(ready=found)
+
+    async def _servers_ready(self) -> bool:
         request = ServerReadyRequest().SerializeToString()
         try:
             answer = await self._ask("ServerReady", request, [])
+            return bool(_read(ServerReadyResponse, answer).ready)
         except (CallerError, WorldError):
-            return ServerReadyResponse(ready=False)
-        return _read(ServerReadyResponse, answer)
+            return False
 
     async def server_metadata(self, content: bytes, policy: Authenticated) -> Message:
         """Us: the servers behind are nobody's matter."""
