@@ -24,6 +24,13 @@ def test_ids_do_not_repeat():
     assert len({ids.uuid7(1_790_000_000_000) for _ in range(10_000)}) == 10_000
 
 
+def test_an_id_made_of_something_is_always_the_same_one():
+    made = ids.uuid7_of(1_790_000_000_000, b"this")
+    assert made == ids.uuid7_of(1_790_000_000_000, b"this")
+    assert made != ids.uuid7_of(1_790_000_000_000, b"that")
+    assert (made.version, ids.minted_at_ms(made)) == (7, 1_790_000_000_000)
+
+
 def test_an_id_of_another_kind_has_no_instant():
     with pytest.raises(ValueError, match="not a UUIDv7"):
         ids.minted_at_ms(uuid4())

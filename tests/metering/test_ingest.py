@@ -13,7 +13,7 @@ import pytest
 from django.db import connections
 from django.db.models import Sum
 
-from meterplane.contracts.usage import encode
+from meterplane.contracts.usage import Admit, Settle, encode, settle_orphan
 from meterplane.journal import framing
 from meterplane.journal.segment import encode_header, encode_segment
 from meterplane.kernel import clock
@@ -151,6 +151,45 @@ def test_replaying_a_segment_charges_nobody_twice(organisation):
     with system_scope("test"):
         assert JournalSegment.objects.count() == len(segments)
         assert sum(row.inserted for row in JournalSegment.objects.all()) == 300
+
+
+@pytest.mark.parametrize("first", ["the crash", "the answer"])
+def test_a_line_asked_again_after_a_crash_costs_what_its_answer_costs(organisation, first):
+    """Two gateways die over a line, one after the other; a third one answers it."""
+    at_ms = clock.now_ms()
+    answer = settle(organisation, at_ms=at_ms, service_tier="batch", stream=False)
+    cut = [_cut(answer, at_ms + 1000), _cut(answer, at_ms + 9000)]
+    # Whose segment comes first is chance, and a journal may be recovered twice.
+    segments = [[each] for each in (*cut, cut[0])]
+    segments.insert(0 if first == "the answer" else 3, [answer])
+    for each in segments:
+        ingest_segment(message(each))
+    with tenant_scope(organisation.id):
+        stored = UsageEvent.objects.get(request_id=answer.request_id)
+        interrupted = UsageEvent.objects.filter(status="interrupted")
+        assert [(each.requests, each.cost_nano) for each in interrupted] == [(0, 0), (0, 0)]
+        assert {each.event_at for each in interrupted} == {stored.event_at}
+    assert (stored.status, stored.tokens_out, stored.cost_nano) == ("ok", 20, 13_500)
+    events, hours = totals()
+    assert events == hours
+    assert (events["events"], events["cost_nano"]) == (3, 13_500)
+
+
+def _cut(answer: Settle, admitted_at_ms: int) -> Settle:
+    """How the shipper ends an attempt at the same line whose gateway was killed."""
+    fields = {
+        name: getattr(answer, name) for name in Admit.__struct_fields__ if hasattr(answer, name)
+    }
+    prices = {"input_token_pico": 1, "output_token_pico": 1, "request_pico": 1}
+    admit = Admit(**(fields | prices | {"admitted_at_ms": admitted_at_ms}))
+    return settle_orphan(admit, None, admitted_at_ms + 500)
+
+
+def test_a_stream_cut_by_a_crash_is_found_under_the_id_its_caller_was_told(organisation):
+    frame = settle(organisation, provenance="checkpoint", status="interrupted", http_status=0)
+    ingest_segment(message([frame]))
+    with tenant_scope(organisation.id):
+        assert UsageEvent.objects.get().request_id == frame.request_id
 
 
 def test_a_late_segment_lands_in_its_own_day(organisation):

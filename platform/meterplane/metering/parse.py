@@ -5,6 +5,10 @@ aside, as is a frame this version does not know and everything behind damage: on
 recorded its file is deleted, so what is not taken along here is gone. ADMIT and CHECKPOINT are the
 shipper's business and are passed over. The bounds are those of the tables or narrower: one record
 that PostgreSQL refused would hold up its whole journal. Does not know tenants.
+
+A line of a batch that a killed gateway was at work on is asked again, under the same id. Its end as
+a dead process's request would take that id, and the answer that came later would be free. Events
+are never changed, so the two are told apart here: what was cut is an event of its own.
 """
 
 import re
@@ -12,10 +16,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
 
+import msgspec
+
 from meterplane.contracts.usage import Settle
 from meterplane.journal import reader
 from meterplane.kernel import clock
-from meterplane.kernel.ids import minted_at_ms
+from meterplane.kernel.ids import minted_at_ms, uuid7_of
 
 FIRST_DAY = date(2020, 1, 1)  # ensure_usage_partition refuses earlier ones too
 CLOCK_AHEAD_MAX = timedelta(days=1)  # a gateway's clock may run ahead a little; not by a year
@@ -57,13 +63,27 @@ def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
         elif isinstance(frame, Settle):
             problem = problem_of(frame, today)
             if problem is None:
-                parsed.settles.append(frame)
+                parsed.settles.append(_of_its_own(frame))
             else:
                 parsed.set_aside.append(SetAside(problem, payload.body))
     if content.damage is not None:
         offset, kind = content.damage.offset, content.damage.kind
         parsed.set_aside.append(SetAside(f"damaged at byte {offset} ({kind})", data[offset:]))
     return parsed
+
+
+def _of_its_own(settle: Settle) -> Settle:
+    """A settlement under the id of its event: its request's, but for a line cut by a crash.
+
+    The same attempt has the same id and the same hour wherever and however often it is read.
+    Attempts of one line differ in when they were admitted. A batch never streams, so that what was
+    cut left no checkpoint and costs nothing.
+    """
+    if settle.provenance != "checkpoint" or settle.service_tier != "batch":
+        return settle
+    attempt = b"%b admitted at %d" % (settle.request_id.bytes, settle.admitted_at_ms)
+    event_id = uuid7_of(minted_at_ms(settle.request_id), attempt)
+    return msgspec.structs.replace(settle, request_id=event_id)
 
 
 def problem_of(settle: Settle, today: date) -> str | None:
