@@ -241,6 +241,53 @@ async def test_a_pause_inside_an_answer_is_a_504_and_ends_the_connection(connect
         await asyncio.wait_for(stopped.wait(), 2)
 
 
+FRAMED = {
+    "a trailer": CHUNKED[: CHUNKED.index(b"trailer")] + b"trailer: ",
+    "many trailers": CHUNKED[: CHUNKED.index(b"trailer")],
+    "a chunk's extension": CHUNKED[: CHUNKED.index(b"0\r\ntrailer")] + b"1;a=",
+}
+
+
+async def read_stream(client: TritonClient) -> None:
+    async with client.stream("GET", "/") as answer:
+        async for _ in answer.chunks():
+            pass
+
+
+@pytest.mark.parametrize("name", FRAMED)
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_what_frames_a_body_is_bounded_as_a_head_is(connect, name, streamed):
+    """The parser holds a line until it ends, and copies it with every read."""
+    more = b"a: b\r\n" * 200 if name == "many trailers" else b"y" * 1200
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(FRAMED[name])
+        while sent < 8 * 1024 * 1024:
+            await peer.send(more)
+            sent += len(more)
+
+    async with scripted(script) as server:
+        client = connect(server.url)
+        with pytest.raises(TritonBroken, match="frames"):
+            await (read_stream(client) if streamed else client.request("GET", "/"))
+        assert sent < 8 * 1024 * 1024
+
+
+async def test_trailers_that_drip_do_not_stretch_the_wait_for_the_end(connect):
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED[: CHUNKED.index(b"trailer")], *[b"y"] * 100, pause_s=0.05)
+
+    async with scripted(script) as server:
+        begun = time.monotonic()
+        with pytest.raises(TritonTimeout):
+            await connect(server.url).request("GET", "/", idle_timeout_s=0.2)
+        assert time.monotonic() - begun < 1
+
+
 async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_once(connect):
     async def script(peer: Peer) -> None:
         await peer.request()

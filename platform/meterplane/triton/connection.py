@@ -2,8 +2,9 @@
 
 Guarantees: reading pauses while `BUFFERED_BYTES_MAX` wait to be taken, so a slow reader slows the
 server; a connection is reusable only when its response was read to the end and nothing else came;
-every wait ends by its deadline. Whoever waits is woken once for what it waits for (the head, some
-body, or the whole answer), not once per packet.
+every wait ends by its deadline, which only a body that goes on moves; a head, and whatever frames a
+body, is bounded in bytes. Whoever waits is woken once for what it waits for (the head, some body,
+or the whole answer), not once per packet.
 
 A connection has one timer. It is not moved with every deadline: it fires at the latest one it was
 armed for, looks, and arms itself again for what is left, so a stream of a thousand chunks touches
@@ -42,7 +43,7 @@ class Connection(asyncio.Protocol):
         "_bytes_max",
         "_deadline",
         "_failure",
-        "_head_bytes",
+        "_framing_bytes",
         "_idle_timeout_s",
         "_kept_alive",
         "_loop",
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._idle_timeout_s = 0.0
         self._bytes_max = 0
         self._want: int = HEAD
-        self._head_bytes = 0
+        self._framing_bytes = 0  # read since the body went on: a head, chunk sizes, trailers
         self._sized = False
         self.received_any = False
         self.idle_since = 0.0  # set by whoever keeps it
@@ -116,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._want = want
         self._idle_timeout_s = idle_timeout_s
         self._bytes_max = bytes_max
-        self._head_bytes = 0
+        self._framing_bytes = 0
         self._sized = False
         self.received_any = False
         self.status = 0
@@ -211,6 +212,7 @@ class Connection(asyncio.Protocol):
             self._fail("it sent data nobody asked for")
             return
         self.received_any = True
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as problem:
@@ -218,14 +220,17 @@ class Connection(asyncio.Protocol):
             return
         if self.complete:
             self._wake()
+        elif self._framing_bytes > HEAD_BYTES_MAX:
+            # The parser holds a line until it ends, and copies it with every read.
+            what = "what frames its body" if self.head_complete else "its head"
+            self._fail(f"{what} is larger than {HEAD_BYTES_MAX} bytes")
         elif not self.head_complete:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._fail(f"its head is larger than {HEAD_BYTES_MAX} bytes")
+            return
         elif self._want == WHOLE:
             if self._buffered_bytes > self._bytes_max:
                 self._fail(f"it is larger than {self._bytes_max} bytes")
-            self._deadline = self._loop.time() + self._idle_timeout_s
+            if not self._framing_bytes:  # trailers that drip buy no time
+                self._deadline = self._loop.time() + self._idle_timeout_s
         else:
             if self._want == HEAD or self.chunks:
                 self._wake()
@@ -297,11 +302,14 @@ class Connection(asyncio.Protocol):
         if not self._overrun:
             self.status = status = self._parser.get_status_code()
             self.head_complete = status >= 200
+            if self.head_complete:  # interim answers without end are a head without end
+                self._framing_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         if not self._overrun:
             self.chunks.append(body)
             self._buffered_bytes += len(body)
+            self._framing_bytes = 0
 
     def on_message_complete(self) -> None:
         if self._overrun:
