@@ -3,11 +3,12 @@
 Guarantees: ADMIT is with the kernel before the request is forwarded; SETTLE is on the disk when
 `settle` returns, and happens once however often it is asked for. What it cost is quantity times the
 prices pinned at admission, and never more than was reserved. A request that the model failed costs
-nothing unless its model's policy says otherwise.
+nothing unless its model's policy says otherwise, or it had parts that did not fail.
 """
 
 import logging
 import time
+from typing import NamedTuple
 
 from meterplane.contracts import usage
 from meterplane.contracts.policy import ModelPolicy
@@ -19,6 +20,14 @@ from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
 
 log = logging.getLogger("meterplane.gateway")
+
+
+class Due(NamedTuple):
+    """What a failed request is due for all the same; `rows` are the prompts it was made from."""
+
+    tokens_in: int
+    tokens_out: int
+    rows: int
 
 
 class Run:
@@ -38,6 +47,7 @@ class Run:
         "_targets",
         "admission",
         "bytes_out",
+        "due_despite_failure",
         "offer",
         "plan",
         "provenance",
@@ -68,6 +78,8 @@ class Run:
         self.tensor_bytes_out = 0
         self.retries = 0
         self.served = False  # something of an answer was computed: the request itself is due
+        # Of the counts: what parts of it delivered that did not fail themselves.
+        self.due_despite_failure: Due | None = None
         self.provenance: usage.Provenance = "units"
         self.server = ""
         self.trace_id = ""
@@ -187,8 +199,9 @@ class Run:
     def _settlement(self, status: usage.Status, http_status: int) -> usage.Settle:
         policy, work = self.admission.policy, self.work
         if status == "error" and not self.offer.serving.bill_errors:
-            self.served = False
-            self.tokens_in = self.tokens_out = 0
+            due = self.due_despite_failure
+            self.served = due is not None
+            self.tokens_in, self.tokens_out, self.rows = due or Due(0, 0, 0)
         now = time.monotonic()
         return usage.Settle(
             request_id=self.request_id,

@@ -4,7 +4,9 @@ The upstream is always streamed, and a plain answer is collected from it: one wa
 caller who leaves is billed for what the engine generated until then.
 
 Several prompts, or more choices than an engine makes at once, are several requests to it, run
-together: one answer, one usage event. The first that fails ends the others.
+together: one answer, one usage event. The first that fails ends the others, and makes only itself
+free: what the others had delivered is due. Otherwise one prompt that an engine refuses would make
+any number of prompts free.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from meterplane.gateway.ask import JSON_REQUEST, finish, headers_for, refusal, s
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.prompts import Prompt
-from meterplane.gateway.run import Run
+from meterplane.gateway.run import Due, Run
 from meterplane.gateway.surface import Offer
 from meterplane.gateway.surfaces.openai_chat import ChatRequest
 from meterplane.gateway.surfaces.openai_chat_answer import ChatAnswer
@@ -33,7 +35,7 @@ from meterplane.gateway.surfaces.openai_text import (
     TextRequest,
     TextWork,
     check_context,
-    output_tokens,
+    output_tokens_after,
 )
 from meterplane.gateway.surfaces.openai_text_answer import TextAnswer
 from meterplane.kernel import clock
@@ -53,18 +55,22 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     prompts = await _counted(work, run.offer)
     answer = _answer(run, work.request, prompts)
     delivery = _Delivery(exchange, run, answer)
-    asks = asks_for(work, run.offer, prompts, engine)
+    shares = [
+        _Share(first, ask, engine.reader(ask))
+        for first, ask in asks_for(work, run.offer, prompts, engine)
+    ]
     try:
-        if len(asks) == 1:
-            await _ask(exchange, run, parts, engine, delivery, *asks[0])
+        if len(shares) == 1:
+            await _ask(exchange, run, parts, engine, delivery, shares[0])
         else:
             await together(
-                [_ask(exchange, run, parts, engine, delivery, *each) for each in asks],
+                [_ask(exchange, run, parts, engine, delivery, share) for share in shares],
                 ASKED_AT_ONCE,
             )
     except (CallerError, WorldError) as failure:
         if not exchange.begun:
             raise
+        run.due_despite_failure = due_of(shares, work.request.choices)
         await end_broken_stream(exchange, run, failure)
         return
     run.last_byte()
@@ -84,7 +90,7 @@ async def _counted(work: TextWork, offer: Offer) -> list[Prompt]:
         return prompts
     counted = [await offer.prompts.counted(offer.serving, prompt) for prompt in prompts]
     for prompt in counted:
-        check_context(prompt, offer, work.written_in)
+        check_context(prompt, work.request, offer, work.written_in)
     return counted
 
 
@@ -111,7 +117,7 @@ def asks_for(
                 # What several requests read is one prompt.
                 tokens_in=prompt.tokens if first == 0 else 0,
                 choices=min(engine.choices_max, request.choices - first),
-                tokens_out_max=output_tokens(request, offer.model),
+                tokens_out_max=output_tokens_after(prompt, request, offer.model),
                 request=request,
                 parameters=parameters,
                 logprobs=_logprobs(request),
@@ -128,6 +134,36 @@ def _logprobs(request: TextRequest) -> int | None:
     return request.logprobs if isinstance(request, CompletionRequest) else None
 
 
+class _Share:
+    """One request to the engine, and what the caller had of it. `first` is its first choice."""
+
+    __slots__ = ("ask", "failed", "first", "reader", "tokens_in", "tokens_out")
+
+    def __init__(self, first: int, ask: Ask, reader: Reader) -> None:
+        self.first = first
+        self.ask = ask
+        self.reader = reader
+        self.tokens_in = 0
+        self.tokens_out = 0
+        self.failed = False
+
+    def delivered(self) -> None:
+        """Everything that was read until now leaves for the caller."""
+        self.tokens_in, self.tokens_out = self.reader.tokens_in, self.reader.tokens_out
+
+
+def due_of(shares: list[_Share], choices: int) -> Due | None:
+    """What was delivered by those that did not fail. `choices` are those of one prompt."""
+    given = [each for each in shares if not each.failed and (each.tokens_in or each.tokens_out)]
+    if not given:
+        return None
+    return Due(
+        sum(each.tokens_in for each in given),
+        sum(each.tokens_out for each in given),
+        len({each.first // choices for each in given}),
+    )
+
+
 class _Delivery:
     """Pieces to the caller, each counted, and recorded, before it leaves."""
 
@@ -141,7 +177,7 @@ class _Delivery:
         """The events of a piece, which is also kept for a plain answer."""
         return self._answer.piece(first, piece)
 
-    async def send(self, events: bytes) -> None:
+    async def send(self, events: bytes, share: _Share, *, last: bool = False) -> None:
         """To a caller who streams; a plain answer leaves at the end."""
         run, exchange = self._run, self._exchange
         if not run.work.stream:
@@ -150,6 +186,8 @@ class _Delivery:
             if not exchange.begun:
                 events = self._answer.opening() + events
                 exchange.begin(200, EVENT_STREAM)
+            if events or last:
+                share.delivered()
             if events:
                 run.bytes_out += len(events)
                 run.checkpoint()
@@ -162,17 +200,30 @@ async def _ask(
     parts: Parts,
     engine: Engine,
     delivery: _Delivery,
-    first: int,
-    ask: Ask,
+    share: _Share,
 ) -> None:
-    """One request to the engine, read to its end."""
-    target = run.target
+    """One request to the engine, read to its end. A share that fails itself says so."""
+    try:
+        await _read_to_its_end(exchange, run, parts, engine, delivery, share)
+    except (CallerError, WorldError):
+        share.failed = True
+        raise
+
+
+async def _read_to_its_end(
+    exchange: Exchange,
+    run: Run,
+    parts: Parts,
+    engine: Engine,
+    delivery: _Delivery,
+    share: _Share,
+) -> None:
+    target, reader = run.target, share.reader
     path = f"/v2/models/{target.upstream}"
     if target.version:
         path += f"/versions/{target.version}"
     headers = headers_for(exchange, run, JSON_REQUEST)
-    request = Request("POST", path + "/generate_stream", engine.body(ask), headers)
-    reader = engine.reader(ask)
+    request = Request("POST", path + "/generate_stream", engine.body(share.ask), headers)
     events = RawEvents()
     upstream = await send(exchange, run, request, parts)
     began = False
@@ -184,18 +235,18 @@ async def _ask(
                 for event in events.feed(block):
                     piece = _read(_object(event), run, engine, reader, began)
                     began = True
-                    written += delivery.shape(first, piece)
+                    written += delivery.shape(share.first, piece)
             except (CallerError, WorldError) as problem:
                 failure = problem  # what came before it in the block is the caller's
             if began:
-                await delivery.send(written)
+                await delivery.send(written, share)
             if failure is not None:
                 raise failure
         events.finish()
         if not began:
             raise TritonBroken("it ended before it began")
         held = _measured(run, reader, reader.finish)
-        await delivery.send(delivery.shape(first, held))
+        await delivery.send(delivery.shape(share.first, held), share, last=True)
     finally:
         upstream.close()
 

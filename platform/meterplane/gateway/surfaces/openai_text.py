@@ -130,7 +130,7 @@ def prompted_bounds(work: TextWork, offer: Offer) -> Bounds:
     prompts = work.prompts(offer)
     tokens_in_max = 0
     for prompt in prompts:
-        check_context(prompt, offer, work.written_in)
+        check_context(prompt, request, offer, work.written_in)
         counted = len(prompt.text.encode()) if prompt.tokens is None else prompt.tokens
         counted += PROMPT_TOKENS_SPARE
         if model.context_tokens_max:
@@ -140,14 +140,37 @@ def prompted_bounds(work: TextWork, offer: Offer) -> Bounds:
     return Bounds(tokens_in_max, tokens_out_max, len(prompts))
 
 
-def check_context(prompt: Prompt, offer: Offer, field: str) -> None:
-    """Refuse a prompt that is known to be longer than its model's context, in OpenAI's words."""
+def output_tokens_after(prompt: Prompt, request: TextRequest, model: ModelPolicy) -> int:
+    """As `output_tokens`, and what the context has left after a prompt that was counted."""
+    tokens = output_tokens(request, model)
+    if prompt.tokens is None or not model.context_tokens_max:
+        return tokens
+    return min(tokens, model.context_tokens_max - prompt.tokens)
+
+
+def check_context(prompt: Prompt, request: TextRequest, offer: Offer, field: str) -> None:
+    """Refuse what is known not to fit into its model's context, in OpenAI's words.
+
+    An engine would refuse it, too, but each prompt by itself, while it streams the others.
+    """
     tokens_max = offer.model.context_tokens_max
-    if prompt.tokens is not None and tokens_max and prompt.tokens > tokens_max:
+    if prompt.tokens is None or not tokens_max:
+        return
+    if prompt.tokens > tokens_max:
         raise CallerError(
             "context_length_exceeded",
             f"This model's maximum context length is {tokens_max} tokens. However, your {field}"
             f" resulted in {prompt.tokens} tokens. Please reduce the length of the {field}.",
+            field=field,
+        )
+    # Nothing asked for: what is left of the context, and that is something.
+    wanted = 1 if request.asked_tokens is None else output_tokens(request, offer.model)
+    if prompt.tokens + wanted > tokens_max:
+        raise CallerError(
+            "context_length_exceeded",
+            f"This model's maximum context length is {tokens_max} tokens. However, you requested"
+            f" {prompt.tokens + wanted} tokens ({prompt.tokens} in the {field}, {wanted} in the"
+            f" completion). Please reduce the length of the {field} or of the completion.",
             field=field,
         )
 
