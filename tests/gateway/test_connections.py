@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import time
 
 import pytest
 
@@ -14,12 +15,18 @@ from meterplane.gateway.http1 import (
     LINGER_S,
     PIPELINED_MAX,
     SLOW_READER_S,
+    HttpConnection,
 )
-from meterplane.kernel.limits import CONNECTIONS_MAX, REQUEST_BODY_BYTES_MAX
+from meterplane.kernel.limits import (
+    CONNECTIONS_MAX,
+    REQUEST_BODY_BYTES_MAX,
+    STREAM_DURATION_S_MAX,
+)
 from tests.gateway.small_app import App, eventually, listening, statuses
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /v1/a HTTP/1.1\r\nHost: x\r\n"
+ANSWER_BYTES = 32 * 1024 * 1024  # more than the kernel takes of it at once
 CLOSE = GET.replace(b"Host", b"Connection: close\r\nHost")
 
 
@@ -172,6 +179,91 @@ async def test_a_slow_reader_who_goes_on_gets_everything():
         writer.transport.resume_reading()
         answer = await read_all(reader, 30)
         assert len(answer.partition(b"\r\n\r\n")[2]) == 512 * 65536
+        writer.close()
+
+
+async def full_pipe(port, writer) -> HttpConnection:
+    """A connection whose one answer is written, and waits for a caller who does not read."""
+    writer.transport.pause_reading()
+    writer.write(GET)
+    await eventually(
+        lambda: any(not each.writable and each.current is None for each in port.connections),
+        "an answer that waits",
+    )
+    (connection,) = port.connections
+    return connection
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["kept", "closing"])
+async def test_a_slow_reader_who_goes_on_has_the_whole_answers_time(last):
+    """It is billed already: thirty seconds were all there was, for sixteen megabytes too."""
+
+    async def much(exchange):
+        exchange.last = exchange._connection.closing = last
+        exchange.answer(200, b"", b"a" * ANSWER_BYTES)
+
+    async with listening(App(much)) as port:
+        reader, writer = await port.open()
+        connection = await full_pipe(port, writer)
+        unsent = connection.transport.get_write_buffer_size()
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                while connection.transport.get_write_buffer_size() >= unsent - 65536:
+                    writer.transport.resume_reading()
+                    await reader.read(65536)
+                    writer.transport.pause_reading()
+            unsent = connection.transport.get_write_buffer_size()
+            assert unsent > 1_000_000
+            port.sweep(SLOW_READER_S + 1)
+            assert connection in port.connections
+            assert connection.deadline - time.monotonic() > SLOW_READER_S - 1
+        for looks in range(2, 4):  # the kernel may have taken a last bit; since then, nothing
+            await asyncio.sleep(0.1)
+            port.sweep(looks * SLOW_READER_S + looks)
+        await eventually(lambda: not port.connections, "the cut")
+        writer.close()
+
+
+async def test_a_reader_who_only_sips_is_cut_when_the_time_of_a_whole_answer_is_over():
+    async def much(exchange):
+        exchange.answer(200, b"", b"a" * ANSWER_BYTES)
+
+    async with listening(App(much)) as port:
+        reader, writer = await port.open()
+        connection = await full_pipe(port, writer)
+        unsent = connection.transport.get_write_buffer_size()
+        async with asyncio.timeout(10):
+            while connection.transport.get_write_buffer_size() >= unsent:
+                writer.transport.resume_reading()
+                await reader.read(65536)
+                writer.transport.pause_reading()
+        port.sweep(STREAM_DURATION_S_MAX + 1)
+        await eventually(lambda: not port.connections, "the cut")
+        writer.close()
+
+
+async def test_whoever_never_reads_a_small_answer_is_let_go_of_too():
+    """Too little waits for the pipe to count as full: such a connection was kept for ever."""
+
+    async def some(exchange):
+        exchange.answer(200, b"", b"a" * 30_000)
+
+    app = App(some)
+    async with listening(app) as port:
+        _, writer = await port.open()
+        writer.transport.pause_reading()
+        await eventually(lambda: len(port.connections) == 1, "the connection")
+        (connection,) = port.connections
+        while not connection.transport.get_write_buffer_size():
+            answered = len(app.asked)
+            writer.write(GET)
+            await eventually(lambda seen=answered: len(app.asked) > seen, "the next answer")
+            await asyncio.sleep(0)
+        assert connection.writable
+        port.sweep(KEEP_ALIVE_S + 1)
+        assert connection in port.connections
+        port.sweep(LINGER_S + 1)
+        await eventually(lambda: not port.connections, "the end")
         writer.close()
 
 

@@ -201,6 +201,54 @@ async def test_a_head_without_end_is_refused_at_its_bound():
     assert statuses(delivery.plain) == [431]
 
 
+UNFINISHED_LINES = {
+    "a trailer": b"1\r\nx\r\n0\r\nA: ",
+    "a trailer's name": b"1\r\nx\r\n0\r\nA",
+    "a chunk's extension": b"1\r\nx\r\n1;a=",
+    "the last chunk's extension": b"1\r\nx\r\n0;a=",
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED_LINES)
+@pytest.mark.parametrize("before", [b"", GET], ids=["being answered", "waiting for its turn"])
+async def test_a_line_without_end_in_a_body_is_refused_at_its_bound(name, before):
+    """The parser holds such a line, and copies it with every read: 300 MB of one were taken."""
+    turn = asyncio.Event()
+
+    async def in_turn(exchange):
+        if exchange.method == "GET":
+            await turn.wait()
+        await exchange.body()
+        exchange.answer(200, b"", b"")
+
+    delivery = Delivery(App(in_turn))
+    await delivery.send(before + CHUNKED)
+    connection = delivery.connection
+    connection.data_received(UNFINISHED_LINES[name])
+    sent = 0
+    while not connection._unread:
+        connection.data_received(b"y" * 1024)
+        sent += 1024
+        assert sent <= HEADER_BYTES_MAX + 1024
+    assert sent > HEADER_BYTES_MAX - 1024
+    turn.set()
+    await delivery.settle()
+    assert statuses(delivery.plain) == ([200, 400] if before else [400])
+    assert delivery.wire.ended
+    connection.data_received(b"y" * 1_000_000)  # nobody keeps it
+    assert connection._framing_bytes < 2 * HEADER_BYTES_MAX
+
+
+async def test_what_frames_many_chunks_is_no_line_without_end():
+    delivery = Delivery()
+    chunk = b"1;" + b"a" * 1000 + b"\r\nx\r\n"
+    answer = await delivery.send(CHUNKED, *[chunk * 100] * 3, b"0\r\n\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["bytes"] == 300
+    for _ in range(3 * HEADER_BYTES_MAX // len(CHUNKED)):  # nor are many bodies, one after another
+        await delivery.send(CHUNKED, b"1\r\nx\r\n", b"0\r\n\r\n")
+    assert set(statuses(delivery.plain)) == {200}
+
+
 async def test_within_its_bounds_a_head_is_served():
     lines = b"".join(b"X-%d: a\r\n" % number for number in range(HEADER_LINES_MAX - 1))
     long = b"X-Long: " + b"a" * (HEADER_BYTES_MAX - 1000) + b"\r\n"

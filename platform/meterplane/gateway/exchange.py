@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BODY_TIMEOUT_S = 60.0  # 16 MB at 2.2 Mbit/s
 PARTS_MAX = 4096  # kept apart; chunks of one byte each would cost 40 times what they carry
 BODY_WAITING_BYTES_MAX = 256 * 1024  # of a body nobody has asked for yet
+TRY_AGAIN_S = 1  # whoever was turned away; connections end all the time
 
 JSON = b"content-type: application/json\r\n"
 
@@ -333,6 +334,17 @@ class Exchange:
     @property
     def ended(self) -> bool:
         return self._ended
+
+
+def refusal(status: int, why: str) -> bytes:
+    """An answer to what is no exchange, in a shape every client can show; the connection ends."""
+    again = b"retry-after: %d\r\n" % TRY_AGAIN_S if status == 503 else b""
+    body = b'{"error":"' + why.replace("\\", "").replace('"', "'").encode() + b'"}'
+    return (
+        b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n%s"
+        b"content-length: %d\r\n\r\n%s"
+        % (status, REASONS.get(status, b"Bad Request"), again, len(body), body)
+    )
 
 
 REASONS: dict[int, bytes] = {

@@ -22,20 +22,25 @@ from collections.abc import Callable
 
 import httptools
 
-from meterplane.gateway.exchange import BODY_TIMEOUT_S, REASONS, Exchange
+from meterplane.gateway.exchange import BODY_TIMEOUT_S, Exchange, refusal
 from meterplane.gateway.request_head import ONCE, Refused, path_of
-from meterplane.kernel.limits import CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_LINES_MAX
+from meterplane.kernel.limits import (
+    CONNECTIONS_MAX,
+    HEADER_BYTES_MAX,
+    HEADER_LINES_MAX,
+    STREAM_DURATION_S_MAX,
+)
 
 HEAD_TIMEOUT_S = 20.0  # from the connection, or a head's first byte, to its last
 KEEP_ALIVE_S = 75.0  # between two requests: above the 60 s of the common load balancers
-SLOW_READER_S = 30.0  # how long a caller may leave our answer in the socket
+SLOW_READER_S = 30.0  # how long a caller may take nothing of an answer that waits for them
 PIPELINED_MAX = 32  # requests that wait for the one before them, from one read
 
 LINGER_S = 2.0  # for a caller who still sends what was refused
 TURNED_AWAY_MAX = 512  # above CONNECTIONS_MAX, to be told so: within the descriptors we ask for
-TRY_AGAIN_S = 1  # whoever was turned away; connections end all the time
 URL_BYTES_MAX = 4096  # a path, and a query of a list's filters
 _HEAD_TOO_LARGE = f"the head is larger than {HEADER_BYTES_MAX} bytes or {HEADER_LINES_MAX} lines"
+_FRAMING_TOO_LARGE = f"a chunk's size line or the trailers exceed {HEADER_BYTES_MAX} bytes"
 
 Start = Callable[[Exchange], None]
 
@@ -47,17 +52,19 @@ class HttpConnection(asyncio.Protocol):
         "_complete",
         "_drained",
         "_exchange",
-        "_head_bytes",
+        "_framing_bytes",
         "_header_bytes",
         "_headers",
         "_in_head",
         "_parser",
         "_paused_reading",
         "_pipeline",
+        "_read_by",
         "_repeats",
         "_start",
         "_turned_away",
         "_unread",
+        "_unsent",
         "_url",
         "closing",
         "connections",
@@ -80,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         self._pipeline: deque[Exchange] = deque()
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = 0
+        self._framing_bytes = 0  # read since the body went on: a head, chunk sizes, trailers
         self._header_bytes = 0
         self._in_head = True
         self._repeats = 0  # header lines that say a name again
@@ -88,6 +95,8 @@ class HttpConnection(asyncio.Protocol):
         self._turned_away = False  # there were too many; it is said to whoever asks
         self._unread = False  # the caller sent more than we take
         self._drained: asyncio.Future[None] | None = None
+        self._unsent = 0  # bytes that waited for the caller when the sweep last looked
+        self._read_by = 0.0  # when an answer must be read, however steadily that goes on
 
     # --- the loop's side
 
@@ -120,8 +129,7 @@ class HttpConnection(asyncio.Protocol):
                 self._turned_away = False
                 self._say(503, "Too many connections are open; try again.")
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -133,11 +141,11 @@ class HttpConnection(asyncio.Protocol):
             status = why.status if isinstance(why, Refused) else 400
             self._refuse(status, f"This is not a request we can read: {why or problem}.")
             return
-        if self._in_head:
-            # A line without end is counted by what was read: one read bounds the overrun.
-            if self._head_bytes > HEADER_BYTES_MAX:
-                self._refuse(431, _HEAD_TOO_LARGE)
-        elif self._exchange is not None and not self._exchange.taken:
+        if self._framing_bytes > HEADER_BYTES_MAX:
+            # A line without end, of a head, a chunk's size or a trailer: the parser holds it, and
+            # copies it with every read. It is counted by what was read: one read is the overrun.
+            self._refuse(431, _HEAD_TOO_LARGE if self._in_head else _FRAMING_TOO_LARGE)
+        elif not self._in_head and self._exchange is not None and not self._exchange.taken:
             self._take(self._exchange)  # it may be refused before its body is all here
 
     def eof_received(self) -> bool:
@@ -145,7 +153,7 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writable = False
-        self.deadline = time.monotonic() + SLOW_READER_S
+        self._await_reader(SLOW_READER_S)
 
     def resume_writing(self) -> None:
         self.writable = True
@@ -163,7 +171,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers = {}
         self._header_bytes = self._repeats = 0
         if not self._in_head:
-            self._head_bytes = 1  # it came with what was before it
+            self._framing_bytes = 1  # it came with what was before it
             self._in_head = True
         if self.current is None:
             self.deadline = time.monotonic() + HEAD_TIMEOUT_S
@@ -192,6 +200,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._in_head:
             return  # the end of trailers
         self._in_head = False
+        self._framing_bytes = 0
         parser = self._parser
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
@@ -215,6 +224,7 @@ class HttpConnection(asyncio.Protocol):
             raise Refused("too many requests wait for their turn")
 
     def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
         if self._exchange is not None:
             self._exchange.feed(body)
 
@@ -252,17 +262,14 @@ class HttpConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        if not exchange.complete:
+        if not exchange.complete or (self.closing and self._unread):
             # What is left of a body that was refused would be read as the next request. It is
             # taken and dropped for a moment: closing on unread bytes resets the connection, and the
             # caller would never read why.
             self._linger()
         elif self.closing:
-            if self._unread:
-                self._linger()
-                return
             transport.close()
-            self.deadline = time.monotonic() + SLOW_READER_S
+            self._await_reader(SLOW_READER_S)
         else:
             self._next()
 
@@ -271,17 +278,18 @@ class HttpConnection(asyncio.Protocol):
 
         Otherwise whoever sends requests and reads no answers would fill our memory with them.
         """
-        now = time.monotonic()
         if not self.writable:
             self.pause_reading()
-            self.deadline = now + SLOW_READER_S
+            self._await_reader(SLOW_READER_S)
         elif self._pipeline:
             exchange = self._pipeline.popleft()
-            exchange.deadline = now + BODY_TIMEOUT_S  # the time it waited was not its own
+            # The time it waited was not its own.
+            exchange.deadline = time.monotonic() + BODY_TIMEOUT_S
             self._begin(exchange)
         else:
             self.resume_reading()
-            self.deadline = now + (HEAD_TIMEOUT_S if self._in_head else KEEP_ALIVE_S)
+            wait_s = HEAD_TIMEOUT_S if self._in_head else KEEP_ALIVE_S
+            self.deadline = time.monotonic() + wait_s
 
     def _linger(self) -> None:
         """Close our side, and read for a moment what the caller still sends."""
@@ -291,7 +299,7 @@ class HttpConnection(asyncio.Protocol):
         self.resume_reading()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
-        self.deadline = time.monotonic() + LINGER_S
+        self._await_reader(LINGER_S)
 
     def _take_no_more(self) -> None:
         """What was taken is answered, and then the connection ends."""
@@ -331,6 +339,26 @@ class HttpConnection(asyncio.Protocol):
             self._paused_reading = False
             self.transport.resume_reading()
 
+    def _await_reader(self, seconds: float) -> None:
+        """Wait for the caller to read what is written: so long for the next bytes of it."""
+        now = time.monotonic()
+        self.deadline = now + seconds
+        self._read_by = now + STREAM_DURATION_S_MAX
+        self._unsent = self._unsent_bytes()
+
+    def _unsent_bytes(self) -> int:
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def _reads_on(self, now: float) -> bool:
+        """Give a caller more time who took some of the answer since the last look: it is billed."""
+        unsent = self._unsent_bytes()
+        read_by = self._read_by if self.current is None else self.current.deadline
+        if unsent >= self._unsent or now >= read_by:
+            return False
+        self._unsent = unsent
+        self.deadline = min(now + SLOW_READER_S, read_by)
+        return True
+
     # --- what the sweep asks
 
     def overdue(self, now: float) -> None:
@@ -338,13 +366,16 @@ class HttpConnection(asyncio.Protocol):
         self.deadline = 0.0
         current = self.current
         if not self.writable or self.transport is None or self.transport.is_closing():
-            self.abort()
+            if not self._reads_on(now):
+                self.abort()
         elif current is not None:
             current.expire(now)
-        elif self._in_head and self._head_bytes and not self.closing:
+        elif self._in_head and self._framing_bytes and not self.closing:
             self._refuse(408, "The request's head took too long to arrive.")
         else:
+            # What waits for a caller who never reads would keep the connection for ever.
             self.transport.close()
+            self._await_reader(LINGER_S)
 
     def close_when_idle(self) -> None:
         """Take no further request; close now when none is being answered."""
@@ -358,18 +389,11 @@ class HttpConnection(asyncio.Protocol):
         self._take_no_more()
         if self.current is None:
             self._say(status, why)
-        elif broken is self.current:
+        elif broken is not None:  # the one being answered, or one that waits for its turn
             broken.spoil(why)
 
     def _say(self, status: int, why: str) -> None:
         """A refusal in a shape every client can show."""
-        if self.transport is None:
-            return
-        again = b"retry-after: %d\r\n" % TRY_AGAIN_S if status == 503 else b""
-        body = b'{"error":"' + why.replace("\\", "").replace('"', "'").encode() + b'"}'
-        self.transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n%s"
-            b"content-length: %d\r\n\r\n%s"
-            % (status, REASONS.get(status, b"Bad Request"), again, len(body), body)
-        )
-        self._linger()
+        if self.transport is not None:
+            self.transport.write(refusal(status, why))
+            self._linger()
