@@ -13,9 +13,10 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from meterplane.gateway import errors
 from meterplane.gateway.exchange import JSON, ClientGone, Exchange
 from meterplane.gateway.http1 import HttpConnection
-from meterplane.kernel.errors import CallerError
+from meterplane.kernel.errors import CallerError, WorldError
 
 TURNS_MAX = 50  # of the loop: an answer that waits for nothing is there long before
 REQUEST_ID = re.compile(rb"x-request-id: [0-9a-f-]{36}\r\n")
@@ -64,8 +65,8 @@ class App:
             self.left += 1
         except asyncio.CancelledError:
             self.left += 1
-        except CallerError as refused:
-            exchange.answer(refused.status, JSON, msgspec.json.encode({"error": str(refused)}))
+        except (CallerError, WorldError) as refused:
+            exchange.answer(*errors.render(refused, exchange.surface))
         except Exception as failure:  # for the test to find
             self.failures.append(failure)
         finally:

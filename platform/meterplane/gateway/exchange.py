@@ -1,8 +1,9 @@
 """One HTTP exchange: a bounded body in, one answer out, and whether the caller is still there.
 
 Guarantees: the head is sent once; nothing is sent after the end; a body is bounded in size, also
-when it was compressed, and in the time it may take; a caller who leaves, or whose time is up,
-cancels the task that answers, once, with the reason in `cut`.
+when it was compressed, and in the time it may take, and all bodies of a worker together in what
+they hold (`body_budget.py`); a caller who leaves, or whose time is up, cancels the task that
+answers, once, with the reason in `cut`.
 """
 
 import asyncio
@@ -11,10 +12,16 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
+from meterplane.gateway.answer_head import REASONS
+from meterplane.gateway.body_budget import BODIES, too_many_large
 from meterplane.gateway.compressed import body_too_large, decompress
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
-from meterplane.kernel.limits import REQUEST_BODY_BYTES_MAX, STREAM_DURATION_S_MAX
+from meterplane.kernel.limits import (
+    BODY_SMALL_BYTES_MAX,
+    REQUEST_BODY_BYTES_MAX,
+    STREAM_DURATION_S_MAX,
+)
 
 if TYPE_CHECKING:
     from meterplane.gateway.http1 import HttpConnection
@@ -24,7 +31,6 @@ if TYPE_CHECKING:
 BODY_TIMEOUT_S = 60.0  # 16 MB at 2.2 Mbit/s
 PARTS_MAX = 4096  # kept apart; chunks of one byte each would cost 40 times what they carry
 BODY_WAITING_BYTES_MAX = 256 * 1024  # of a body nobody has asked for yet
-TRY_AGAIN_S = 1  # whoever was turned away; connections end all the time
 
 JSON = b"content-type: application/json\r\n"
 
@@ -44,8 +50,10 @@ class Exchange:
     __slots__ = (
         "_chunked",
         "_connection",
+        "_crowded",
         "_ended",
         "_head",
+        "_held_bytes",
         "_parts",
         "_size",
         "_spoilt",
@@ -109,6 +117,8 @@ class Exchange:
         self._chunked = chunked
         self._parts: list[bytes | bytearray] = []
         self._size = 0
+        self._held_bytes = 0  # of the worker's budget: the body's, until the exchange ends
+        self._crowded = False  # there was no room for it among the others
         self._spoilt = ""  # why there will be no more of the body
         self._streaming = False
         self._waiter: asyncio.Future[None] | None = None
@@ -120,18 +130,41 @@ class Exchange:
     def feed(self, part: bytes) -> None:
         """Bytes of the body."""
         self._size += len(part)
-        if self._size > REQUEST_BODY_BYTES_MAX and not self._streaming:
-            self._parts.clear()  # it will be refused, and the connection closed
+        if self._size > BODY_SMALL_BYTES_MAX and not self._streaming and not self._has_room():
+            self.drop()  # it will be refused
             self._connection.pause_reading()
-        else:
-            if len(self._parts) < PARTS_MAX:
-                self._parts.append(part)
-            else:
-                self._add_to_last(part)
-            if self._size > BODY_WAITING_BYTES_MAX and self._waiter is None:
-                self._connection.pause_reading()
-        if self._streaming or self._size > REQUEST_BODY_BYTES_MAX:
             self.wake()
+            return
+        if len(self._parts) < PARTS_MAX:
+            self._parts.append(part)
+        else:
+            self._add_to_last(part)
+        if self._size > BODY_WAITING_BYTES_MAX and self._waiter is None:
+            self._connection.pause_reading()
+        if self._streaming:
+            self.wake()
+
+    def _has_room(self) -> bool:
+        """Whether a large body is kept: it is not too large, nor are all of them together."""
+        if self._size > REQUEST_BODY_BYTES_MAX or self._crowded:
+            return False
+        self._crowded = not self._hold(self._size)
+        return not self._crowded
+
+    def _hold(self, size: int) -> bool:
+        if not BODIES.take(size - self._held_bytes):
+            return False
+        self._held_bytes = size
+        return True
+
+    def _give_back(self) -> None:
+        BODIES.give_back(self._held_bytes)
+        self._held_bytes = 0
+
+    def drop(self) -> None:
+        """Nobody will ask for the body."""
+        self._parts.clear()
+        self._give_back()
 
     def _add_to_last(self, part: bytes) -> None:
         last = self._parts[-1]
@@ -147,12 +180,14 @@ class Exchange:
     def spoil(self, why: str) -> None:
         """What came is no body: whoever waits for it is told."""
         self._spoilt = why
+        self.drop()
         self.wake()
 
     def leave(self) -> None:
         """The caller has left: whatever is done for them ends, now or when its time is up."""
         if not self.runs_on:
             self._cancel("left")
+            self.drop()
         else:  # no sweep looks at a connection that is gone
             left_s = max(0.0, self.deadline - time.monotonic())
             asyncio.get_running_loop().call_later(left_s, self.expire, self.deadline)
@@ -169,12 +204,15 @@ class Exchange:
     # --- the request
 
     async def body(self) -> bytes:
-        """The whole body, decompressed. Raises `CallerError` 400, 408, 413, 415; `ClientGone`."""
+        """The whole body, decompressed. Raises `CallerError` 400, 408, 413, 415; `ClientGone`.
+
+        `WorldError` 503 when the worker holds too many large ones.
+        """
         if not self.complete:
             await self._whole()
-        elif self._size > REQUEST_BODY_BYTES_MAX:
-            raise body_too_large()
         else:
+            if self._size > BODY_SMALL_BYTES_MAX:
+                self._check()
             # A large one that came faster than it was asked for has paused the connection, which
             # would not tell that its caller leaves.
             self._connection.resume_reading()
@@ -184,26 +222,39 @@ class Exchange:
         encoding = self.headers.get(b"content-encoding")
         if encoding is None:
             return sent
-        return await decompress(sent, encoding.strip().lower())
+        plain = await decompress(sent, encoding.strip().lower())
+        if len(plain) > BODY_SMALL_BYTES_MAX and not self._hold(len(plain)):
+            self._give_back()
+            raise too_many_large()
+        return plain
 
     async def _whole(self) -> None:
         declared = self.headers.get(b"content-length", b"0")
-        if int(declared) > REQUEST_BODY_BYTES_MAX:
+        size = int(declared)
+        if size > REQUEST_BODY_BYTES_MAX:
             raise body_too_large()
+        if size > BODY_SMALL_BYTES_MAX and not BODIES.has_room(size - self._held_bytes):
+            self.drop()
+            raise too_many_large()
         self._invite()
         while not self.complete:
-            if self._size > REQUEST_BODY_BYTES_MAX:
-                raise body_too_large()
             self._check()
             await self._wait()
+        self._check()
 
     def _check(self) -> None:
+        if self._crowded:
+            raise too_many_large()
+        if self._size > REQUEST_BODY_BYTES_MAX and not self._streaming:
+            raise body_too_large()
         if self._spoilt:
             raise CallerError("invalid_body", self._spoilt)
 
     async def blocks(self, bytes_max: int) -> AsyncIterator[bytes]:
         """The body as it arrives, for whoever passes it on. Raises like `body`."""
+        self._check()
         self._streaming = True
+        self._give_back()  # only a moment's worth is ever here
         declared = self.headers.get(b"content-length", b"0")
         if int(declared) > bytes_max:
             raise body_too_large(bytes_max)
@@ -311,6 +362,8 @@ class Exchange:
 
     def end(self) -> None:
         """Whoever answered is done: the connection goes on, or ends if no whole answer was sent."""
+        if self._held_bytes:
+            self._give_back()
         if not self._ended:
             self._ended = True
             self._connection.closing = True
@@ -334,40 +387,3 @@ class Exchange:
     @property
     def ended(self) -> bool:
         return self._ended
-
-
-def refusal(status: int, why: str) -> bytes:
-    """An answer to what is no exchange, in a shape every client can show; the connection ends."""
-    again = b"retry-after: %d\r\n" % TRY_AGAIN_S if status == 503 else b""
-    body = b'{"error":"' + why.replace("\\", "").replace('"', "'").encode() + b'"}'
-    return (
-        b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n%s"
-        b"content-length: %d\r\n\r\n%s"
-        % (status, REASONS.get(status, b"Bad Request"), again, len(body), body)
-    )
-
-
-REASONS: dict[int, bytes] = {
-    200: b"OK",
-    201: b"Created",
-    204: b"No Content",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    402: b"Payment Required",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    409: b"Conflict",
-    413: b"Content Too Large",
-    414: b"URI Too Long",
-    415: b"Unsupported Media Type",
-    422: b"Unprocessable Content",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    501: b"Not Implemented",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}

@@ -10,9 +10,7 @@ time; nothing a caller sends can be read as two requests by us and one by somebo
 and chunks together, a length twice, a bare line end are refused, and the connection with them);
 what was taken before such bytes is answered; trailers are counted and never become headers; nobody
 is asked for more while an answer lies unread; whoever stops reading is waited for, then cut;
-whoever leaves cancels the work.
-
-One sweep a second (`server.py`) enforces every wait, so that a request costs no timer.
+whoever leaves cancels the work. One sweep a second (`server.py`) ends every wait: none has a timer.
 """
 
 import asyncio
@@ -22,7 +20,8 @@ from collections.abc import Callable
 
 import httptools
 
-from meterplane.gateway.exchange import BODY_TIMEOUT_S, Exchange, refusal
+from meterplane.gateway.answer_head import refusal
+from meterplane.gateway.exchange import BODY_TIMEOUT_S, Exchange
 from meterplane.gateway.request_head import ONCE, Refused, path_of
 from meterplane.kernel.limits import (
     CONNECTIONS_MAX,
@@ -35,7 +34,6 @@ HEAD_TIMEOUT_S = 20.0  # from the connection, or a head's first byte, to its las
 KEEP_ALIVE_S = 75.0  # between two requests: above the 60 s of the common load balancers
 SLOW_READER_S = 30.0  # how long a caller may take nothing of an answer that waits for them
 PIPELINED_MAX = 32  # requests that wait for the one before them, from one read
-
 LINGER_S = 2.0  # for a caller who still sends what was refused
 TURNED_AWAY_MAX = 512  # above CONNECTIONS_MAX, to be told so: within the descriptors we ask for
 URL_BYTES_MAX = 4096  # a path, and a query of a list's filters
@@ -114,12 +112,10 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self.transport = None
-        self._pipeline.clear()
         self.resume_writing()
         if self.current is not None:
             self.current.leave()
-        if self._exchange is not None and self._exchange is not self.current:
-            self._exchange.leave()
+        self._forget()
 
     def data_received(self, data: bytes) -> None:
         if self.closing and self._exchange is None:
@@ -263,9 +259,8 @@ class HttpConnection(asyncio.Protocol):
         if transport is None:
             return
         if not exchange.complete or (self.closing and self._unread):
-            # What is left of a body that was refused would be read as the next request. It is
-            # taken and dropped for a moment: closing on unread bytes resets the connection, and the
-            # caller would never read why.
+            # What is left of a refused body would be read as the next request. It is taken and
+            # dropped for a moment: closing on unread bytes resets, and nobody would read why.
             self._linger()
         elif self.closing:
             transport.close()
@@ -278,28 +273,34 @@ class HttpConnection(asyncio.Protocol):
 
         Otherwise whoever sends requests and reads no answers would fill our memory with them.
         """
+        now = time.monotonic()
         if not self.writable:
             self.pause_reading()
             self._await_reader(SLOW_READER_S)
         elif self._pipeline:
             exchange = self._pipeline.popleft()
-            # The time it waited was not its own.
-            exchange.deadline = time.monotonic() + BODY_TIMEOUT_S
+            exchange.deadline = now + BODY_TIMEOUT_S  # the time it waited was not its own
             self._begin(exchange)
         else:
             self.resume_reading()
-            wait_s = HEAD_TIMEOUT_S if self._in_head else KEEP_ALIVE_S
-            self.deadline = time.monotonic() + wait_s
+            self.deadline = now + (HEAD_TIMEOUT_S if self._in_head else KEEP_ALIVE_S)
 
     def _linger(self) -> None:
         """Close our side, and read for a moment what the caller still sends."""
         self.closing = True
-        self._exchange = None
-        self._pipeline.clear()
+        self._forget()
         self.resume_reading()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
         self._await_reader(LINGER_S)
+
+    def _forget(self) -> None:
+        """Nothing that waits, or is still being read, will be answered."""
+        if self._exchange is not None:
+            self._exchange.drop()
+        self._exchange = None
+        while self._pipeline:
+            self._pipeline.popleft().drop()
 
     def _take_no_more(self) -> None:
         """What was taken is answered, and then the connection ends."""
@@ -344,14 +345,12 @@ class HttpConnection(asyncio.Protocol):
         now = time.monotonic()
         self.deadline = now + seconds
         self._read_by = now + STREAM_DURATION_S_MAX
-        self._unsent = self._unsent_bytes()
+        if self.transport is not None:
+            self._unsent = self.transport.get_write_buffer_size()
 
-    def _unsent_bytes(self) -> int:
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
-
-    def _reads_on(self, now: float) -> bool:
-        """Give a caller more time who took some of the answer since the last look: it is billed."""
-        unsent = self._unsent_bytes()
+    def _reads_on(self, transport: asyncio.Transport, now: float) -> bool:
+        """More time for a caller who took some of the answer since the last look: it is billed."""
+        unsent = transport.get_write_buffer_size()
         read_by = self._read_by if self.current is None else self.current.deadline
         if unsent >= self._unsent or now >= read_by:
             return False
@@ -364,9 +363,11 @@ class HttpConnection(asyncio.Protocol):
     def overdue(self, now: float) -> None:
         """The deadline has passed: whoever we waited for is not waited for any longer."""
         self.deadline = 0.0
-        current = self.current
-        if not self.writable or self.transport is None or self.transport.is_closing():
-            if not self._reads_on(now):
+        current, transport = self.current, self.transport
+        if transport is None:
+            return
+        if not self.writable or transport.is_closing():
+            if not self._reads_on(transport, now):
                 self.abort()
         elif current is not None:
             current.expire(now)
@@ -374,7 +375,7 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(408, "The request's head took too long to arrive.")
         else:
             # What waits for a caller who never reads would keep the connection for ever.
-            self.transport.close()
+            transport.close()
             self._await_reader(LINGER_S)
 
     def close_when_idle(self) -> None:

@@ -2,6 +2,8 @@
 
 # --- a request at the gateway
 REQUEST_BODY_BYTES_MAX = 16 * 1024 * 1024  # a batch of 2,048 texts of 8 kB
+BODIES_BYTES_MAX = 512 * 1024 * 1024  # of one gateway worker's requests together: 32 of the largest
+BODY_SMALL_BYTES_MAX = 64 * 1024  # not counted there: 16,384 connections x 64 kB = 1 GB at the most
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_LINES_MAX = 100
 CONNECTIONS_MAX = 16_384  # of one gateway worker, idle streams among them: 16,384 x ~14 kB = 230 MB
