@@ -292,6 +292,19 @@ async def test_a_model_whose_process_died_is_asked_for_elsewhere_next_time(fleet
         assert statuses[-1] == 200
 
 
+async def test_a_callers_words_about_health_send_nobody_elsewhere(fleets):
+    said = b'{"error":"bad input: Stub process is not healthy."}'
+    refused = b"HTTP/1.1 400 Bad Request\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said)
+
+    async def script(peer: Peer) -> None:
+        await forever(peer, refused)
+
+    async with scripted(script) as first, scripted(script) as second:
+        fleet = fleets(first.url, second.url)
+        assert {(await ask(fleet.pool())).status for _ in range(10)} == {400}
+        assert all(server.steady for server in fleet.pool().servers)
+
+
 async def test_a_busy_server_gives_way_to_another_and_is_not_ejected(fleets):
     release = asyncio.Event()
 

@@ -8,17 +8,19 @@ import os
 
 import msgspec
 
+from meterplane.gateway.adapters.kserve_words import told_of_a_request
 from meterplane.gateway.exchange import Exchange
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import UPSTREAM_FIRST_BYTE_TIMEOUT_S, UPSTREAM_IDLE_TIMEOUT_S
-from meterplane.triton.failures import TritonUnavailable
+from meterplane.triton.failures import MODEL_DIED, TritonUnavailable
 from meterplane.triton.request import Request
 from meterplane.triton.upstream import Response, Upstream
 
 JSON_REQUEST = b"content-type: application/json\r\n"
 ERROR_CHARS_MAX = 2000
+UNKNOWN_MODEL = "Request for unknown model: "  # a Triton's words, whatever the status
 
 
 def headers_for(exchange: Exchange, run: Run, content: bytes = JSON_REQUEST) -> bytes:
@@ -59,7 +61,7 @@ async def fetch(exchange: Exchange, run: Run, request: Request, parts: Parts) ->
     run.server = answer.server
     run.retries += answer.retries
     if answer.status != 200:
-        raise refusal(answer.status, error_text(answer.body))
+        raise _refusal(run, answer.status, answer.body)
     if answer.body.startswith(b'{"error"'):  # Triton can fail inside a 200
         raise refusal(500, error_text(answer.body))
     return answer
@@ -78,7 +80,7 @@ async def send(exchange: Exchange, run: Run, request: Request, parts: Parts) -> 
     run.retries += upstream.retries
     if upstream.status != 200:
         try:
-            raise refusal(upstream.status, error_text(await upstream.read()))
+            raise _refusal(run, upstream.status, await upstream.read())
         finally:
             upstream.close()
     return upstream
@@ -96,11 +98,32 @@ def error_text(body: bytes) -> str:
     return found[:ERROR_CHARS_MAX] if isinstance(found, str) else "the server refused the request"
 
 
+def _refusal(run: Run, status: int, body: bytes) -> CallerError | WorldError:
+    text = error_text(body)
+    # Under /v1 a caller names nothing of the server's: what is missing there, we were to have.
+    if run.work.surface.startswith("openai.") and (status == 404 or text.startswith(UNKNOWN_MODEL)):
+        return WorldError(
+            "upstream_model_missing",
+            "The operator must see to this model: the server it is reached by does not have it.",
+            status=502,
+            retry_after_s=None,
+        )
+    return refusal(status, text)
+
+
 def refusal(status: int, text: str) -> CallerError | WorldError:
     """What a server refused with, as the kind of failure it is."""
-    if status == 503 or "is not healthy" in text:
+    if status == 503 or MODEL_DIED.fullmatch(text):
         # A model whose process died answers 400, as if the caller were at fault.
-        return TritonUnavailable(text)
+        return TritonUnavailable(told_of_a_request(text, ""))
+    if status in (401, 403):
+        # The key is ours, and some servers repeat it.
+        return WorldError(
+            "upstream_credentials_refused",
+            "The operator's credentials for this model were refused by its server.",
+            status=502,
+            retry_after_s=None,
+        )
     if status in (400, 404, 413, 422, 501):
         return CallerError("invalid_request", text, status=400)
     if status == 429:

@@ -8,9 +8,11 @@ server that had the request and was lost may have computed it: then the caller d
 from collections.abc import Collection
 
 from meterplane.gateway.adapters import embedding, generate, openai, tensor, text
+from meterplane.gateway.adapters.kserve_words import failure_in_our_names
 from meterplane.gateway.exchange import Exchange
 from meterplane.gateway.pipeline import Forward, Parts
 from meterplane.gateway.run import Run
+from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import STREAM_DURATION_S_MAX
 from meterplane.triton.failures import TritonUnavailable
 
@@ -48,5 +50,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
             run.retries += failure.servers_asked - 1
             if exchange.begun or run.served or failure.may_have_begun or not run.move_on():
                 raise
+        except (CallerError, WorldError) as failure:
+            raise failure_in_our_names(failure, run) from None
         else:
             return

@@ -1,6 +1,18 @@
 """How an inference server can let us down, each with the status an edge answers."""
 
+import re
+
 from meterplane.kernel.errors import WorldError
+
+# Triton's words, all of them, for a model whose process died (`python_be.cc`, `stub_launcher.cc`):
+# a part of them may be a caller's own text that a server repeats.
+_DIED = (
+    r"(?:in ensemble '[^']*', )?"
+    r"(?:Failed to process the request\(s\) for model(?: instance)? '[^']*', message: )?"
+    r"Stub process (?:'[^']*' )?is not healthy\.?"
+)
+MODEL_DIED = re.compile(_DIED)
+MODEL_DIED_BODY = re.compile(rb'\s*(?:data:\s*)?\{\s*"error"\s*:\s*"' + _DIED.encode() + rb'"')
 
 
 class TritonUnavailable(WorldError):

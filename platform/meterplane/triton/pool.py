@@ -34,7 +34,12 @@ from meterplane.kernel.invariant import ensure
 from meterplane.kernel.limits import UPSTREAM_RESPONSE_BYTES_MAX
 from meterplane.triton.circuit import Attempt
 from meterplane.triton.connection import HEAD, WHOLE, Connection
-from meterplane.triton.failures import TritonBroken, TritonTimeout, TritonUnavailable
+from meterplane.triton.failures import (
+    MODEL_DIED_BODY,
+    TritonBroken,
+    TritonTimeout,
+    TritonUnavailable,
+)
 from meterplane.triton.request import Request
 from meterplane.triton.server import Busy, NotConnected, Server
 from meterplane.triton.upstream import Response, Upstream
@@ -44,7 +49,6 @@ SERVERS_TRIED_MAX = 3  # with a connect timeout of 2 s each: a caller hears with
 # Triton's words for a model it does not have or that is not ready; the text in front of any name,
 # so that no name or model can make them.
 UNKNOWN_MODEL = b'{"error":"Request for unknown model: '
-UNHEALTHY_MODEL = b"is not healthy"  # its process died, maybe of this request: not sent again
 
 NORMAL: Final = Attempt.NORMAL
 
@@ -189,7 +193,7 @@ class Pool:
             self._checks.suspect(server)
         elif status in (400, 404, 500):
             said = connection.peek()
-            if UNHEALTHY_MODEL in said:
+            if MODEL_DIED_BODY.match(said):  # maybe of this request: not sent again
                 server.not_ready(path, now)
             if status == 500 or not connection.complete or not said.startswith(UNKNOWN_MODEL):
                 return False

@@ -11,7 +11,7 @@ import msgspec
 
 from meterplane.gateway import errors
 from meterplane.gateway.adapters.engine import Ask, Reader
-from meterplane.gateway.adapters.kserve_words import answer_in_our_names, failure_in_our_names
+from meterplane.gateway.adapters.kserve_words import answer_in_our_names
 from meterplane.gateway.adapters.llmapi import EXCLUDES
 from meterplane.gateway.adapters.openai import EVENT_STREAM, end_broken_stream
 from meterplane.gateway.adapters.text import ENGINES
@@ -35,13 +35,6 @@ _decode = msgspec.json.Decoder().decode
 
 async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     """`generate` or `generate_stream`. Raises `CallerError`, `WorldError` or `ClientGone`."""
-    try:
-        await _forward(exchange, run, parts)
-    except (CallerError, WorldError) as failure:
-        raise failure_in_our_names(failure, run) from None
-
-
-async def _forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     work = run.work
     assert isinstance(work, GenerateWork)
     verb = "generate_stream" if work.stream else "generate"
@@ -62,7 +55,7 @@ async def _forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     except (CallerError, WorldError) as failure:
         if not exchange.begun:
             raise
-        await end_broken_stream(exchange, run, failure_in_our_names(failure, run))
+        await end_broken_stream(exchange, run, failure)
         return
     finally:
         upstream.close()

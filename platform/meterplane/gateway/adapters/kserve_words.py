@@ -1,8 +1,11 @@
-"""What a v2 server says, in our names: its model is the one the caller asked for.
+"""What a server says, in our names: its model is the one the caller asked for.
 
 What it says of a request is passed on, because a caller can act on it ("unexpected shape for input
 'INPUT0'"). What it says of itself is not: where a model's code lies, what its shared memory is
-called (with that name a caller of some Triton versions took the server over, CVE-2025-23319).
+called (with that name a caller of some Triton versions took the server over, CVE-2025-23319), where
+it listens, and with which key it is asked.
+
+It holds for every surface: `forward` and `end_broken_stream` tell no failure that was not here.
 """
 
 import re
@@ -26,7 +29,13 @@ _OF_THE_CALLER = (
 _UNKNOWN_VERSION = re.compile(r"Request for unknown model: '.*' version \d+ is not found").fullmatch
 _STACK = re.compile(r"\s*\bAt:\n.*", re.DOTALL)  # a Python model's, with the paths of its files
 # With a space: `shared_memory_region` is a word of the protocol, and so the caller's.
-_OF_THE_SERVER = re.compile(r"shared memory|shm|/dev/|/opt/|/models/|\.py\b", re.IGNORECASE)
+_OF_THE_SERVER = re.compile(
+    r"shared memory|shm|/dev/|/opt/|/models/|\.py\b"
+    r"|(?<![\w/])/(?:data|etc|home|mnt|proc|root|srv|tmp|usr|var|workspace)/"
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}:\d"  # who listens where
+    r"|\b(?:sk|nvapi|hf)[-_][\w*-]{8}|\bBearer\s",
+    re.IGNORECASE,
+)
 
 
 def failure_in_our_names(failure: CallerError | WorldError, run: Run) -> CallerError | WorldError:
@@ -35,16 +44,20 @@ def failure_in_our_names(failure: CallerError | WorldError, run: Run) -> CallerE
         return failure  # not a server's words
     text = _STACK.sub("", _renamed(failure.message, run))
     if isinstance(failure, CallerError):
-        if _OF_THE_SERVER.search(text):
-            text = "the model refused the request"
+        text = told_of_a_request(text, "the model refused the request")
         if _UNKNOWN_VERSION(text):
             return CallerError("model_version_not_found", text, status=404)
         return CallerError(failure.code, text, status=failure.status)
     if text.startswith(_OF_THE_CALLER):
         return CallerError("invalid_value", text)
-    if _OF_THE_SERVER.search(text):
-        text = "the model failed"
+    text = told_of_a_request(text, "the model failed")
     return WorldError(failure.code, text, status=failure.status, retry_after_s=None)
+
+
+def told_of_a_request(text: str, otherwise: str) -> str:
+    """A server's words, or `otherwise` where it speaks of itself."""
+    text = _STACK.sub("", text)
+    return otherwise if _OF_THE_SERVER.search(text) else text
 
 
 def _renamed(text: str, run: Run) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from meterplane.gateway import errors
+from meterplane.gateway.adapters.kserve_words import failure_in_our_names
 from meterplane.gateway.adapters.openai_estimate import (
     KeptChunks,
     tokens_in,
@@ -229,6 +230,7 @@ async def end_broken_stream(
     exchange: Exchange, run: Run, failure: CallerError | WorldError
 ) -> None:
     """The head is gone already: end the stream with an error event."""
+    failure = failure_in_our_names(failure, run)
     _, _, content = errors.render(failure, exchange.surface)
     event = b"data: " + content + b"\n\n"
     run.bytes_out += len(event)

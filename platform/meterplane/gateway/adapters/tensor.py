@@ -1,6 +1,6 @@
 """Any model, by Triton's v2 protocol: tensors as they are, metered by request, rows and bytes."""
 
-from meterplane.gateway.adapters.kserve_words import answer_in_our_names, failure_in_our_names
+from meterplane.gateway.adapters.kserve_words import answer_in_our_names
 from meterplane.gateway.ask import JSON_REQUEST, fetch, finish, headers_for
 from meterplane.gateway.compressed import compress, encoding_for
 from meterplane.gateway.exchange import Exchange
@@ -8,7 +8,6 @@ from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces import kserve_infer
 from meterplane.gateway.surfaces.kserve_models import target_with
-from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.triton.failures import TritonBroken
 from meterplane.triton.request import Request
 from meterplane.triton.upstream import Response
@@ -28,10 +27,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     run.target = target_with(work.version, run.target, run.offer.serving)
     path = kserve_infer.path(run.target.upstream, work.version or run.target.version)
     request = Request("POST", path, body, headers_for(exchange, run, content))
-    try:
-        answer = await fetch(exchange, run, request, parts)
-    except (CallerError, WorldError) as failure:
-        raise failure_in_our_names(failure, run) from None
+    answer = await fetch(exchange, run, request, parts)
     split = _split_of(answer)
     run.served = True
     headers = b"content-type: %b\r\n" % answer.headers.get(b"content-type", b"application/json")

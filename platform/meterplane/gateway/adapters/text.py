@@ -274,7 +274,7 @@ def _refused(failure: str, began: bool) -> CallerError | WorldError:
     if "decoupled" in failure:
         return WorldError(
             "model_not_decoupled",
-            f"The operator must deploy this model decoupled, so that it can stream: {failure}",
+            "The operator must deploy this model decoupled, so that it can stream.",
             retry_after_s=None,
         )
     return refusal(500 if began else 400, failure)
