@@ -2,14 +2,18 @@
 
 import asyncio
 import json
-import threading
 
 import pytest
 
 from meterplane.contracts.serving import ModelServing, Target
 from meterplane.gateway import tokenizers as module
 from meterplane.gateway.prompts import Prompts
-from meterplane.gateway.tokenizers import COUNTED_IN_PLACE_CHARS_MAX, Tokenizers
+from meterplane.gateway.tokenizers import (
+    COUNTED_IN_PLACE_CHARS_MAX,
+    TEXT_CHARS_LEAST,
+    InPlace,
+    Tokenizers,
+)
 from tests.gateway.openai_doubles import make_tokenizer, words
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
@@ -88,17 +92,28 @@ async def test_long_texts_are_counted_elsewhere_and_the_same(tmp_path, monkeypat
     make_tokenizer(tmp_path / "words", begins=True)
     found = await held(tmp_path)
     text = "one two " * COUNTED_IN_PLACE_CHARS_MAX
-    assert await found.count_long(text) == words(text)
-    assert await found.count_long(text, special=True) == words(text) + 1
-    assert await found.count_long("one", special=True) == 2
+    assert await found.count_elsewhere([text, "one"]) == [words(text), 1]
+    assert await found.count_elsewhere([text, "one"], special=True) == [words(text) + 1, 2]
+    prompts = Prompts(tmp_path)
+    await prompts.make_ready(serving())
     used = []
     real = asyncio.to_thread
     monkeypatch.setattr(asyncio, "to_thread", lambda *a, **k: used.append(a) or real(*a, **k))
-    await found.count_long("one")
-    assert used == []
-    await found.count_long(text)
-    assert len(used) == 1
-    assert threading.current_thread() is threading.main_thread()
+    for said, threads in (("one", 0), (text, 1)):
+        prompt = await prompts.counted(serving(), prompts.text(serving(), said))
+        assert (prompt.tokens, len(used)) == (words(said) + 1, threads)
+
+
+async def test_what_is_counted_at_once_is_bounded_for_a_request_and_not_for_a_text(tmp_path):
+    make_tokenizer(tmp_path / "words")
+    prompts = Prompts(tmp_path)
+    await prompts.make_ready(serving())
+    for text, fit in (("one " * 256, 4), ("one", COUNTED_IN_PLACE_CHARS_MAX // TEXT_CHARS_LEAST)):
+        in_place = InPlace()
+        written = [prompts.text(serving(), text, in_place) for _ in range(fit + 3)]
+        assert [each.tokens for each in written] == [words(text)] * fit + [None] * 3
+        counted = await prompts.all_counted(serving(), written)
+        assert [each.tokens for each in counted] == [words(text)] * len(written)
 
 
 async def test_a_tokenizer_that_would_cut_or_fill_texts_does_not(tmp_path):

@@ -2,7 +2,8 @@
 
 A chat is written by the model's own template: the catalog's, else its tokenizer's, else a plain
 line per message. Counts are exact where the model's tokenizer is here, and unknown elsewhere: then
-a bound is made of the bytes.
+a bound is made of the bytes. So it is for what is long: nothing has been admitted yet, and
+everybody else waits while a text is counted. Before it is sent, it is counted on a thread.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from meterplane.contracts.serving import ModelServing
 from meterplane.gateway.templates import Templates
-from meterplane.gateway.tokenizers import COUNTED_IN_PLACE_CHARS_MAX, Tokenizer, Tokenizers
+from meterplane.gateway.tokenizers import InPlace, Tokenizer, Tokenizers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +42,50 @@ class Prompts:
         """The model's tokenizer, where there is one."""
         return self.tokenizers.held(serving.tokenizer)
 
-    def chat(self, serving: ModelServing, messages: list[dict[str, Any]]) -> Prompt:
+    def chat(
+        self,
+        serving: ModelServing,
+        messages: list[dict[str, Any]],
+        in_place: InPlace | None = None,
+    ) -> Prompt:
         """The prompt of a conversation. Raises `CallerError` 400, `WorldError` 503."""
         tokenizer = self.tokenizer(serving)
         source = serving.chat_template or (tokenizer.chat_template if tokenizer else "")
         if not source:
-            return self.text(serving, plain_chat(messages))
+            return self.text(serving, plain_chat(messages), in_place)
         # A tokenizer that came later brings another template for the same serving.
         key = (serving.name, serving.version, tokenizer is not None)
         special_tokens = tokenizer.special_tokens if tokenizer else {}
         text = self._templates.render(key, source, _in_roles(messages), special_tokens)
-        return self.text(serving, tokenizer.without_beginning(text) if tokenizer else text)
+        text = tokenizer.without_beginning(text) if tokenizer else text
+        return self.text(serving, text, in_place)
 
-    def text(self, serving: ModelServing, text: str) -> Prompt:
-        """A prompt that is text already; counted unless that takes long."""
+    def text(self, serving: ModelServing, text: str, in_place: InPlace | None = None) -> Prompt:
+        """A prompt that is text already; counted unless that takes long.
+
+        `in_place` is what its request has left, where it is not the only text of it.
+        """
         tokenizer = self.tokenizer(serving)
-        if tokenizer is None or len(text) > COUNTED_IN_PLACE_CHARS_MAX:
+        if tokenizer is None or not (in_place or InPlace()).takes(text):
             return Prompt(text)
         return Prompt(text, tokenizer.count(text, special=True))
 
     async def counted(self, serving: ModelServing, prompt: Prompt) -> Prompt:
         """A long prompt with its count, where there is a tokenizer."""
+        (counted,) = await self.all_counted(serving, [prompt])
+        return counted
+
+    async def all_counted(self, serving: ModelServing, prompts: list[Prompt]) -> list[Prompt]:
+        """Prompts with their counts, where there is a tokenizer."""
         tokenizer = self.tokenizer(serving)
-        if prompt.tokens is not None or tokenizer is None:
-            return prompt
-        return replace(prompt, tokens=await tokenizer.count_long(prompt.text, special=True))
+        uncounted = [prompt.text for prompt in prompts if prompt.tokens is None]
+        if tokenizer is None or not uncounted:
+            return prompts
+        counts = iter(await tokenizer.count_elsewhere(uncounted, special=True))
+        return [
+            replace(prompt, tokens=next(counts)) if prompt.tokens is None else prompt
+            for prompt in prompts
+        ]
 
 
 def plain_chat(messages: list[dict[str, Any]]) -> str:

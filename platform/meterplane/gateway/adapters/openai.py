@@ -73,7 +73,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
         return
     answer = await fetch(exchange, run, request, parts)
     run.served = True
-    _measure(run, answer.body)
+    await _measure(run, answer.body)
     content = answer.body
     if run.target.upstream != run.model.name:
         content = _renamed(content, run)
@@ -111,7 +111,7 @@ def _text_request(request: TextRequest, run: Run, stream: bool) -> TextRequest:
     return msgspec.structs.replace(request, **changes)
 
 
-def _measure(run: Run, content: bytes) -> None:
+async def _measure(run: Run, content: bytes) -> None:
     try:
         answer = _decoder.decode(content)
     except (msgspec.DecodeError, msgspec.ValidationError) as problem:
@@ -126,7 +126,7 @@ def _measure(run: Run, content: bytes) -> None:
         run.tokens_in, run.tokens_out = usage.prompt_tokens, tokens_out
         run.provenance = "engine"
         return
-    counted = tokens_of_answer(run, content)
+    counted = await tokens_of_answer(run, content)
     if counted is None:
         raise errors.unmeasurable()
     run.tokens_in, run.tokens_out = counted
@@ -180,7 +180,7 @@ async def _relay(
     there = b'"model":' + _encode(run.target.upstream)
     here = b'"model":' + _encode(run.model.name)
     spaced = there.replace(b":", b": ", 1)
-    estimated_in = tokens_in(run) if kept is not None else tokens_in_by_bytes(run)
+    estimated_in = await tokens_in(run) if kept is not None else tokens_in_by_bytes(run)
     while (block := await upstream.block()) is not None:
         run.first_byte()
         passed = events.feed(block)

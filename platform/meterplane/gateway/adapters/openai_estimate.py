@@ -71,10 +71,13 @@ class KeptChunks:
         return _counted(run, list(texts.values()))
 
 
-def tokens_of_answer(run: Run, content: bytes) -> tuple[int, int] | None:
+async def tokens_of_answer(run: Run, content: bytes) -> tuple[int, int] | None:
     """Input and output tokens of a whole answer; None without a tokenizer."""
-    tokens_out = _counted(run, [text for _, text in _texts(content)])
-    return None if tokens_out is None else (tokens_in(run), tokens_out)
+    tokenizer = run.offer.prompts.tokenizer(run.offer.serving)
+    if tokenizer is None:
+        return None
+    texts = [text for _, text in _texts(content)]
+    return await tokens_in(run), sum(await tokenizer.count_elsewhere(texts))
 
 
 def tokens_in_by_bytes(run: Run) -> int:
@@ -82,15 +85,15 @@ def tokens_in_by_bytes(run: Run) -> int:
     return run.work.bytes_in // PROMPT_BYTES_PER_TOKEN
 
 
-def tokens_in(run: Run) -> int:
-    """Of the request: exact for what the tokenizer counted, by its bytes for the rest."""
+async def tokens_in(run: Run) -> int:
+    """Of the request: exact where there is a tokenizer, by its bytes for the rest."""
     work: Any = run.work
     try:
-        prompts = work.prompts(run.offer)
+        written = work.prompts(run.offer)
     except (CallerError, WorldError):
         return tokens_in_by_bytes(run)  # the upstream has its own template, and took the messages
     total = 0
-    for prompt in prompts:
+    for prompt in await run.offer.prompts.all_counted(run.offer.serving, written):
         if prompt.tokens is None:
             total += len(prompt.text.encode()) // PROMPT_BYTES_PER_TOKEN
         else:

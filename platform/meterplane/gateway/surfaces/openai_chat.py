@@ -15,9 +15,15 @@ from meterplane.gateway.surfaces.openai_text import (
     prompted_bounds,
     refuse_logprobs,
 )
+from meterplane.gateway.tokenizers import InPlace
 from meterplane.kernel.errors import CallerError
 
 MESSAGES_MAX = 1024
+CONTENT_PARTS_MAX = 4096  # of all messages: four each in the longest chat
+TOOL_CALLS_MAX = 1024  # of all messages: one each in the longest chat
+# Commas and brackets: four for each of 1,024 messages, three for 4,096 parts, six for 1,024 calls
+# make 22,500; the rest is for the schemas of tools. Read within 10 ms.
+VALUES_MAX = 32 * 1024
 TEMPLATE_TOKENS_MAX = 256  # what an upstream's own chat template may add: a default system prompt
 
 
@@ -71,7 +77,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True, omit_defaults=True):
 class ChatWork:
     """A chat completion."""
 
-    __slots__ = ("_written", "bytes_in", "extras", "model", "request", "stream")
+    __slots__ = ("_in_place", "_written", "bytes_in", "extras", "model", "request", "stream")
     surface: Surface = "openai.chat"
     tensor_bytes_in = 0
     written_in = "messages"
@@ -82,6 +88,7 @@ class ChatWork:
         self.model = request.model
         self.stream = bool(request.stream)
         self.bytes_in = bytes_in
+        self._in_place = InPlace()
         self._written: tuple[Offer, Prompt] | None = None
 
     def bounds(self, offer: Offer) -> Bounds:
@@ -105,7 +112,8 @@ class ChatWork:
         """As in `TextWork`: one. Written once for a model, however often it is asked for."""
         if self._written is None or self._written[0].serving is not offer.serving:
             messages = [message.spoken() for message in self.request.messages]
-            self._written = (offer, offer.prompts.chat(offer.serving, messages))
+            written = offer.prompts.chat(offer.serving, messages, self._in_place)
+            self._written = (offer, written)
         return [self._written[1]]
 
 
@@ -119,7 +127,7 @@ def _refuse_tools(work: ChatWork, model: str) -> None:
         raise CallerError("unknown_parameter", f"{model!r} does not take tools.", field="tools")
 
 
-_reader = RequestReader(ChatRequest)
+_reader = RequestReader(ChatRequest, VALUES_MAX)
 
 
 def parse(body: bytes) -> ChatWork:
@@ -127,10 +135,29 @@ def parse(body: bytes) -> ChatWork:
     request, extras = _reader.read(body)
     if not request.messages or len(request.messages) > MESSAGES_MAX:
         raise CallerError("invalid_value", f"Send 1 to {MESSAGES_MAX} messages.", field="messages")
+    _check_counts(request.messages)
     check_sampling(request)
     if request.top_logprobs is not None:
         _check_top_logprobs(request)
     return ChatWork(request, extras, len(body))
+
+
+def _check_counts(messages: list[Message]) -> None:
+    parts = calls = 0
+    for number, message in enumerate(messages):
+        parts += len(message.content) if isinstance(message.content, list) else 0
+        calls += len(message.tool_calls or ())
+        if parts > CONTENT_PARTS_MAX:
+            what, field = f"{CONTENT_PARTS_MAX:,} parts of content", "content"
+        elif calls > TOOL_CALLS_MAX:
+            what, field = f"{TOOL_CALLS_MAX:,} tool calls", "tool_calls"
+        else:
+            continue
+        raise CallerError(
+            "invalid_value",
+            f"All messages together may hold at most {what}; send less.",
+            field=f"messages[{number}].{field}",
+        )
 
 
 def _check_top_logprobs(request: ChatRequest) -> None:

@@ -17,7 +17,13 @@ from meterplane.gateway.surfaces.openai_text import (
     prompted_bounds,
     refuse_logprobs,
 )
-from meterplane.gateway.surfaces.openai_tokens import TokenInput, pieces_of
+from meterplane.gateway.surfaces.openai_tokens import (
+    VALUES_MAX,
+    TokenInput,
+    check_ids_fit,
+    pieces_of,
+)
+from meterplane.gateway.tokenizers import InPlace
 from meterplane.kernel.errors import CallerError
 
 PROMPTS_MAX = 128  # x 8 choices each = 1,024 sequences of one request
@@ -35,7 +41,16 @@ class CompletionRequest(TextRequest, frozen=True, kw_only=True, omit_defaults=Tr
 class CompletionWork:
     """A text completion of one prompt or several."""
 
-    __slots__ = ("_written", "bytes_in", "extras", "model", "pieces", "request", "stream")
+    __slots__ = (
+        "_in_place",
+        "_written",
+        "bytes_in",
+        "extras",
+        "model",
+        "pieces",
+        "request",
+        "stream",
+    )
     surface: Surface = "openai.completions"
     tensor_bytes_in = 0
     written_in = "prompt"
@@ -53,6 +68,7 @@ class CompletionWork:
         self.model = request.model
         self.stream = bool(request.stream)
         self.bytes_in = bytes_in
+        self._in_place = InPlace()
         self._written: tuple[Offer, list[Prompt]] | None = None
 
     def bounds(self, offer: Offer) -> Bounds:
@@ -66,6 +82,7 @@ class CompletionWork:
 
     def _passed_on_bounds(self, offer: Offer) -> Bounds:
         model = offer.model
+        check_ids_fit(self.pieces, model, "prompt")
         tokens_in_max = 0
         for piece in self.pieces:
             counted = len(piece.encode()) if isinstance(piece, str) else len(piece)
@@ -102,7 +119,7 @@ class CompletionWork:
         """As in `TextWork`."""
         if self._written is None or self._written[0].serving is not offer.serving:
             written = [
-                offer.prompts.text(offer.serving, piece)
+                offer.prompts.text(offer.serving, piece, self._in_place)
                 if isinstance(piece, str)
                 else Prompt("", len(piece))
                 for piece in self.pieces
@@ -111,7 +128,7 @@ class CompletionWork:
         return self._written[1]
 
 
-_reader = RequestReader(CompletionRequest)
+_reader = RequestReader(CompletionRequest, VALUES_MAX)
 
 
 def parse(body: bytes) -> CompletionWork:

@@ -12,7 +12,13 @@ from meterplane.gateway import errors
 from meterplane.gateway.adapters.engine import count_of
 from meterplane.gateway.prompts import Prompt
 from meterplane.gateway.surface import Bounds, Offer, RequestReader, check_extras
-from meterplane.gateway.surfaces.openai_tokens import TokenInput, pieces_of
+from meterplane.gateway.surfaces.openai_tokens import (
+    VALUES_MAX,
+    TokenInput,
+    check_ids_fit,
+    pieces_of,
+)
+from meterplane.gateway.tokenizers import InPlace
 from meterplane.kernel.errors import CallerError
 
 INPUTS_MAX = 2048
@@ -34,7 +40,7 @@ class EmbeddingsRequest(
 class EmbeddingsWork:
     """Texts to embed, or their tokens."""
 
-    __slots__ = ("bytes_in", "extras", "model", "pieces", "request")
+    __slots__ = ("_in_place", "_read", "bytes_in", "extras", "model", "pieces", "request")
     surface: Surface = "openai.embeddings"
     stream = False
     tensor_bytes_in = 0
@@ -51,11 +57,14 @@ class EmbeddingsWork:
         self.extras = extras
         self.model = request.model
         self.bytes_in = bytes_in
+        self._in_place = InPlace()
+        self._read: tuple[Offer, list[str]] | None = None
 
     def bounds(self, offer: Offer) -> Bounds:
         """WordPiece and byte-level BPE make at most one token of each byte."""
         if self.extras:
             check_extras(self.extras, offer.serving)
+        check_ids_fit(self.pieces, offer.model, "input")
         pieces = self.pieces if offer.model.adapter == "openai" else self.texts(offer)
         tokens_in_max = 0
         for piece in pieces:
@@ -67,7 +76,15 @@ class EmbeddingsWork:
         return Bounds(tokens_in_max, 0, len(pieces))
 
     def texts(self, offer: Offer) -> list[str]:
-        """What a model on Triton reads. Raises `CallerError` 400 for tokens nobody can decode."""
+        """What a model on Triton reads. Raises `CallerError` 400 for tokens nobody can decode.
+
+        Made once for a model, however often it is asked for.
+        """
+        if self._read is None or self._read[0].serving is not offer.serving:
+            self._read = (offer, self._texts(offer))
+        return self._read[1]
+
+    def _texts(self, offer: Offer) -> list[str]:
         tokenizer = offer.prompts.tokenizer(offer.serving)
         texts = []
         for piece in self.pieces:
@@ -93,14 +110,14 @@ class EmbeddingsWork:
     def prompts(self, offer: Offer) -> list[Prompt]:
         """The inputs, counted where the model's tokenizer is here."""
         return [
-            offer.prompts.text(offer.serving, piece)
+            offer.prompts.text(offer.serving, piece, self._in_place)
             if isinstance(piece, str)
             else Prompt("", len(piece))
             for piece in self.pieces
         ]
 
 
-_reader = RequestReader(EmbeddingsRequest)
+_reader = RequestReader(EmbeddingsRequest, VALUES_MAX)
 
 
 def parse(body: bytes) -> EmbeddingsWork:
