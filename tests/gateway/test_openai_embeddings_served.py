@@ -15,6 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 MODEL = "all-minilm-l6-v2"
 TEXTS = ["a man is eating food.", "budgets"]
+FIELDS = {"truncate": True, "task": "query", "layers": 3, "weight": 0.5}
 
 
 def ids_of(text):
@@ -39,7 +40,7 @@ def served(start_gateway, triton, acme, tmp_path):
     folder = tmp_path / "tokenizers" / "minilm"
     folder.mkdir(parents=True)
     shutil.copy(own_tokenizer(), folder)
-    fields = {"tokenizer": "minilm", "parameters": ["dimensions"]}
+    fields = {"tokenizer": "minilm", "parameters": ["dimensions", *FIELDS]}
     put_on_sale(tmp_path, SAMPLES[MODEL] | fields)
     gateway = start_gateway(triton.http_url, TOKENIZERS_DIR=str(folder.parent))
     with openai.OpenAI(
@@ -92,3 +93,11 @@ def test_fewer_dimensions_are_the_first_ones_at_length_one(served):
             assert np.allclose(found, expected, atol=1e-5)
     with pytest.raises(openai.BadRequestError, match="at most 384 dimensions"):
         client.embeddings.create(model=MODEL, input="x", dimensions=385)
+
+
+def test_a_real_triton_takes_the_allow_lists_fields_as_parameters(served):
+    gateway, client = served
+    plain = client.embeddings.create(model=MODEL, input=TEXTS)
+    found = client.embeddings.create(model=MODEL, input=TEXTS, extra_body=FIELDS)
+    assert vectors(found) == vectors(plain)  # this model reads none of them
+    assert {settle.status for settle in gateway.settles()} == {"ok"}

@@ -1,4 +1,10 @@
-"""An embedding model on Triton that takes TEXT and answers EMBEDDING and TOKENS."""
+"""An embedding model on Triton that takes TEXT and answers EMBEDDING and TOKENS.
+
+What the model's allow-list lets through beyond OpenAI's fields reaches it as parameters of the
+request, which are scalars in Triton's protocol: anything else is refused, and nothing is dropped.
+"""
+
+import msgspec
 
 from meterplane.gateway import errors
 from meterplane.gateway.ask import JSON_REQUEST, fetch, finish, headers_for
@@ -6,6 +12,7 @@ from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces import kserve_infer, openai_embeddings
+from meterplane.kernel.errors import CallerError
 from meterplane.triton.request import Request
 
 LENGTH_DIGITS_MAX = 12  # 1 TB; an answer is far smaller
@@ -17,7 +24,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     assert isinstance(work, openai_embeddings.EmbeddingsWork)
     path = kserve_infer.path(run.target.upstream, run.target.version)
     texts = work.texts(run.offer)
-    body = openai_embeddings.upstream_body(texts)
+    body = _with_parameters(openai_embeddings.upstream_body(texts), work.extras)
     request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
     answer = await fetch(exchange, run, request, parts)
     split = answer.headers.get(kserve_infer.HEADER_LENGTH, b"0")
@@ -38,3 +45,16 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
         may_shorten="dimensions" in run.offer.serving.parameters,
     )
     await finish(exchange, run, JSON, content)
+
+
+def _with_parameters(body: bytes, extras: dict[str, msgspec.Raw]) -> bytes:
+    if not extras:
+        return body
+    for name, value in extras.items():
+        if not isinstance(msgspec.json.decode(value), (str, int, float)):
+            raise CallerError(
+                "invalid_value",
+                f"This model takes a text, a number or true or false as {name[:80]!r}.",
+                field=name[:80],
+            )
+    return body[:-1] + b"," + msgspec.json.encode({"parameters": extras})[1:]
