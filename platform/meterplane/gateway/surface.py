@@ -122,7 +122,9 @@ def _holds_more(body: bytes, values_max: int) -> bool:
     if _beginnings(body) <= values_max:
         return False
     # Most of them may be in its strings.
-    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    bare = body
+    if b"\\" in body:
+        bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
     if bare.count(b'"') > 4 * values_max:
         return True  # a value and its name have two each
     return _beginnings(b"".join(bare.split(b'"')[::2])) > values_max
