@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from meterplane.gateway import http1, server
+from meterplane.gateway import control_proxy, http1, server
 from meterplane.gateway.exchange import BODY_TIMEOUT_S
 from meterplane.gateway.http1 import (
     HEAD_TIMEOUT_S,
@@ -109,6 +109,41 @@ async def test_a_body_that_trickles_in_is_given_its_time_and_no_more():
         assert statuses(await answer_of(reader)) == [408]
         port.sweep(LINGER_S + 1)
         assert await read_all(reader) == b""
+        writer.close()
+
+
+async def test_an_upload_that_trickles_in_has_its_time_in_all_and_no_more(monkeypatch):
+    """Each block has its minute; without a bound of all, a byte a minute went on for ever."""
+    monkeypatch.setattr(control_proxy, "UPLOAD_DURATION_S_MAX", 0.3)
+    heard = bytearray()
+
+    async def listens(reader, writer):
+        while block := await reader.read(65536):
+            heard.extend(block)
+        writer.close()
+
+    control = await asyncio.start_server(listens, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{control.sockets[0].getsockname()[1]}"
+
+    async def passes_on(exchange):
+        reader, writer = await control_proxy._connect(url)
+        try:
+            await control_proxy._send(exchange, url, writer, control_proxy._Answer(reader))
+        finally:
+            writer.close()
+
+    async with control, listening(App(passes_on)) as port:
+        reader, writer = await port.open()
+        writer.write(b"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: y\r\n")
+        writer.write(b"Content-Length: 1000\r\n\r\n")
+        sent = 0
+        while port.app.tasks or not port.app.asked:
+            writer.write(b"a")
+            sent += 1
+            assert sent < 200
+            await asyncio.sleep(0.02)
+        assert statuses(await answer_of(reader)) == [408]
+        assert 5 < heard.count(b"a", heard.index(b"\r\n\r\n")) <= sent
         writer.close()
 
 

@@ -1,8 +1,8 @@
 """The door to files and batches, which the control plane keeps: a caller needs one address only.
 
 Guarantees: a malformed or dead key goes no further than here; bodies pass through in both
-directions without being held, bounded in bytes and in each wait; of the answer's headers only those
-listed go back. Knows nothing of files: what may be asked is decided there.
+directions without being held, bounded in bytes and in each wait, uploads also in all; of the
+answer's headers only those listed go back. Knows nothing of files: that is decided there.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ PATHS = re.compile(r"/v1/(files|batches)(/[A-Za-z0-9_-]{1,64}(/(content|cancel))
 METHODS = ("GET", "POST", "DELETE")
 
 UPLOAD_BYTES_MAX = 200 * 1024 * 1024 + 64 * 1024  # OpenAI's bound on a file, and its envelope
+UPLOAD_DURATION_S_MAX = 600.0  # 200 MB at 2.8 Mbit/s; else a byte a minute would do for ever
 HEAD_TIMEOUT_S = 120.0  # from the end of the body: 200 MB are parsed and stored in between
 READ_BYTES = 64 * 1024
 WHOLE_BYTES_MAX = 256 * 1024  # an answer up to this goes back in one piece, with its length
@@ -91,7 +92,7 @@ async def _send(
     try:
         # Whatever goes wrong in writing, the other side may have said why: the answer tells.
         with suppress(OSError, TimeoutError):
-            async for block in exchange.blocks(UPLOAD_BYTES_MAX):
+            async for block in exchange.blocks(UPLOAD_BYTES_MAX, UPLOAD_DURATION_S_MAX):
                 if reading.done():
                     break
                 writer.write(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)

@@ -250,9 +250,13 @@ class Exchange:
         if self._spoilt:
             raise CallerError("invalid_body", self._spoilt)
 
-    async def blocks(self, bytes_max: int) -> AsyncIterator[bytes]:
-        """The body as it arrives, for whoever passes it on. Raises like `body`."""
+    async def blocks(self, bytes_max: int, seconds_max: float) -> AsyncIterator[bytes]:
+        """The body as it arrives, for whoever passes it on. Raises like `body`.
+
+        Each block may take `BODY_TIMEOUT_S`; none is taken once `seconds_max` are over.
+        """
         self._check()
+        until = time.monotonic() + seconds_max
         self._streaming = True
         self._give_back()  # only a moment's worth is ever here
         declared = self.headers.get(b"content-length", b"0")
@@ -262,6 +266,8 @@ class Exchange:
         while True:
             if self._size > bytes_max:
                 raise body_too_large(bytes_max)
+            if time.monotonic() > until and not self.complete:
+                raise body_too_slow()
             if self._parts:
                 parts, self._parts = self._parts, []
                 self._connection.pause_reading()
@@ -291,9 +297,7 @@ class Exchange:
                 raise ClientGone from None
             if self.cut == "late":
                 self._uncancel()
-                raise CallerError(
-                    "request_timeout", "The body took too long to arrive.", status=408
-                ) from None
+                raise body_too_slow() from None
             raise
         finally:
             self._waiter = None
@@ -387,3 +391,7 @@ class Exchange:
     @property
     def ended(self) -> bool:
         return self._ended
+
+
+def body_too_slow() -> CallerError:
+    return CallerError("request_timeout", "The body took too long to arrive.", status=408)
