@@ -2,7 +2,8 @@
 
 Pure. A refusal that only asks to wait (429, 503) is answered, so nothing was served: the next
 attempt is a request of its own. An attempt without an answer may have been served and metered: the
-next one is the same request, and metering keeps the first.
+next one is the same request, and metering keeps the first that came to its end. What a killed
+gateway did not bring to an end is an event of its own.
 """
 
 from dataclasses import dataclass
