@@ -33,8 +33,9 @@ from meterplane.triton.health import READY_TIMEOUT_S
 
 _WAITS = Waits(READY_TIMEOUT_S, READY_TIMEOUT_S)
 
-# Authenticates when it is called: some of what is told needs no key.
-Authenticated = Callable[[], Awaitable[KeyPolicy]]
+# What anybody is told, and what a key's policy and message are needed for.
+TellAnybody = Callable[[], Awaitable[Message]]
+Tell = Callable[[bytes, KeyPolicy], Awaitable[Message]]
 
 
 class About:
@@ -44,11 +45,11 @@ class About:
         self._parts = parts
         self._servers = servers
 
-    async def server_live(self, content: bytes, policy: Authenticated) -> Message:
+    async def server_live(self) -> Message:
         """This process runs."""
         return ServerLiveResponse(live=True)
 
-    async def server_ready(self, content: bytes, policy: Authenticated) -> Message:
+    async def server_ready(self) -> Message:
         """One of the gateway's own servers says that it is. Anybody may ask: it is shared."""
         found = await self._parts.readiness.servers.found(self._servers_ready)
         return ServerReadyResponse(ready=found)
@@ -61,14 +62,14 @@ class About:
         except (CallerError, WorldError):
             return False
 
-    async def server_metadata(self, content: bytes, policy: Authenticated) -> Message:
+    async def server_metadata(self) -> Message:
         """Us: the servers behind are nobody's matter."""
         return ServerMetadataResponse(**msgspec.json.decode(kserve_models.SERVER))
 
-    async def model_ready(self, content: bytes, policy: Authenticated) -> Message:
+    async def model_ready(self, content: bytes, policy: KeyPolicy) -> Message:
         """True when one of the model's deployments says so. Raises `CallerError` 404."""
         asked = read(ModelReadyRequest, content)
-        model = _named(asked, await policy())
+        model = _named(asked, policy)
         if model.adapter == "openai":
             return ModelReadyResponse(ready=True)
         serving = await serving_of(model, self._parts)
@@ -86,10 +87,10 @@ class About:
                 return ModelReadyResponse(ready=True)
         return ModelReadyResponse(ready=False)
 
-    async def model_metadata(self, content: bytes, policy: Authenticated) -> Message:
+    async def model_metadata(self, content: bytes, policy: KeyPolicy) -> Message:
         """A model's tensors, from the first deployment that can be reached."""
         asked = read(ModelMetadataRequest, content)
-        model = _named(asked, await policy())
+        model = _named(asked, policy)
         if model.adapter == "openai":
             return ModelMetadataResponse(**msgspec.json.decode(kserve_models.described(model)))
         serving = await serving_of(model, self._parts)

@@ -10,8 +10,10 @@ message with several (a decoupled model) is answered as its responses come.
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import grpc
 
@@ -25,6 +27,7 @@ from meterplane.gateway.kserve_grpc.messages import (
     ModelStreamInferResponse,
     read,
 )
+from meterplane.gateway.kserve_grpc.receive import Room
 from meterplane.kernel.errors import CallerError, WorldError
 
 MESSAGES_AT_ONCE = 64  # of one stream
@@ -37,7 +40,16 @@ Context = Any  # grpc.aio has no types
 class Conversation:
     """One stream. `cut` tells why it was cancelled, if it was."""
 
-    def __init__(self, context: Context, metered: Metered, headers: dict[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        metered: Metered,
+        headers: dict[bytes, bytes],
+        room: Room,
+        tenant: UUID,
+    ) -> None:
+        self._room = room
+        self._tenant = tenant
         self._context = context
         self._metered = metered
         self._headers = headers
@@ -56,7 +68,7 @@ class Conversation:
                 turn = asyncio.get_running_loop().create_future()
                 self._turns.append(turn)
                 task = asyncio.create_task(self._answer(content, turn))
-                task.add_done_callback(self._ended)
+                task.add_done_callback(functools.partial(self._ended, len(content)))
                 # Its first step makes its call: until then nothing of it is to be cancelled.
                 await asyncio.sleep(0)
             await self._rest()
@@ -67,7 +79,7 @@ class Conversation:
             raise
 
     async def _next(self) -> bytes | None:
-        """The next message, once one may begin; None when there will be none."""
+        """The next message, once one may begin, in its room; None when there will be none."""
         await self._slots.acquire()
         reading = asyncio.ensure_future(self._context.read())
         try:
@@ -79,7 +91,11 @@ class Conversation:
             content = reading.result()
         finally:
             reading.cancel()
-        return None if content is grpc.aio.EOF else content
+        if content is grpc.aio.EOF:
+            return None
+        # The room is had when others end, which their own time sees to.
+        await self._room.take(self._tenant, len(content))
+        return bytes(content)
 
     async def _rest(self) -> None:
         """Until no message is under way. Each settles, which its journal bounds."""
@@ -93,7 +109,8 @@ class Conversation:
             else:
                 task.cancel()
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, size: int, task: "asyncio.Task[None]") -> None:
+        self._room.give_back(self._tenant, size)
         self._calls.pop(task, None)
         self._slots.release()
 

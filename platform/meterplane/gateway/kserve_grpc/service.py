@@ -1,11 +1,15 @@
 """The methods of `inference.GRPCInferenceService` that exist here; every other is UNIMPLEMENTED.
 
 Guarantees: a failure is a status with a sentence, never a stack trace; the key comes in the
-metadata `authorization: Bearer ...`, as over HTTP. A stream is refused as a whole only for its key.
+metadata `authorization: Bearer ...`, as over HTTP, and before it is found good no message is read.
+A stream is refused as a whole only for its key, or when there are too many.
+
+To gRPC's Python server every method is one of streams, which is the same on the wire: of a method
+that is not, it reads the whole message before it tells us of the call, and waits for ever.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -13,12 +17,19 @@ import grpc
 from meterplane.gateway.authenticate import authenticate, bearer_digest
 from meterplane.gateway.callers import Caller
 from meterplane.gateway.exchange import ClientGone
-from meterplane.gateway.kserve_grpc.about import About, Authenticated
+from meterplane.gateway.kserve_grpc.about import About, Tell, TellAnybody
 from meterplane.gateway.kserve_grpc.call import Call, Cut
 from meterplane.gateway.kserve_grpc.codes import code_of
 from meterplane.gateway.kserve_grpc.conversation import Context, Conversation
 from meterplane.gateway.kserve_grpc.infer import Metered, Unary
-from meterplane.gateway.kserve_grpc.messages import Message
+from meterplane.gateway.kserve_grpc.receive import (
+    ROOM_BYTES,
+    ROOM_OF_TENANT_BYTES,
+    STREAMS_MAX,
+    STREAMS_OF_TENANT_MAX,
+    Room,
+    only_message,
+)
 from meterplane.gateway.kserve_grpc.servers import SERVICE, GrpcServers
 from meterplane.gateway.pipeline import Parts, limit_headers
 from meterplane.kernel.errors import CallerError, WorldError
@@ -27,7 +38,8 @@ from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 # A caller's clock runs since before its call was here, so at its deadline it leaves before ours.
 DEADLINE_SLACK_S = 0.25
 
-Tell = Callable[[bytes, Authenticated], Awaitable[Message]]
+Handle = Callable[[Any, Context], Coroutine[Any, Any, bytes]]
+Unanswered = Callable[[Call, dict[bytes, bytes], Context], Coroutine[Any, Any, bytes]]
 
 
 class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
@@ -38,21 +50,27 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         self._running: set[asyncio.Task[Any]] = set()
         self.parts = parts
         self._servers = servers
+        self._room = Room(ROOM_BYTES, ROOM_OF_TENANT_BYTES)
+        self._streams = Room(STREAMS_MAX, STREAMS_OF_TENANT_MAX)
         about = About(parts, servers)
-        told: dict[str, Tell] = {
+        anybody: dict[str, TellAnybody] = {
             "ServerLive": about.server_live,
             "ServerReady": about.server_ready,
             "ServerMetadata": about.server_metadata,
+        }
+        keyed: dict[str, Tell] = {
             "ModelReady": about.model_ready,
             "ModelMetadata": about.model_metadata,
         }
-        self._handlers = {
-            f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._teller(name, tell))
-            for name, tell in told.items()
-        } | {
-            f"/{SERVICE}/ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
-            f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._stream),
+        handlers: dict[str, Handle] = {
+            name: self._teller(name, _unread(tell)) for name, tell in anybody.items()
         }
+        handlers |= {name: self._teller(name, self._read(tell)) for name, tell in keyed.items()}
+        handlers["ModelInfer"] = self._infer
+        self._handlers = {
+            f"/{SERVICE}/{name}": grpc.stream_unary_rpc_method_handler(handle)
+            for name, handle in handlers.items()
+        } | {f"/{SERVICE}/ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._stream)}
         self._unknown = grpc.stream_stream_rpc_method_handler(_not_here)
 
     def service(self, details: Any) -> Any:
@@ -79,19 +97,18 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _teller(self, name: str, tell: Tell) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        async def handle(content: bytes, context: Context) -> bytes:
+    def _teller(self, name: str, answer: Unanswered) -> Handle:
+        async def handle(messages: Any, context: Context) -> bytes:
             headers = _headers(context)
             call = Call(name, headers, self.parts)
-
-            async def policy() -> Any:
-                digest = bearer_digest(headers.get(b"authorization"), self.parts.pepper)
-                return await authenticate(digest, self.parts.policies, REFUSING_POLICY_AGE_S_MAX)
-
             told: list[bytes] = []
 
             async def answering() -> None:
-                told.append((await tell(content, policy)).SerializeToString())
+                try:
+                    told.append(await answer(call, headers, context))
+                except asyncio.CancelledError:
+                    self._note_left(call, context)
+                    raise
 
             failure = await call.conclude(answering())
             if failure is not None:
@@ -100,17 +117,36 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
 
         return handle
 
-    async def _infer(self, content: bytes, context: Context) -> bytes:
+    def _read(self, tell: Tell) -> Unanswered:
+        """For what needs a key and a message."""
+
+        async def answer(call: Call, headers: dict[bytes, bytes], context: Context) -> bytes:
+            digest = bearer_digest(headers.get(b"authorization"), self.parts.pepper)
+            policy = await authenticate(digest, self.parts.policies, REFUSING_POLICY_AGE_S_MAX)
+            async with only_message(context, self._room, policy.tenant_id) as content:
+                found: bytes = (await tell(content, policy)).SerializeToString()
+            return found
+
+        return answer
+
+    async def _infer(self, messages: Any, context: Context) -> bytes:
         self._note_running()
         headers = _headers(context)
         call = Call("ModelInfer", headers, self.parts)
         unary = Unary()
 
+        def why() -> Cut:
+            return call.cut or self._why(context)
+
         async def answering() -> None:
             metered = self._metered(headers)
-            await metered.serve(
-                call, content, "grpc.infer", unary.once, lambda: call.cut or self._why(context)
-            )
+            try:
+                policy = await authenticate(metered.digest, self.parts.policies)
+                async with only_message(context, self._room, policy.tenant_id) as content:
+                    await metered.serve(call, content, "grpc.infer", unary.once, why)
+            except asyncio.CancelledError:
+                self._note_left(call, context)
+                raise
 
         try:
             failure = await call.conclude(answering())
@@ -128,12 +164,17 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         headers = _headers(context)
         try:
             metered = self._metered(headers)
-            await authenticate(metered.digest, self.parts.policies)
-            conversation = Conversation(context, metered, headers)
-            await conversation.run(lambda: self._why(context))
+            tenant = (await authenticate(metered.digest, self.parts.policies)).tenant_id
+            if not self._streams.take_now(tenant, 1):
+                raise _too_many_streams()
+            try:
+                conversation = Conversation(context, metered, headers, self._room, tenant)
+                await conversation.run(lambda: self._why(context))
+            finally:
+                self._streams.give_back(tenant, 1)
         except (CallerError, WorldError) as failure:
             self.parts.metrics.refused("grpc", failure.code)
-            await context.abort(code_of(failure), failure.message)
+            await _abort(context, code_of(failure), failure.message)
         except asyncio.CancelledError:
             await self._give_up(context)
 
@@ -147,6 +188,11 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         """Raises `CallerError` 401. A batch's pass is not taken: its lines go over HTTP."""
         digest = bearer_digest(headers.get(b"authorization"), self.parts.pepper)
         return Metered(self.parts, self._servers, Caller(digest))
+
+    def _note_left(self, call: Call, context: Context) -> None:
+        """A call that was cancelled before it was admitted: by its caller, or by us."""
+        if self._why(context):
+            call.cut = "left"
 
     def _why(self, context: Context) -> Cut:
         """Why a call was cancelled by gRPC."""
@@ -163,7 +209,27 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         told = _told_of(call)
         if failure.retry_after_s is not None:
             told = (*told, ("retry-after", str(max(1, failure.retry_after_s))))
-        await context.abort(code_of(failure), failure.message, told)
+        await _abort(context, code_of(failure), failure.message, told)
+
+
+def _unread(tell: TellAnybody) -> Unanswered:
+    """For what anybody may ask: the message says nothing, so it is not waited for."""
+
+    async def answer(call: Call, headers: dict[bytes, bytes], context: Context) -> bytes:
+        found: bytes = (await tell()).SerializeToString()
+        return found
+
+    return answer
+
+
+def _too_many_streams() -> CallerError:
+    return CallerError(
+        "too_many_streams",
+        f"There are too many streams open, of this organisation ({STREAMS_OF_TENANT_MAX}) or of"
+        " all. Send more messages on each, or try again.",
+        status=429,
+        retry_after_s=1,
+    )
 
 
 def _told_of(call: Call) -> tuple[tuple[str, str], ...]:
@@ -173,6 +239,16 @@ def _told_of(call: Call) -> tuple[tuple[str, str], ...]:
         lines = limit_headers(call.run.admission).decode("ascii").splitlines()
         told += [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     return tuple(told)
+
+
+async def _abort(
+    context: Context, code: grpc.StatusCode, words: str, told: tuple[tuple[str, str], ...] = ()
+) -> None:
+    """End a call with a status; one whose caller left meanwhile is over without."""
+    try:
+        await context.abort(code, words, told)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def _is_over(context: Context) -> bool:
