@@ -5,6 +5,7 @@ What a server refuses keeps the code and the words that a caller would have had 
 
 import grpc
 
+from meterplane.gateway.adapters.kserve_words import told_of_a_request
 from meterplane.gateway.ask import ERROR_CHARS_MAX, refusal
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.triton.failures import TritonBroken, TritonTimeout, TritonUnavailable
@@ -28,6 +29,7 @@ _OF_STATUS = {
 }
 # A model that cannot be asked in this way, as Triton says it.
 _UNSUPPORTED = "unsupported_call"
+_OUR_KEY_REFUSED = (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
 # Of a server that says UNAVAILABLE itself, and so did not begin: its words. A connection that broke
 # says it too, in gRPC's words, and then nobody knows.
 _NOT_BEGUN = ("model", "queue", "server exiting", "not ready")
@@ -48,7 +50,7 @@ def failure_of(error: grpc.aio.AioRpcError) -> CallerError | WorldError:
     text = (error.details() or "the server refused the request")[:ERROR_CHARS_MAX]
     if code is Code.UNAVAILABLE:
         if any(word in text.lower() for word in _NOT_BEGUN):
-            return TritonUnavailable(text)
+            return TritonUnavailable(told_of_a_request(text, ""))
         return TritonBroken("the connection broke")
     if code is Code.DEADLINE_EXCEEDED:
         return TritonTimeout()
@@ -62,4 +64,4 @@ def failure_of(error: grpc.aio.AioRpcError) -> CallerError | WorldError:
         return refusal(400, text)
     if code is Code.CANCELLED:
         return TritonBroken("it cancelled the request")
-    return refusal(500, text)
+    return refusal(403 if code in _OUR_KEY_REFUSED else 500, text)
