@@ -10,13 +10,12 @@ import ssl
 import time
 from collections.abc import Callable
 
-from meterplane.kernel.limits import UPSTREAM_CONNECT_TIMEOUT_S
+from meterplane.kernel.limits import CONNECTIONS_MAX, UPSTREAM_CONNECT_TIMEOUT_S
 from meterplane.triton.address import parse
 from meterplane.triton.circuit import Circuit
 from meterplane.triton.connection import Connection
 from meterplane.triton.failures import TritonUnavailable
 
-CONNECTIONS_MAX = 512  # per server; each is one request in flight
 IDLE_CONNECTIONS_MAX = 128
 IDLE_S_MAX = 60.0  # below what stateful firewalls and proxies between forget (350 s and more)
 UNREADY_S = 1.0  # a model that loads takes longer: then it is asked once a second
@@ -61,6 +60,7 @@ class Server:
         self.url = url
         self.address = parse(url)
         self.circuit = Circuit()
+        # As many as there are callers: what is too much for a server, it says itself.
         self.connections_max = CONNECTIONS_MAX if connections_max is None else connections_max
         self.in_flight = 0
         self.requests = 0
