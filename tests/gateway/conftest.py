@@ -28,7 +28,7 @@ CATALOG = ROOT / "infra" / "triton" / "catalog.json"
 
 
 # The server's own connections are tested on both loops: the one of the tests and of the product.
-ON_BOTH_LOOPS = {"test_body_budget", "test_connections", "test_http1"}
+ON_BOTH_LOOPS = {"test_body_budget", "test_connections", "test_http1", "test_lua_calls"}
 
 
 def pytest_asyncio_loop_factories(

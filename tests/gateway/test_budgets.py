@@ -66,6 +66,10 @@ def reservations(redis_url, tenant):
         return admission.keys(f"*{tenant.id}*reservation*")
 
 
+def code_of(answer):
+    return "" if answer.is_success else answer.json()["error"]["code"]
+
+
 async def ask_at_once(gateways, secret, call, count):
     """The statuses of `count` requests sent together, spread over the gateways."""
     limits = httpx.Limits(max_connections=count)
@@ -103,7 +107,10 @@ async def test_what_a_stream_did_not_use_is_there_for_the_next_request(gateway, 
     """Reservations are worst cases; the books are exact once they are settled."""
     set_budget(acme, Organisation, acme.id, 400_000)
     answers = await ask_at_once([gateway], acme.secret, CHAT, 60)
-    assert {answer.status_code for answer in answers} == {200, 402}
+    assert {(answer.status_code, code_of(answer)) for answer in answers} == {
+        (200, ""),
+        (402, "insufficient_quota"),
+    }
     spent = sum(settle.cost_nano for settle in gateway.settles())
     pool = pool_nano(redis_url, acme, "organisation", acme.id)
     assert spent + pool == granted_nano(acme, acme.id) <= 400_000

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -75,6 +76,30 @@ async def test_calls_that_arrive_during_a_trip_are_the_next_one(calls):
     assert await first == b"0"
     assert await asyncio.gather(*rest) == [str(number).encode() for number in range(1, 100)]
     assert calls.trips == 2
+
+
+async def test_a_worker_that_was_late_itself_reads_what_redis_answered_in_time(calls, server):
+    """Late while it read somebody's bytes: on uvloop timers come next, before further bytes."""
+    ours, theirs = socket.socketpair()
+    pid = (await server.info("server"))["process_id"]
+
+    class Late(asyncio.Protocol):
+        def data_received(self, _):
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(2 * ADMISSION_TIMEOUT_S)
+
+    transport, _ = await asyncio.get_running_loop().create_connection(Late, sock=ours)
+    await calls.ask(echo("first"))
+    try:
+        async with stopped(server):
+            answer = calls.ask(echo("second"))
+            await asyncio.sleep(0)  # it is on its way
+            theirs.send(b"x")
+            assert await answer == b"second"
+    finally:
+        transport.abort()
+        theirs.close()
+    assert (calls.failed_trips, calls.connections) == (0, 1)
 
 
 async def test_callers_who_leave_take_nobodys_answer(calls, server):

@@ -31,6 +31,7 @@ log = logging.getLogger("meterplane.gateway")
 CALLS_PER_TRIP_MAX = 256  # x ~1 kB = 256 kB: what a socket's buffers hold
 CALLS_WAITING_MAX = 4096  # 16 trips: at 1 ms each the last waits 16 ms, else Redis is down anyway
 COMPLAINT_PAUSE_S = 1.0
+LAST_LOOK_S = 0.001  # any time lets the loop read what has arrived before this timer is due
 _FOLDER = Path(__file__).parent
 
 Unanswered = Callable[[bytes], None]
@@ -76,6 +77,7 @@ class LuaCalls:
         self._repeats = False  # the trip is the second one of calls whose script was not there
         self._leaving = False  # `_leave` is due in this round of the loop
         self._deadline = 0.0
+        self._overdue = False  # the trip's deadline has passed, and its answers are looked for
         self._timer: asyncio.TimerHandle | None = None
         self._connection: RedisConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -158,6 +160,7 @@ class LuaCalls:
         self.calls += len(self._trip)
         self._repeats = False
         self._deadline = time.monotonic() + ADMISSION_TIMEOUT_S
+        self._overdue = False
         if self._timer is None:
             # One timer at a time, moved on when it fires: most trips end long before it and
             # neither start nor stop one.
@@ -196,6 +199,10 @@ class LuaCalls:
         left_s = self._deadline - time.monotonic()
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._watch)
+        elif self._connection is not None and not self._overdue:
+            # This worker may be what was late: on uvloop timers come before what has arrived.
+            self._overdue = True
+            self._timer = self._loop.call_later(LAST_LOOK_S, self._watch)
         elif self._connection is not None:
             self._connection.abort()  # it tells us that nothing arrived
         else:
