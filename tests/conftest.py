@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+import hypothesis
 import psycopg
 import pytest
 import redis as redis_client
@@ -20,6 +21,11 @@ from tests import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 READY_WITHIN_S = 30.0
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ours")
 # What migrations put there and no test changes.
 KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}
 

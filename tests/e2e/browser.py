@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 Theme = Literal["light", "dark"]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -60,11 +60,17 @@ def window(
         lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None,
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(f"{request.url} {request.failure}"))
+    page.on("requestfailed", lambda request: failed(complaints, request))
     try:
         yield page, complaints
     finally:
         context.close()
+
+
+def failed(complaints: list[str], request: Request) -> None:
+    """Remember it, unless the page was left before it had arrived: an icon, on a busy machine."""
+    if request.failure != "net::ERR_ABORTED":
+        complaints.append(f"{request.url} {request.failure}")
 
 
 def sign_in(page: Page, email: str, password: str) -> None:

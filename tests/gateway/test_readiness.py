@@ -13,6 +13,7 @@ import redis
 
 from meterplane.gateway.config import ConfigInvalid, from_environment
 from meterplane.gateway.readiness import FOUND_FOR_S, Shared
+from tenants.keys import issue_key
 from tests import environment
 from tests.conftest import free_port, wait_until
 from tests.gateway.deployments import deployed, says, whole
@@ -20,6 +21,7 @@ from tests.gateway.engine import END, HEAD, Engine, event
 from tests.gateway.test_config import GOOD
 from tests.triton.scripted import scripted
 
+ROLE = "meterplane_gateway"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -75,27 +77,47 @@ def test_a_redis_that_stalls_is_noticed_and_its_return_too_without_any_request(g
     wait_until(lambda: readiness(gateway.url) == (200, []), "its return", 5)
 
 
+def cut_off(admin: "psycopg.Connection[tuple[int]]") -> None:
+    """End what every gateway has of connections to PostgreSQL."""
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+    admin.execute(cut, (ROLE,))
+
+
 def test_held_policies_are_policies_while_postgresql_is_away(start_gateway, triton, acme):
-    role = "meterplane_gateway"
     gateway = start_gateway(triton.http_url)
     admin = environment.database_url("postgres")
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"ALTER ROLE {role} NOLOGIN")
+        connection.execute(f"ALTER ROLE {ROLE} NOLOGIN")
         try:
-            cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
-            connection.execute(cut, (role,))
+            cut_off(connection)
             wait_until(lambda: readiness(gateway.url) == (503, ["no_policy"]), "the loss", 10)
         finally:
-            connection.execute(f"ALTER ROLE {role} LOGIN")
+            connection.execute(f"ALTER ROLE {ROLE} LOGIN")
         wait_until(lambda: readiness(gateway.url) == (200, []), "its return", 20)
         with gateway.client(acme.secret) as client:
             assert client.get("/v1/models").status_code == 200
-        connection.execute(f"ALTER ROLE {role} NOLOGIN")
+        connection.execute(f"ALTER ROLE {ROLE} NOLOGIN")
         try:
-            connection.execute(cut, (role,))
+            cut_off(connection)
             assert readiness(gateway.url) == (200, [])
         finally:
-            connection.execute(f"ALTER ROLE {role} LOGIN")
+            connection.execute(f"ALTER ROLE {ROLE} LOGIN")
+
+
+def test_connections_that_postgresql_closed_are_replaced_and_no_caller_hears_of_it(
+    start_gateway, triton, acme
+):
+    gateway = start_gateway(triton.http_url)
+    secrets = [
+        issue_key(tenant_id=acme.id, project_id=acme.project_id, name=str(number)).secret
+        for number in range(3)
+    ]
+    chat = {"model": "tiny-lm", "messages": [{"role": "user", "content": "x"}]}
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
+        for secret in secrets:
+            cut_off(admin)
+            with gateway.client(secret) as client:
+                assert client.post("/v1/chat/completions", json=chat).status_code == 200
 
 
 async def test_a_worker_that_drains_says_so_on_the_operators_port(

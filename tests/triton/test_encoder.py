@@ -103,7 +103,7 @@ def test_tokens_are_those_computed_ends_included_and_at_most_256(encoder):
 
 def test_text_beyond_256_tokens_changes_nothing(encoder):
     vectors, _ = encoder.encode(["word " * 254 + "cat", "word " * 254 + "money " * 9])
-    assert np.array_equal(vectors[0], vectors[1])
+    assert np.abs(vectors[0] - vectors[1]).max() < 1e-6  # rows differ by how threads divide them
 
 
 def test_other_weights_are_refused(tmp_path):

@@ -46,6 +46,9 @@ class Worker:
             max_size=POSTGRES_CONNECTIONS_MAX,
             timeout=2.0,
             kwargs={"autocommit": True},
+            # One that PostgreSQL closed is replaced, not handed to a caller. It is asked so seldom
+            # that the question does not count.
+            check=AsyncConnectionPool.check_connection,
             open=False,
         )
         await pool.open(wait=False)
