@@ -21,6 +21,7 @@ def test_a_whole_environment_is_read():
     config = from_environment(GOOD)
     assert config.triton_urls == ["http://127.0.0.1:8000", "http://10.0.0.2:8000"]
     assert (config.host, config.port, len(config.pepper)) == ("127.0.0.1", 8701, 32)
+    assert config.admission_timeout_s == 0.25
     assert (config.journal_mode, config.metrics_port, config.control_url) == ("durable", 0, "")
 
 
@@ -44,6 +45,9 @@ def test_servers_may_be_reached_over_tls():
         ("GATEWAY_METRICS_PORT", "8701"),
         ("GATEWAY_WORKER", "../elsewhere"),
         ("JOURNAL_MODE", "sometimes"),
+        ("ADMISSION_TIMEOUT_MS", "0.25"),
+        ("ADMISSION_TIMEOUT_MS", "9"),
+        ("ADMISSION_TIMEOUT_MS", "10001"),
         ("TOKENIZERS_DIR", "/nowhere/at/all"),
     ],
 )

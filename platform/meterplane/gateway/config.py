@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from meterplane.gateway import spans
 from meterplane.journal.writer import Mode
+from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
 
 PEPPER_BYTES_MIN = 32
 _WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # it names a directory of the journal
@@ -38,6 +39,7 @@ class Config:
     journal_dir: Path
     pepper: bytes
     journal_mode: Mode = "durable"
+    admission_timeout_s: float = ADMISSION_TIMEOUT_S
     reuse_port: bool = False
     control_url: str = ""
     tokenizers_dir: Path | None = None
@@ -73,6 +75,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
     if not port.isdigit() or not 0 < int(port) < 65_536:
         problems.append("GATEWAY_PORT must be a port number")
     metrics_port = _metrics_port(env.get("GATEWAY_METRICS_PORT", ""), port, problems)
+    admission_timeout_s = _admission_timeout_s(env.get("ADMISSION_TIMEOUT_MS", ""), problems)
     worker = env.get("GATEWAY_WORKER", "gateway-1")
     if not _WORKER.fullmatch(worker):
         problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
@@ -97,6 +100,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
         journal_dir=Path(journal_dir),
         pepper=pepper,
         journal_mode=mode,
+        admission_timeout_s=admission_timeout_s,
         reuse_port=env.get("GATEWAY_REUSE_PORT", "") == "1",
         control_url=env.get("CONTROL_URL", "").strip().rstrip("/"),
         tokenizers_dir=Path(tokenizers) if tokenizers else None,
@@ -116,6 +120,14 @@ def _metrics_port(text: str, port: str, problems: list[str]) -> int:
             "GATEWAY_METRICS_PORT must not be GATEWAY_PORT: what it tells is the operator's alone"
         )
     return int(text)
+
+
+def _admission_timeout_s(text: str, problems: list[str]) -> float:
+    text = text.strip() or str(round(ADMISSION_TIMEOUT_S * 1000))
+    if not text.isdecimal() or not 10 <= int(text) <= 10_000:
+        problems.append("ADMISSION_TIMEOUT_MS must be a number of milliseconds, 10 to 10000")
+        return ADMISSION_TIMEOUT_S
+    return int(text) / 1000
 
 
 def _pepper(text: str, problems: list[str]) -> bytes:

@@ -6,7 +6,7 @@ task stands between a caller and the socket.
 
 Callers wait on futures, so a caller that is cancelled never touches the connection and can never
 leave another's answer in it; its call is made all the same. A Redis that does not answer a trip
-within `ADMISSION_TIMEOUT_S` is down for us: its connection is dropped and everyone in that trip is
+within `timeout_s` is down for us: its connection is dropped and everyone in that trip is
 told. Whoever still waits is in the next trip, on a new connection. No call is repeated here (an
 admission that was answered into a broken connection has reserved), but for one case: a script that
 Redis says it does not have did nothing, so it is loaded and called again, once.
@@ -31,6 +31,7 @@ log = logging.getLogger("meterplane.gateway")
 CALLS_PER_TRIP_MAX = 256  # x ~1 kB = 256 kB: what a socket's buffers hold
 CALLS_WAITING_MAX = 4096  # 16 trips: at 1 ms each the last waits 16 ms, else Redis is down anyway
 COMPLAINT_PAUSE_S = 1.0
+CONNECT_TIMEOUT_S = 2.0  # who asks meanwhile is told in time all the same
 LAST_LOOK_S = 0.001  # any time lets the loop read what has arrived before this timer is due
 _FOLDER = Path(__file__).parent
 
@@ -69,7 +70,10 @@ class Script:
 class LuaCalls:
     """One worker's connection to the admission Redis. Raises `AddressInvalid` for a bad URL."""
 
-    def __init__(self, url: str, scripts: Sequence[Script]) -> None:
+    def __init__(
+        self, url: str, scripts: Sequence[Script], timeout_s: float = ADMISSION_TIMEOUT_S
+    ) -> None:
+        self._timeout_s = timeout_s
         self._address = parse_address(url)
         self._loads = tuple(pack("SCRIPT", "LOAD", script.source) for script in scripts)
         self._waiting: list[_Call] = []
@@ -97,7 +101,7 @@ class LuaCalls:
 
     async def close(self) -> None:
         """Make the calls that wait, within one timeout; who then still waits is told."""
-        deadline = time.monotonic() + ADMISSION_TIMEOUT_S
+        deadline = time.monotonic() + self._timeout_s
         while (pending := self._waiting or self._trip) and time.monotonic() < deadline:
             await asyncio.wait([pending[-1][1]], timeout=deadline - time.monotonic())
             await asyncio.sleep(0)  # a cancelled caller's future is done before its call is
@@ -159,12 +163,12 @@ class LuaCalls:
         self.trips += 1
         self.calls += len(self._trip)
         self._repeats = False
-        self._deadline = time.monotonic() + ADMISSION_TIMEOUT_S
+        self._deadline = time.monotonic() + self._timeout_s
         self._overdue = False
         if self._timer is None:
             # One timer at a time, moved on when it fires: most trips end long before it and
             # neither start nor stop one.
-            self._timer = self._loop.call_later(ADMISSION_TIMEOUT_S, self._watch)
+            self._timer = self._loop.call_later(self._timeout_s, self._watch)
         if self._connection is None or self._connection.lost:
             self._connection = None
             self.start()
@@ -179,7 +183,7 @@ class LuaCalls:
 
     async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(ADMISSION_TIMEOUT_S):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 connection = await connect(self._address, self._loads)
         except Exception as problem:
             # Whatever it was: nobody else tells those who wait for this connection.
@@ -199,16 +203,13 @@ class LuaCalls:
         left_s = self._deadline - time.monotonic()
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._watch)
-        elif self._connection is not None and not self._overdue:
+        elif not self._overdue:
             # This worker may be what was late: on uvloop timers come before what has arrived.
             self._overdue = True
             self._timer = self._loop.call_later(LAST_LOOK_S, self._watch)
         elif self._connection is not None:
             self._connection.abort()  # it tells us that nothing arrived
         else:
-            if self._connecting is not None:
-                self._connecting.cancel()
-                self._connecting = None
             self._fail_trip("no connection in time")
 
     def _arrived(self, answers: list[Any] | None) -> None:

@@ -53,7 +53,7 @@ class Worker:
         )
         await pool.open(wait=False)
         self._stack.push_async_callback(pool.close)
-        calls = LuaCalls(config.admission_redis_url, SCRIPTS)
+        calls = LuaCalls(config.admission_redis_url, SCRIPTS, config.admission_timeout_s)
         calls.start()
         self._stack.push_async_callback(calls.close)
         insist = Insist(calls)
