@@ -40,7 +40,7 @@ LISTED: dict[tuple[str, str], set[str]] = {
     | {"messages", "max_completion_tokens", "logprobs", "top_logprobs"},
     ("openai.completions", "openai"): _TEXT | {"prompt", "echo", "logprobs"},
     ("openai.embeddings", "openai"): {"model", "input", "encoding_format", "dimensions"},
-    ("openai.embeddings", "embedding"): {"inputs", "outputs"},
+    ("openai.embeddings", "embedding"): {"inputs", "outputs", "parameters"},
     ("kserve.infer", "tensor"): {"inputs", "outputs", "id", "parameters"},
 }
 for _surface in ("openai.chat", "openai.completions"):

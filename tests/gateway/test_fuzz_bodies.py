@@ -195,6 +195,13 @@ async def test_what_was_found_once_is_refused(name):
     assert await end_of(Shop(), parse) == "refused"
 
 
+@pytest.mark.parametrize(("field", "end"), [("tools", "reached"), ("binary_data", "refused")])
+async def test_of_an_embedding_models_parameters_only_listed_ones_reach_it(field, end):
+    """Seed 20261125, case 19002: the list of this test did not know them."""
+    body = b'{"model": "embedding-more", "input": ["a", "b"], "%b": -0.5}' % field.encode()
+    assert await end_of(Shop(), lambda: openai_embeddings.parse(body)) == end
+
+
 @pytest.mark.parametrize("value", ["1e400", "[" * 2000 + "]" * 2000])
 @pytest.mark.parametrize("model", ["vllm-more", "openai-more"])
 async def test_a_listed_field_that_nobody_can_read_is_refused_before_it_is_admitted(model, value):
