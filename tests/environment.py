@@ -43,6 +43,7 @@ os.environ.update(
     GATEWAY_DATABASE_URL=database_url("meterplane_gateway"),
     REDIS_URL=redis_url("broker"),
     ADMISSION_REDIS_URL=redis_url("admission"),
+    ADMISSION_TIMEOUT_MS="2000",  # a busy machine is no Redis that is down
     JOURNAL_DIR=str(HOME / "journal"),
     STRIPE_API_BASE="http://127.0.0.1:9",  # a test that talks to Stripe starts the sandbox itself
     STRIPE_API_KEY="sk_test_" + secrets.token_hex(12),

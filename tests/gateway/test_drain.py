@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import signal
+import socket
 import time
 
 import pytest
@@ -137,6 +138,11 @@ async def until(true, what, within_s=10.0):
         await asyncio.sleep(0.005)
 
 
+def is_refused(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 async def ended(gateway, within_s):
     """Seconds until the process was gone, and its code."""
     began = time.monotonic()
@@ -246,6 +252,30 @@ async def test_an_answer_that_is_not_read_yet_is_not_lost(shop):
         _, code = await ended(gateway, 10)
         assert code == 0
         writer.close()
+
+
+async def test_what_is_answered_after_the_signal_says_that_the_connection_is_over(shop):
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def answer_when_released(peer):
+        asked.set()
+        await release.wait()
+        await peer.send(TENSOR_ANSWER)
+
+    async with deployed(stream_words, answer_when_released) as (engine, tensors):
+        gateway, callers = shop(engine, tensors)
+        streams = await callers.connect()
+        answer = asyncio.create_task(callers.ask(streams, callers.tensor))
+        await asyncio.wait_for(asked.wait(), 10)
+        gateway.process.send_signal(signal.SIGTERM)
+        await until(lambda: is_refused(callers.port), "the signal being obeyed")
+        release.set()
+        assert await answer is False, "it may be asked again on this connection"
+        assert b"connection: close\r\n" in callers.answers[1]
+        _, code = await ended(gateway, 10)
+        streams[1].close()
+    assert code == 0
+    assert len(check_nothing_lost(gateway, callers)) == 1
 
 
 async def test_whoever_asks_nothing_is_let_go_at_once(shop):

@@ -37,15 +37,11 @@ async def calls_to(url, timeout_s=20.0):
     await made.close()
 
 
-async def connected(made):
-    await becomes(lambda: made.answering_for_s() > 0, "the connection")
-    return made
-
-
 @pytest.fixture
 async def calls(redis_url):
     async with calls_to(redis_url, ADMISSION_TIMEOUT_S) as made:
-        yield await connected(made)
+        await becomes(lambda: made.answering_for_s() > 0, "the connection")
+        yield made
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ FRAME_BYTES_MAX = 64 * 1024
 COMMIT_BATCH_FRAMES_MAX = 4096
 
 # --- admission
-ADMISSION_TIMEOUT_S = 0.25  # a Redis that is slower than this is down for us: 503
+ADMISSION_TIMEOUT_S = 0.25  # a Redis that is slower than this is down for us: 503 (default)
 BUDGET_BLOCK_FRACTION = 50  # one grant is 1/50 of the limit, or one request near the edge
 RESERVATION_TTL_S = 2 * STREAM_DURATION_S_MAX
 
