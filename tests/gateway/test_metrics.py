@@ -1,7 +1,6 @@
 """What a worker tells of itself: a valid exposition, true to what was asked of it, and bounded."""
 
 import asyncio
-import timeit
 from types import SimpleNamespace
 
 import httpx2 as httpx
@@ -23,8 +22,6 @@ from tests.gateway.deployments import (
 )
 from tests.gateway.listening import listening
 from tests.triton.scripted import scripted
-
-COUNTING_US_MAX = 3.0  # of a request, on an idle core
 
 
 class Told:
@@ -236,16 +233,3 @@ def test_a_histogram_counts_each_value_once_under_every_bound_it_is_within():
     assert buckets == {"0.5": 2, "1": 4, "2.5": 4, "+Inf": 5}
     others = {each.name: each.value for each in read.samples if "le" not in each.labels}
     assert others == {"a_name_count": 5, "a_name_sum": pytest.approx(4.8)}
-
-
-def test_counting_a_request_costs_microseconds():
-    metrics, stream, plain = Metrics(), a_run(), a_run(stream=False)
-    refused = "openai", "rate_limited", 429, 0.001
-    for what, count in (
-        ("stream", lambda: metrics.admitted(stream, 200, 0.13)),
-        ("plain", lambda: metrics.admitted(plain, 200, 0.13)),
-        ("refused", lambda: metrics.refused(*refused)),
-    ):
-        cost_us = min(timeit.repeat(count, number=10_000, repeat=15)) / 10_000 * 1e6
-        print(f"{what}: {cost_us:.2f} us")
-        assert cost_us < COUNTING_US_MAX, what

@@ -27,7 +27,7 @@ CROWDED = (
 )
 HALF_A_ROOM = (
     "import sys; from meterplane.gateway.kserve_grpc import receive, service, __main__ as m;"
-    "receive.RECEIVE_S_MAX = 2.0; service.ROOM_OF_TENANT_BYTES = 2**25; sys.exit(m.main())"
+    "receive.RECEIVE_S_MAX = 6.0; service.ROOM_OF_TENANT_BYTES = 2**25; sys.exit(m.main())"
 )
 
 
@@ -88,9 +88,9 @@ def test_who_sends_slowly_keeps_only_its_own_organisation_waiting(start_gateway,
         time.sleep(0.3)
         began_at = time.monotonic()
         infer_stub(channel)(infer, metadata=keyed(other))
-        assert time.monotonic() - began_at < 1
+        assert time.monotonic() - began_at < 4
         infer_stub(channel)(infer, metadata=keyed(acme))
-        assert time.monotonic() - began_at > 1, "until the time of what stalled was up"
+        assert time.monotonic() - began_at > 4, "until the time of what stalled was up"
     assert len(gateway.settles()) == 2
 
 

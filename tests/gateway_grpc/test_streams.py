@@ -439,7 +439,7 @@ def test_a_client_that_keeps_a_stream_open_does_not_delay_others(client, gateway
     with triton_grpc.InferenceServerClient(gateway.url) as other:
         began = time.monotonic()
         other.infer("identity", floats(1), headers=headers)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
     client.stop_stream(cancel_requests=True)
 
 

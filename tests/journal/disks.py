@@ -86,6 +86,28 @@ class HangingDisk(Disk):
         self.release.wait(20)
 
 
+class GatedDisk(CountingDisk):
+    """Each sync waits to be let through; after `open`, none does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passes = threading.Semaphore(0)
+        self._opened = threading.Event()
+
+    def let_one_through(self) -> None:
+        self._passes.release()
+
+    def open(self) -> None:
+        self._opened.set()
+        self._passes.release()
+
+    def sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        if not self._opened.is_set():
+            self._passes.acquire(timeout=20)
+        Disk.sync(self, descriptor)
+
+
 class SlowKeepingDisk(Disk):
     """Takes `slow_s` to make a new or a sealed segment durable; commits are as fast as ever."""
 

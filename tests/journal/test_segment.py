@@ -70,7 +70,7 @@ def test_ids_rise_when_the_clock_steps_back():
 def test_segments_are_listed_in_writing_order_and_strangers_ignored(tmp_path: Path):
     ids = [uuid7(instant) for instant in (1_790_000_000_002, 1_790_000_000_000, 1_790_000_000_001)]
     for segment_id, suffix in zip(ids, ("open", "sealed", "sealed"), strict=True):
-        (tmp_path / f"{segment_id}.{suffix}").write_bytes(b"")
+        (tmp_path / f"{segment_id}.{suffix}").write_bytes(b"frames")
     (tmp_path / "notes.sealed").write_bytes(b"")
     (tmp_path / "lock").write_bytes(b"")
     assert [segment.segment_id for segment in list_segments(tmp_path)] == sorted(ids)

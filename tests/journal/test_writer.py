@@ -18,6 +18,7 @@ from tests.journal.disks import (
     AnsweringDisk,
     CountingDisk,
     FailingDisk,
+    GatedDisk,
     HangingDisk,
     SlowKeepingDisk,
 )
@@ -40,30 +41,35 @@ async def test_an_appended_frame_is_in_the_file_before_any_commit(tmp_path: Path
 
 
 async def test_callers_that_wait_together_share_one_sync(tmp_path: Path):
-    disk = CountingDisk(sync_s=0.02)
+    disk = GatedDisk()
     journal = JournalWriter.open(tmp_path, "g1", disk)
 
     async def request() -> None:
         journal.append(settle())
         await journal.commit()
 
+    disk.let_one_through()
     await asyncio.gather(*(request() for _ in range(200)))
     assert disk.syncs == 1
     first = asyncio.create_task(request())
     await until(lambda: disk.syncs == 2)
-    await asyncio.gather(first, *(request() for _ in range(200)))
+    late = [asyncio.create_task(request()) for _ in range(200)]
+    await asyncio.sleep(0)
+    disk.open()
+    await asyncio.gather(first, *late)
     assert disk.syncs == 3  # 200 arrived while one sync ran and shared the next
     await journal.close()
     assert len(list(reader.frames_under(tmp_path))) == 401
 
 
 async def test_commit_covers_frames_appended_while_a_sync_was_running(tmp_path: Path):
-    disk = CountingDisk(sync_s=0.05)
+    disk = GatedDisk()
     journal = JournalWriter.open(tmp_path, "g1", disk)
     journal.append(admit())
     running = asyncio.create_task(journal.commit())
     await until(lambda: disk.syncs == 1)
     journal.append(admit())
+    disk.open()
     await journal.commit()
     assert disk.syncs == 2  # the sync that ran already did not count for the second frame
     await running
@@ -92,18 +98,25 @@ async def test_a_commit_that_finds_all_durable_does_not_wait(tmp_path: Path):
 
 
 async def test_a_round_begins_as_soon_as_the_one_before_ends(tmp_path: Path):
-    disk = CountingDisk(sync_s=0.05)
+    disk = GatedDisk()
     journal = JournalWriter.open(tmp_path, "g1", disk)
-    started = time.monotonic()
 
-    async def late(number: int) -> None:
-        await asyncio.sleep(0.01 * number)  # ten arrive while the first two rounds run
-        journal.append(settle())
-        await journal.commit()
+    def arrive(count: int) -> list[asyncio.Task[None]]:
+        for _ in range(count):
+            journal.append(settle())
+        return [asyncio.create_task(journal.commit()) for _ in range(count)]
 
-    await asyncio.gather(*(late(number) for number in range(10)))
+    arrived: list[asyncio.Task[None]] = []
+    for rounds, count in ((1, 1), (2, 5), (3, 4)):  # all of them while the round before runs
+        arrived += arrive(count)
+        if rounds > 1:
+            disk.let_one_through()
+        await until(lambda rounds=rounds: disk.syncs == rounds)
+        assert not any(task.done() for task in arrived[-count:])
+    disk.let_one_through()
+    await asyncio.gather(*arrived)
     assert disk.syncs == 3
-    assert 0.15 <= time.monotonic() - started < 0.2
+    disk.open()
     await journal.close()
 
 
@@ -119,7 +132,7 @@ async def test_a_journal_tells_how_far_it_is(tmp_path: Path):
     assert written <= journal.bytes_appended <= written + 8  # a frame may end in zeros
     await journal.commit()
     assert journal.frames_durable == 3
-    assert 0.02 <= journal.last_commit_s < 0.2
+    assert journal.last_commit_s >= 0.02
     await until(lambda: journal.segments_to_seal == 1)
     await until(lambda: journal.segments_to_seal == 0)
     assert journal.bytes_appended == list_segments(journal.directory)[0].path.stat().st_size
@@ -127,30 +140,30 @@ async def test_a_journal_tells_how_far_it_is(tmp_path: Path):
 
 
 async def test_a_journal_tells_how_old_and_how_much_its_lag_is(tmp_path: Path):
-    disk = CountingDisk(sync_s=0.05)
+    disk = GatedDisk()
     journal = JournalWriter.open(tmp_path, "g1", disk)
     assert (journal.unsynced_s, journal.unsealed_bytes) == (0.0, 0)
     journal.append(settle())
     await asyncio.sleep(0.03)
-    assert 0.03 <= journal.unsynced_s < 0.2
+    assert journal.unsynced_s >= 0.03
     assert journal.unsealed_bytes == journal.bytes_appended > 0
+    began = time.monotonic()
     committing = asyncio.create_task(journal.commit())
-    await asyncio.sleep(0.02)
+    await until(lambda: disk.syncs == 1)
     journal.append(settle())  # the round under way does not cover it
+    disk.open()
     await committing
-    assert 0.03 <= journal.unsynced_s < 0.2, "the second frame is younger than the round"
+    assert 0 < journal.unsynced_s <= time.monotonic() - began, "younger than the round"
     await until(lambda: journal.unsealed_bytes == 0)
     assert journal.unsynced_s == 0.0, "what is sealed was synced"
     await journal.close()
 
 
-async def test_an_idle_journal_is_sealed_within_a_second(tmp_path: Path):
+async def test_an_idle_journal_is_sealed_by_itself(tmp_path: Path):
     journal = JournalWriter.open(tmp_path, "g1")
     journal.append(settle())
     await journal.commit()
-    started = time.monotonic()
     await until(lambda: all(each.sealed for each in list_segments(journal.directory)))
-    assert time.monotonic() - started < 1.0
     await asyncio.sleep(0.6)
     assert len(list_segments(journal.directory)) == 1  # nothing to say, no empty segments
     await journal.close()
@@ -239,9 +252,7 @@ async def test_after_the_first_error_nothing_is_touched_again(
         journal.append(settle())
         await journal.commit()
 
-    started = time.monotonic()
     results = await asyncio.gather(*(request() for _ in range(20)), return_exceptions=True)
-    assert time.monotonic() - started < 0.1
     assert all(isinstance(result, JournalUnavailable) for result in results)
     assert not journal.healthy
     await refused_for_ever(journal, disk)
@@ -254,10 +265,8 @@ async def test_after_an_error_while_the_next_segment_is_prepared_nothing_is_touc
     disk = FailingDisk(errno.EIO)
     journal = JournalWriter.open(tmp_path, "g1", disk)
     disk.failing = {operation}
-    started = time.monotonic()
     journal.append(settle())
     await until(lambda: not journal.healthy)
-    assert time.monotonic() - started < 0.1
     disk.touched.clear()  # `append` may have written while the thread was failing
     with pytest.raises(JournalUnavailable, match="preparing a segment failed"):
         await journal.commit()
@@ -320,10 +329,10 @@ async def test_a_kernel_that_does_not_report_is_a_failed_disk(
 async def test_a_disk_that_does_not_finish_a_segment_is_a_failed_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(writer, "COMMIT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(writer, "COMMIT_TIMEOUT_S", 0.5)
     disk = SlowKeepingDisk(0.0)
     journal = JournalWriter.open(tmp_path, "g1", disk)
-    disk.slow_s = 0.5
+    disk.slow_s = 1.5
     journal.append(settle())
     await journal.commit()  # the room for it was ready
     assert journal.healthy

@@ -66,7 +66,7 @@ async def test_closing_early_aborts_at_once_and_counts_once(fleets):
         upstream = await open_stream(fleet.pool())
         upstream.close()
         upstream.close()
-        await asyncio.wait_for(gone.wait(), 1)
+        await asyncio.wait_for(gone.wait(), 10)
         assert await upstream.block() is None
         assert state(fleet, server.url).in_flight == 0
         assert state(fleet, server.url).idle_connections == 0
@@ -89,7 +89,7 @@ async def test_a_cancelled_block_takes_its_connection_with_it(fleets):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(gone.wait(), 1)
+        await asyncio.wait_for(gone.wait(), 10)
         assert state(fleet, server.url).in_flight == 0
         assert state(fleet, server.url).idle_connections == 0
 
@@ -109,7 +109,7 @@ async def test_a_cancelled_send_takes_its_connection_with_it(fleets):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(gone.wait(), 1)
+        await asyncio.wait_for(gone.wait(), 10)
         assert state(fleet, server.url).in_flight == 0
 
 
@@ -130,7 +130,7 @@ async def test_an_idle_time_begins_with_each_wait_and_no_earlier(fleets):
         with pytest.raises(TritonTimeout):
             await drain(upstream, received)
         assert b"".join(received) == b"x" * 7
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 5
 
 
 async def test_a_whole_answer_may_take_longer_than_its_idle_time_while_it_moves(fleets):
@@ -147,7 +147,7 @@ async def test_a_whole_answer_may_take_longer_than_its_idle_time_while_it_moves(
         begun = time.monotonic()
         with pytest.raises(TritonTimeout):
             await ask(pool, idle_timeout_s=0.2, first_byte_timeout_s=0.1)
-        assert 0.15 < time.monotonic() - begun < 1
+        assert 0.15 < time.monotonic() - begun < 5
         assert server.connections == 1
 
 
@@ -164,7 +164,7 @@ async def test_a_long_deadline_on_a_kept_connection_gives_way_to_a_short_one(fle
         begun = time.monotonic()
         with pytest.raises(TritonTimeout):
             await ask(pool, first_byte_timeout_s=0.1)
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 5
         assert server.connections == 1
 
 

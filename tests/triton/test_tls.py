@@ -87,7 +87,7 @@ async def test_an_https_server_is_spoken_to_when_its_certificate_is_trusted(flee
         upstream = await open_stream(fleet.pool(), "/stream")
         assert (await upstream.block()).startswith(b"a")
         upstream.close()
-        await asyncio.wait_for(gone.wait(), 2)
+        await asyncio.wait_for(gone.wait(), 10)
         await fleet.close()
         await asyncio.sleep(0.05)
     finally:

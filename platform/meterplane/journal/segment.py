@@ -120,10 +120,11 @@ def list_segments(directory: Path, *, spares: bool = False) -> Sequence[SegmentP
 
 
 def _is_spare(path: Path) -> bool:
-    # Its first bytes are written before any frame, and nothing writes zeros there.
+    # Its first bytes are written before any frame, and nothing writes zeros there. One that is
+    # being made has no bytes yet.
     try:
         with path.open("rb", buffering=0) as file:
-            return file.read(len(MAGIC)) == bytes(len(MAGIC))
+            return not file.read(len(MAGIC)).strip(b"\0")
     except FileNotFoundError:
         return False  # sealed or removed since the directory was read
 
