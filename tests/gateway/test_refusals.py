@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
@@ -13,7 +14,10 @@ import redis
 import tritonclient.http as triton_http
 import tritonclient.utils
 
+from meterplane.catalog.models import Model
 from meterplane.contracts import admission_keys
+from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
+from meterplane.policy.compile import recompile_everyone
 from tenants.keys import revoke_key
 from tenants.standing import set_standing
 from tests import environment
@@ -378,3 +382,21 @@ def test_the_log_has_a_line_per_request_and_no_secret(gateway, acme):
     assert (served["status"], served["tenant_id"]) == (200, str(acme.id))
     assert served["cost_nano"] > 0
     assert (refused["status"], refused["code"]) == (400, "unknown_parameter")
+
+
+def test_a_revoked_key_is_refused_what_came_on_sale_after_its_policy_was_held(gateway, acme):
+    """The policy that has the model has the revocation, too."""
+
+    def offer(active):
+        Model.objects.filter(name="identity").update(is_active=active)
+        recompile_everyone()
+
+    offer(False)
+    with gateway.client(acme.secret) as client:
+        assert client.post(CHAT[0], json=CHAT[1]).status_code == 200
+        assert client.post(INFER[0], json=INFER[1]).status_code == 404
+        time.sleep(REFUSING_POLICY_AGE_S_MAX)
+        offer(True)
+        revoke_key(tenant_id=acme.id, key_id=acme.key_id)
+        assert client.post(INFER[0], json=INFER[1]).status_code == 401
+    assert len(gateway.admits()) == 1

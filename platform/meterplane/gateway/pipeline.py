@@ -84,8 +84,8 @@ async def open_run(
 ) -> Run:
     """Admit a request and write its ADMIT. Raises `CallerError` or `WorldError`, nothing held."""
     if work.model not in policy.models:
-        # It may have come on sale since this policy was read.
-        policy = await parts.policies.find(caller.digest, REFUSING_POLICY_AGE_S_MAX) or policy
+        # It may have come on sale since this policy was read, and the key been revoked.
+        policy = await authenticate(caller.digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
     plan = Plan(work, caller.tier, parts.servings, speaks, parts.prompts)
     admission = await _admit(parts, caller, policy, plan, caller.request_id or request_id)
     run = Run(plan, admission, parts.journal, parts.admitter)
