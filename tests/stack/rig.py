@@ -78,7 +78,9 @@ def main() -> int:
 
     def publish(found: StackRecord) -> None:
         pids = {each.name: each.process and each.process.pid for each in found.components}
-        (var / "published.json").write_text(json.dumps(pids))
+        draft = var / "published.draft"
+        draft.write_text(json.dumps(pids))
+        draft.replace(var / "published.json")
 
     supervisor = Supervisor(layout, names["components"], publish=publish)  # type: ignore[arg-type]
     return supervisor.run()

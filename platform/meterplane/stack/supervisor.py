@@ -173,9 +173,9 @@ class Supervisor:
 
     def _tell(self) -> None:
         snapshot = self.snapshot()
-        record.write(self._layout, snapshot)
         if snapshot.phase == "ready":
-            self._publish(snapshot)
+            self._publish(snapshot)  # first: who reads that all is ready finds it published
+        record.write(self._layout, snapshot)
         self._observer(snapshot)
 
     def _check_logs(self) -> None:
