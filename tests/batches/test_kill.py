@@ -114,7 +114,15 @@ def test_killed_workers_lose_no_line_and_double_none(client, start, gateway, org
 
 
 def test_two_workers_of_one_batch_do_each_line_once(client, start, gateway, organisation):
-    gateway.answer = slow(0.1)  # the second one starts a second after the first
+    both = threading.Event()
+
+    def answer(call: Call) -> Reply:
+        if gateway.at_once > limits.LINES_AT_ONCE:
+            both.set()
+        both.wait(60)
+        return completion(call)
+
+    gateway.answer = answer
     shown = start(*(request_line(str(number), str(number)) for number in range(LINES))).id
     batch = row(organisation, shown)
     with (
@@ -122,8 +130,8 @@ def test_two_workers_of_one_batch_do_each_line_once(client, start, gateway, orga
         worker(organisation, batch, gateway) as second,
     ):
         assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert both.is_set()
     assert len(gateway.calls) == LINES
-    assert gateway.at_once_max > limits.LINES_AT_ONCE
     assert_exact(client, organisation, shown, gateway, LINES)
 
 

@@ -257,9 +257,11 @@ def test_a_stream_ends_at_its_deadline_and_is_settled(client, gateway, headers):
         pass
     assert isinstance(failed, InferenceServerException)
     assert "Deadline" in failed.message()
-    wait_until(lambda: len(gateway.settles()) == 1, "the settlement", 2)
+    wait_until(lambda: len(gateway.settles()) == 1, "the settlement")
     (settle,) = gateway.settles()
-    assert (settle.status, settle.http_status) == ("interrupted", 504)
+    # At its deadline a client also cancels: either may be the first that the gateway hears of.
+    ended = (settle.status, settle.http_status)
+    assert ended in {("interrupted", 504), ("cancelled", 499)}
     assert settle.tokens_out > 0
     client.stop_stream(cancel_requests=True)
 
@@ -423,8 +425,8 @@ def test_kill_9_loses_no_message_whose_answer_was_seen(start_gateway, acme):
     with grpc.insecure_channel(gateway.url) as channel:
         asked = (message("identity", floats(n), id=str(n)) for n in range(100_000))
         with contextlib.suppress(grpc.RpcError):
-            for _ in stream_stub(channel)(asked, metadata=keyed(acme)):
-                seen += 1
+            for answer in stream_stub(channel)(asked, metadata=keyed(acme)):
+                seen += not answer.error_message
                 if seen == 200:
                     gateway.process.kill()
     gateway.process.wait(5)
