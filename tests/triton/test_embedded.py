@@ -51,7 +51,7 @@ def start(tmp_path: Path, repository: Path) -> Iterator[Start]:
             process = subprocess.Popen(made.argv, env=made.env, stdout=log, stderr=log)
         started.append(process)
         url = f"http://127.0.0.1:{port}"
-        assert triton.wait_ready(url, 30, alive=lambda: process.poll() is None), (
+        assert triton.wait_ready(url, 90, alive=lambda: process.poll() is None), (
             tmp_path / "log"
         ).read_text()[-2000:]
         return process, url
