@@ -300,7 +300,7 @@ async def test_too_few_answers_are_no_answer(tmp_path):
     path = str(tmp_path / "scripted.sock")
     async with (
         scripted(path, [[LOADED, b"$1\r\n0\r\n"], []]),
-        calls_to(f"unix://{path}") as calls,
+        calls_to(f"unix://{path}", 0.5) as calls,
     ):
         answers = await asyncio.gather(
             calls.ask(echo(0)), calls.ask(echo(1)), return_exceptions=True
