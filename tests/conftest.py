@@ -1,5 +1,9 @@
 """Real servers for every test process, started when first needed and stopped with it."""
 
+import contextlib
+import itertools
+import os
+import random
 import socket
 import subprocess
 import time
@@ -20,7 +24,8 @@ from meterplane.stack.embedded import EmbeddedCommand, postgres, redis
 from tests import environment
 
 ROOT = Path(__file__).resolve().parents[1]
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 60.0
+PORTS_PER_WORKER = 2_500
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -39,18 +44,32 @@ def wait_until(true: Callable[[], bool], what: str, within_s: float = READY_WITH
         time.sleep(0.02)
 
 
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    first = 12_000 + PORTS_PER_WORKER * worker
+    start = random.SystemRandom().randrange(PORTS_PER_WORKER)  # another run may be beside this one
+    for number in itertools.count(start):
+        yield first + number % PORTS_PER_WORKER
+
+
+_next_ports = _ports()
+
+
 def free_port() -> int:
-    """A loopback TCP port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback TCP port nobody listens on, and nobody is given before this process used it.
+
+    Not one of those that the kernel gives to whoever connects (32,768 and up): between being found
+    free and being listened on, one of those is taken by a stranger's connection now and then.
+    """
+    for port in _next_ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("ports go on for ever")
 
 
 def spawn(command: EmbeddedCommand, log: Path, **extra: object) -> "subprocess.Popen[bytes]":
     """Start a server with its output in `log`."""
-    import os
-
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
