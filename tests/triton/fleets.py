@@ -1,11 +1,11 @@
 """Fleets that are closed with their test, and the small parts its scripts are made of."""
 
-import socket
 from typing import Any
 
 from meterplane.triton.fleet import Fleet, ServerState
 from meterplane.triton.pool import Pool
 from meterplane.triton.request import Request
+from tests.conftest import free_port
 from tests.triton.scripted import Peer
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello"
@@ -23,9 +23,7 @@ def piece(data: bytes) -> bytes:
 
 def dead_url() -> str:
     """Where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 class Fleets:

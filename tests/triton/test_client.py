@@ -1,7 +1,6 @@
 """The client against servers that answer byte by byte, badly, late, or not at all."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -13,6 +12,7 @@ from meterplane.triton import server as server_module
 from meterplane.triton.client import TritonClient
 from meterplane.triton.connection import BUFFERED_BYTES_MAX, HEAD_BYTES_MAX
 from meterplane.triton.failures import TritonBroken, TritonTimeout, TritonUnavailable
+from tests.triton.fleets import dead_url
 from tests.triton.scripted import Peer, scripted
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\ncontent-length: 5\r\n\r\nhello"
@@ -21,12 +21,6 @@ CHUNKED = (
     b"3\r\nhel\r\n2\r\nlo\r\n0\r\ntrailer: x\r\n\r\n"
 )
 TO_THE_END = b"HTTP/1.1 200 OK\r\nx: y\r\n\r\nhello"
-
-
-def dead_url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 async def forever(peer: Peer, answer: bytes = OK) -> None:
