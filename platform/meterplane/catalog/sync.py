@@ -10,7 +10,7 @@ import msgspec
 from django.db import connection, transaction
 
 from meterplane.catalog.check import faults_of
-from meterplane.catalog.entry import CatalogEntry, columns
+from meterplane.catalog.entry import STORED, CatalogEntry, columns
 from meterplane.catalog.models import Model
 from meterplane.catalog.queries import catalog_entries
 from meterplane.kernel.errors import CallerError
@@ -52,8 +52,12 @@ def sync_catalog(path: Path) -> int:
         shown = "; ".join(str(fault) for fault in faults[:FAULTS_SHOWN_MAX])
         more = len(faults) - FAULTS_SHOWN_MAX
         raise _invalid(path, f"{shown}; and {more} more" if more > 0 else shown, faults[0].field)
-    for entry in entries:
-        Model.objects.update_or_create(name=entry.name, defaults=columns(entry))
+    Model.objects.bulk_create(
+        [Model(**columns(entry)) for entry in entries],
+        update_conflicts=True,
+        unique_fields=["name"],
+        update_fields=[name for name in STORED if name != "name"],
+    )
     return len(entries)
 
 
