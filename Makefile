@@ -51,11 +51,11 @@ doctor: $(READY) ## Check this machine and say how to mend what is wrong
 # A file stays on one worker: the scenarios share one whole stack, in order.
 .PHONY: test
 test: $(READY) ## Run the fast tests against real servers
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long' $(ARGS) $(TESTS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long' $(ARGS) $(TESTS)
 
 .PHONY: test-long
 test-long: $(READY) ## Run the long tests too
-	@exec $(BIN)/python -m pytest --dist loadfile -n 2 --timeout 900 $(ARGS) $(TESTS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 900 $(ARGS) $(TESTS)
 
 .PHONY: bench
 bench: $(READY) ## Measure, on this machine

@@ -31,8 +31,20 @@ hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("ours")
+# Files go to whichever worker is free, in the order of their tests: what takes long by file comes
+# first, so that nobody is alone with it in the end.
+LONGEST_FIRST = ("scenarios", "e2e", "batches", "billing", "gateway_grpc", "gateway", "metering")
 # What migrations put there and no test changes.
 KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 def wait_until(true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:
