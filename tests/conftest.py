@@ -1,10 +1,8 @@
 """Real servers for every test process, started when first needed and stopped with it."""
 
-import contextlib
 import itertools
 import os
 import random
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from django.db import connections
 from django.test import TransactionTestCase
 
 from meterplane.stack.embedded import EmbeddedCommand, postgres, redis
+from meterplane.stack.ports import is_free
 from tests import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,11 +72,7 @@ def free_port() -> int:
     Not one of those that the kernel gives to whoever connects (32,768 and up): between being found
     free and being listened on, one of those is taken by a stranger's connection now and then.
     """
-    for port in _next_ports:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("ports go on for ever")
+    return next(port for port in _next_ports if is_free(port))
 
 
 def spawn(command: EmbeddedCommand, log: Path, **extra: object) -> "subprocess.Popen[bytes]":

@@ -250,20 +250,22 @@ def test_a_stream_that_is_cancelled_is_settled_for_what_was_made(client, gateway
 
 
 def test_a_stream_ends_at_its_deadline_and_is_settled(client, gateway, headers):
-    heard = Heard()
-    client.start_stream(heard, stream_timeout=1.0, headers=headers)
-    client.async_stream_infer("tiny-lm", text("x", 1000))
-    while (failed := heard.next()[1]) is None:
-        pass
-    assert isinstance(failed, InferenceServerException)
-    assert "Deadline" in failed.message()
-    wait_until(lambda: len(gateway.settles()) == 1, "the settlement")
-    (settle,) = gateway.settles()
-    # At its deadline a client also cancels: either may be the first that the gateway hears of.
-    ended = (settle.status, settle.http_status)
-    assert ended in {("interrupted", 504), ("cancelled", 499)}
-    assert settle.tokens_out > 0
-    client.stop_stream(cancel_requests=True)
+    for streams in range(1, 6):
+        heard = Heard()
+        client.start_stream(heard, stream_timeout=1.0, headers=headers)
+        client.async_stream_infer("tiny-lm", text("x", 1000))
+        while (failed := heard.next()[1]) is None:
+            pass
+        assert isinstance(failed, InferenceServerException)
+        assert "Deadline" in failed.message()
+        wait_until(lambda streams=streams: len(gateway.settles()) == streams, "the settlement")
+        settle = gateway.settles()[-1]
+        assert settle.tokens_out > 0
+        client.stop_stream(cancel_requests=True)
+        # On a busy machine a call is underway for so long that its caller's clock ends it for us.
+        if (settle.status, settle.http_status) != ("cancelled", 499):
+            break
+    assert (settle.status, settle.http_status) == ("interrupted", 504)
 
 
 def words(count, pause_s=0.01):

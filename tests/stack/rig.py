@@ -15,7 +15,7 @@ from pathlib import Path
 
 from meterplane.stack import record
 from meterplane.stack.component import Component, Launch
-from meterplane.stack.layout import Layout
+from meterplane.stack.layout import Layout, write_private
 from meterplane.stack.record import StackRecord
 from meterplane.stack.supervisor import Supervisor
 
@@ -78,9 +78,7 @@ def main() -> int:
 
     def publish(found: StackRecord) -> None:
         pids = {each.name: each.process and each.process.pid for each in found.components}
-        draft = var / "published.draft"
-        draft.write_text(json.dumps(pids))
-        draft.replace(var / "published.json")
+        write_private(var / "published.json", json.dumps(pids).encode())
 
     supervisor = Supervisor(layout, names["components"], publish=publish)  # type: ignore[arg-type]
     return supervisor.run()

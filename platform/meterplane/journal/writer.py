@@ -43,9 +43,9 @@ from meterplane.journal.segment import SegmentFile, next_segment_id
 from meterplane.kernel.errors import WorldError
 from meterplane.kernel.limits import SEGMENT_AGE_S_MAX
 
-# A stalled disk is a failed disk: clients wait on it for their last byte. Far above a slow fsync
-# (a busy cloud disk: below 1 s), far below the 30 s after which a client gives up.
-COMMIT_TIMEOUT_S = 30.0  # a disk that somebody else writes a gigabyte to was seen to take 8 s
+# A stalled disk is a failed disk: clients wait on it for their last byte. Above a slow fsync (8 s,
+# where somebody else writes a gigabyte), below the 30 s after which a client gives up.
+COMMIT_TIMEOUT_S = 20.0
 # How often a segment that is due to be sealed, but has no successor yet, looks for one.
 NEXT_SEGMENT_POLL_S = 0.1
 
