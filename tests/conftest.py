@@ -1,5 +1,6 @@
 """Real servers for every test process, started when first needed and stopped with it."""
 
+import asyncio
 import itertools
 import os
 import random
@@ -53,6 +54,14 @@ def wait_until(true: Callable[[], bool], what: str, within_s: float = READY_WITH
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not happen within {within_s} s")
         time.sleep(0.02)
+
+
+async def eventually(true: Callable[[], bool], what: str = "it") -> None:
+    """`wait_until` beside what goes on in the same loop."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not happen within {READY_WITHIN_S} s"
+        await asyncio.sleep(0.005)
 
 
 def _ports() -> Iterator[int]:

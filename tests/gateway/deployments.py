@@ -197,7 +197,7 @@ async def settlements(gateway: Any, count: int = 1) -> list[usage.Settle]:
     def there() -> bool:
         return len(gateway.settles()) >= count
 
-    await asyncio.to_thread(wait_until, there, f"{count} settlements", 5)
+    await asyncio.to_thread(wait_until, there, f"{count} settlements")
     found: list[usage.Settle] = gateway.settles()
     assert len({each.request_id for each in found}) == len(found) == count
     assert {each.request_id for each in gateway.admits()} == {each.request_id for each in found}

@@ -198,11 +198,3 @@ async def listening(app: App) -> AsyncIterator[Port]:
         for _ in range(TURNS_MAX):
             await asyncio.sleep(0)
         assert app.failures == []
-
-
-async def eventually(true: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
-    """Poll until `true()`; fail naming `what` otherwise."""
-    until = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < until, f"{what} did not happen within {within_s} s"
-        await asyncio.sleep(0.01)

@@ -97,7 +97,7 @@ class Bench:
         return await self.server.keys("*reservation*")
 
     async def everything_owed_is_paid(self):
-        await asyncio.to_thread(wait_until, lambda: not self.insist.owed, "paying", 5)
+        await asyncio.to_thread(wait_until, lambda: not self.insist.owed, "paying")
 
 
 @pytest.fixture

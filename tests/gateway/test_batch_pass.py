@@ -101,7 +101,7 @@ async def settled(gateway, count):
     def there():
         return len(gateway.settles()) >= count
 
-    await asyncio.to_thread(wait_until, there, f"{count} settlements", 5)
+    await asyncio.to_thread(wait_until, there, f"{count} settlements")
     return gateway.settles()
 
 

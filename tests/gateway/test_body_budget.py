@@ -17,7 +17,8 @@ from meterplane.kernel.limits import (
     BODY_SMALL_BYTES_MAX,
     REQUEST_BODY_BYTES_MAX,
 )
-from tests.gateway.small_app import App, Delivery, eventually, listening, statuses
+from tests.conftest import eventually
+from tests.gateway.small_app import App, Delivery, listening, statuses
 
 LARGE = 300_000
 ROOM = 3 * LARGE

@@ -205,7 +205,7 @@ async def test_a_redis_that_stalls_admits_nobody_and_withholds_nothing(gateway, 
         return granted_nano(acme, acme.id) - pool == 10 * PRICE_NANO
 
     # Redis executes what stood in its socket when it wakes: those reservations are released.
-    await asyncio.to_thread(wait_until, balanced, "the reservations coming back", 5)
+    await asyncio.to_thread(wait_until, balanced, "the reservations coming back")
     assert reservations(redis_url, acme) == []
     after = await ask_at_once([gateway], acme.secret, INFER, 10)
     assert {answer.status_code for answer in after} == {200}

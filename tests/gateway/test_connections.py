@@ -22,7 +22,8 @@ from meterplane.kernel.limits import (
     REQUEST_BODY_BYTES_MAX,
     STREAM_DURATION_S_MAX,
 )
-from tests.gateway.small_app import App, eventually, listening, statuses
+from tests.conftest import eventually
+from tests.gateway.small_app import App, listening, statuses
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /v1/a HTTP/1.1\r\nHost: x\r\n"

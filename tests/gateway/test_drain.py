@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from tests.conftest import READY_WITHIN_S, eventually
 from tests.gateway.deployments import (
     CHAT,
     CHUNKS,
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 WORDS = 30
 DRAIN_S = 1.0
 IMPATIENT = f"import meterplane.gateway.__main__ as m; m.DRAIN_S = {DRAIN_S}; raise SystemExit(m.main())"  # fmt: skip  # noqa: E501
-EXITS_WITHIN_S = 3.0  # of what it needs: the machine may be busy
+EXITS_WITHIN_S = 15.0  # of what it needs: the machine may be busy
 LARGE_BYTES = 8_000_000  # more than the sockets between hold
 
 
@@ -131,22 +132,15 @@ def shop(start_gateway, onboard, tmp_path):
     return open_with
 
 
-async def until(true, what, within_s=10.0):
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.005)
-
-
 def is_refused(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-async def ended(gateway, within_s):
+async def ended(gateway):
     """Seconds until the process was gone, and its code."""
     began = time.monotonic()
-    code = await asyncio.to_thread(gateway.process.wait, within_s)
+    code = await asyncio.to_thread(gateway.process.wait, READY_WITHIN_S)
     return time.monotonic() - began, code
 
 
@@ -169,7 +163,7 @@ async def terminate_under_load(shop, signals, requests_before):
         gateway, callers = shop(engine, tensors)
         working = [asyncio.create_task(callers.keep_asking(callers.chat)) for _ in range(16)]
         working += [asyncio.create_task(callers.keep_asking(callers.tensor)) for _ in range(16)]
-        await until(
+        await eventually(
             lambda: len(callers.answers) > requests_before and callers.streaming >= 8, "load"
         )
         for _ in range(signals):
@@ -178,7 +172,7 @@ async def terminate_under_load(shop, signals, requests_before):
         assert gateway.process.poll() is None, "streams were running"
         with pytest.raises(ConnectionRefusedError):
             await callers.connect()
-        seconds, code = await ended(gateway, 10)
+        seconds, code = await ended(gateway)
         await asyncio.gather(*working)
     assert code == 0
     assert seconds < WORDS * 0.02 + EXITS_WITHIN_S
@@ -207,9 +201,9 @@ async def test_streams_without_end_are_cut_in_time_settled_and_told(shop):
     async with deployed(stream_for_ever, infer) as (engine, tensors):
         gateway, callers = shop(engine, tensors, program=["-c", IMPATIENT])
         working = [asyncio.create_task(callers.keep_asking(callers.chat)) for _ in range(20)]
-        await until(lambda: callers.streaming == 20, "twenty streams")
+        await eventually(lambda: callers.streaming == 20, "twenty streams")
         gateway.process.send_signal(signal.SIGTERM)
-        seconds, code = await ended(gateway, 10)
+        seconds, code = await ended(gateway)
         await asyncio.gather(*working)
     print(f"ended after {seconds:.2f} s of {DRAIN_S}")
     assert code == 0
@@ -244,12 +238,12 @@ async def test_an_answer_that_is_not_read_yet_is_not_lost(shop):
             + content
         )
         came = await reader.readexactly(1000)
-        await until(lambda: len(gateway.settles()) == 1, "the settlement")
+        await eventually(lambda: len(gateway.settles()) == 1, "the settlement")
         gateway.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.5)
         came += await asyncio.wait_for(reader.read(-1), 10)
         assert is_whole(came)
-        _, code = await ended(gateway, 10)
+        _, code = await ended(gateway)
         assert code == 0
         writer.close()
 
@@ -268,11 +262,11 @@ async def test_what_is_answered_after_the_signal_says_that_the_connection_is_ove
         answer = asyncio.create_task(callers.ask(streams, callers.tensor))
         await asyncio.wait_for(asked.wait(), 10)
         gateway.process.send_signal(signal.SIGTERM)
-        await until(lambda: is_refused(callers.port), "the signal being obeyed")
+        await eventually(lambda: is_refused(callers.port), "the signal being obeyed")
         release.set()
         assert await answer is False, "it may be asked again on this connection"
         assert b"connection: close\r\n" in callers.answers[1]
-        _, code = await ended(gateway, 10)
+        _, code = await ended(gateway)
         streams[1].close()
     assert code == 0
     assert len(check_nothing_lost(gateway, callers)) == 1
@@ -287,7 +281,7 @@ async def test_whoever_asks_nothing_is_let_go_at_once(shop):
         idle[1][1].write(b"POST /v1/chat/completions HTTP/1.1\r\nHost:")
         await asyncio.sleep(0.1)
         gateway.process.send_signal(signal.SIGTERM)
-        seconds, code = await ended(gateway, 10)
+        seconds, code = await ended(gateway)
         assert code == 0
         assert seconds < EXITS_WITHIN_S
         for reader, writer in idle:

@@ -49,7 +49,7 @@ def test_a_caller_who_leaves_is_billed_for_what_was_generated_until_then(gateway
         def settled_once(seen=before):
             return len(gateway.settles()) == seen + 1
 
-        wait_until(settled_once, "one settle", 5)
+        wait_until(settled_once, "one settle")
         settled = gateway.settles()[-1]
         if settled.status == "ok":
             continue  # a short answer that was over before we left
@@ -75,7 +75,7 @@ def test_a_terminated_gateway_finishes_what_it_began(start_gateway, triton, acme
 
     reader = threading.Thread(target=read_it_all)
     reader.start()
-    wait_until(lambda: len(texts) > 3, "a stream that has begun", 10)
+    wait_until(lambda: len(texts) > 3, "a stream that has begun")
     gateway.process.send_signal(signal.SIGTERM)
     reader.join(30)
     assert gateway.process.wait(30) in (0, -signal.SIGTERM)

@@ -26,7 +26,7 @@ def echo(text, key="k"):
 
 
 async def becomes(true, what):
-    await asyncio.to_thread(wait_until, true, what, 2)
+    await asyncio.to_thread(wait_until, true, what)
 
 
 @contextlib.asynccontextmanager

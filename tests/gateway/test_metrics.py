@@ -147,7 +147,7 @@ async def test_what_is_under_way_is_told_while_it_is(start_gateway, onboard, tmp
     def sealed():
         return scrape(port).sum_of("meterplane_gateway_journal_unsealed_bytes") == 0
 
-    await asyncio.to_thread(wait_until, sealed, "the journal sealed", 5)
+    await asyncio.to_thread(wait_until, sealed, "the journal sealed")
     told = await asyncio.to_thread(scrape, port)
     assert told.sum_of("meterplane_gateway_journal_unsynced_seconds") == 0
     assert told.sum_of("meterplane_gateway_open_reservations") == 0

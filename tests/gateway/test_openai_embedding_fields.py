@@ -97,5 +97,5 @@ async def test_what_cannot_be_a_parameter_is_refused_by_name_and_free(
     answer = await embed(task=value)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "task")
     assert server.asked == []
-    await asyncio.to_thread(wait_until, gateway.at_rest, "the settlement", 5)
+    await asyncio.to_thread(wait_until, gateway.at_rest, "the settlement")
     assert all(settle.cost_nano == 0 for settle in gateway.settles())

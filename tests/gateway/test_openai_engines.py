@@ -83,7 +83,7 @@ async def ask(gateway, customer):
 
 async def settled(gateway):
     """The one SETTLE of the one ADMIT, once it is there."""
-    await asyncio.to_thread(wait_until, lambda: gateway.settles(), "the settlement", 5)
+    await asyncio.to_thread(wait_until, lambda: gateway.settles(), "the settlement")
     (admit,), (settle,) = gateway.admits(), gateway.settles()
     assert admit.request_id == settle.request_id
     assert settle.cost_nano <= admit.reserved_nano
@@ -456,7 +456,7 @@ async def test_any_cut_of_an_engines_bytes_gives_the_same_text_counts_and_end(
     for pieces in ([body], [b"".join(split) + END], [*split, END], some):
         engine.answers = lambda asked, pieces=pieces: [head, *pieces]
         answer = await ask(COMPLETE, "vllm", stream=True)
-        await asyncio.to_thread(wait_until, gateway.at_rest, "the settlement", 5)
+        await asyncio.to_thread(wait_until, gateway.at_rest, "the settlement")
         settle = gateway.settles()[-1]
         told = [json.loads(e.removeprefix("data: ")) for e in answer.text.split("\n\n") if "{" in e]
         errors = [each["error"] for each in told if "error" in each]

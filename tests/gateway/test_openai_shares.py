@@ -78,7 +78,7 @@ def ask(customer):
 
 async def settled(gateway):
     """The one SETTLE of the one ADMIT, once it is there."""
-    await asyncio.to_thread(wait_until, lambda: gateway.settles(), "the settlement", 5)
+    await asyncio.to_thread(wait_until, lambda: gateway.settles(), "the settlement")
     (admit,), (settle,) = gateway.admits(), gateway.settles()
     assert admit.request_id == settle.request_id
     assert settle.cost_nano <= admit.reserved_nano

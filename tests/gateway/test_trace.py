@@ -187,5 +187,5 @@ async def test_the_server_the_event_and_the_log_have_one_trace(start_gateway, on
         text = gateway.log.read_text()
         return [json.loads(line) for line in text.splitlines() if '"tokens_in"' in line]
 
-    await asyncio.to_thread(wait_until, lambda: len(lines()) == 4, "the lines", 5)
+    await asyncio.to_thread(wait_until, lambda: len(lines()) == 4, "the lines")
     assert [line.get("trace_id", "") for line in lines()] == traces

@@ -226,10 +226,10 @@ def test_a_call_that_is_too_slow_ends_at_its_deadline_and_settles(start_gateway,
             lambda: client.infer("identity", floats(1), headers=headers, client_timeout=0.4),
             "DEADLINE_EXCEEDED",
         )
-    wait_until(lambda: len(gateway.settles()) == 1, "the settlement", 2)
+    wait_until(lambda: len(gateway.settles()) == 1, "the settlement")
     (settle,) = gateway.settles()
     assert (settle.status, settle.http_status, settle.cost_nano) == ("interrupted", 504, 0)
-    wait_until(lambda: silent.cancelled == 1, "the server being told", 1)
+    wait_until(lambda: silent.cancelled == 1, "the server being told", 10)
 
 
 def test_a_call_that_is_given_up_settles_once_and_frees_the_server(start_gateway, silent, acme):
@@ -238,10 +238,10 @@ def test_a_call_that_is_given_up_settles_once_and_frees_the_server(start_gateway
         call = infer_stub(channel).future(
             message("identity", floats(1)), metadata=[("authorization", f"Bearer {acme.secret}")]
         )
-        wait_until(lambda: silent.asked == 1, "the request reaching the server", 5)
+        wait_until(lambda: silent.asked == 1, "the request reaching the server")
         call.cancel()
-        wait_until(lambda: silent.cancelled == 1, "the server being told", 1)
-    wait_until(lambda: len(gateway.settles()) == 1, "the settlement", 2)
+        wait_until(lambda: silent.cancelled == 1, "the server being told", 10)
+    wait_until(lambda: len(gateway.settles()) == 1, "the settlement")
     (settle,) = gateway.settles()
     assert (settle.status, settle.http_status, settle.cost_nano) == ("cancelled", 499, 0)
 

@@ -208,7 +208,7 @@ def test_servers_that_are_silent_time_out_by_the_models_own_bounds(start_gateway
             )
             assert len(answers) > 5
             assert "in time" in last.error_message
-        wait_until(lambda: upstream.cancelled == 2 and other.cancelled == 1, "cancelling", 2)
+        wait_until(lambda: upstream.cancelled == 2 and other.cancelled == 1, "cancelling", 10)
     assert [(each.status, each.http_status) for each in gateway.settles()] == [
         ("error", 504),
         ("error", 504),
@@ -261,11 +261,11 @@ def test_callers_that_leave_anywhere_are_one_event_each_and_billed_between(
             delivered += bool(next(call).infer_response.outputs)
         time.sleep(chance.random() / 100)
         call.cancel()
-    wait_until(gateway.at_rest, "every message being settled", 10)
+    wait_until(gateway.at_rest, "every message being settled")
     settles = gateway.settles()
     assert len({each.request_id for each in settles}) == len(settles) == len(gateway.admits())
     billed = sum(each.tokens_out for each in settles)
-    wait_until(lambda: generated(triton) - before >= billed, "the model's own count", 5)
+    wait_until(lambda: generated(triton) - before >= billed, "the model's own count")
     assert delivered <= billed <= generated(triton) - before, f"seed {seed}"
 
 
@@ -306,7 +306,7 @@ def test_only_bytes_that_are_a_call_reach_a_handler(gateway, acme):
                     others.append((bytes(content), failure.code(), failure.details()))
     assert not others, f"seed {seed}"
     assert gateway.process.poll() is None
-    wait_until(gateway.at_rest, "everything settling", 5)
+    wait_until(gateway.at_rest, "everything settling")
 
 
 ALLOWED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)

@@ -8,9 +8,9 @@ import pytest
 from meterplane.journal import reader
 from meterplane.journal.segment import list_segments
 from meterplane.journal.writer import JournalUnavailable, JournalWriter
+from tests.conftest import eventually
 from tests.journal.disks import CountingDisk, FailingDisk
 from tests.journal.frames import settle
-from tests.journal.test_writer import until
 
 
 async def test_a_commit_returns_at_once_and_the_frame_is_with_the_kernel(tmp_path: Path):
@@ -36,7 +36,7 @@ async def test_a_sealed_segment_is_durable_all_the_same(
     for frame in frames:
         journal.append(frame)
         await asyncio.sleep(0.001)
-    await until(lambda: journal.frames_durable > 20)
+    await eventually(lambda: journal.frames_durable > 20)
     await journal.close()
     assert journal.frames_durable == 40
     assert all(segment.sealed for segment in list_segments(journal.directory, spares=True))
@@ -48,9 +48,9 @@ async def test_a_segment_that_cannot_be_sealed_stops_the_journal(tmp_path: Path)
     journal = JournalWriter.open(tmp_path, "g1", disk, mode="process")
     journal.append(settle())
     await journal.commit()
-    await until(lambda: journal._spare is not None)
+    await eventually(lambda: journal._spare is not None)
     disk.failing = {"sync_length"}
-    await until(lambda: not journal.healthy)
+    await eventually(lambda: not journal.healthy)
     with pytest.raises(JournalUnavailable, match="sealing failed"):
         await journal.commit()
     with pytest.raises(JournalUnavailable):

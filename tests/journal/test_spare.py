@@ -16,9 +16,9 @@ from meterplane.journal.recovery import recover
 from meterplane.journal.segment import SegmentPath, list_segments
 from meterplane.journal.writer import JournalUnavailable, JournalWriter
 from meterplane.kernel.ids import uuid7
+from tests.conftest import eventually
 from tests.journal.disks import CountingDisk, FailingDisk, SlowKeepingDisk
 from tests.journal.frames import admit, checkpoint, settle
-from tests.journal.test_writer import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ async def test_a_spare_is_there_from_the_start_and_is_no_segment_until_it_is_use
     journal.append(settle())
     assert list_segments(journal.directory) == [spare]
     assert reader.read_segment(spare.path).damage is None
-    await until(lambda: len(spares_in(journal.directory)) == 1)
+    await eventually(lambda: len(spares_in(journal.directory)) == 1)
     assert spares_in(journal.directory)[0].segment_id > spare.segment_id
     await journal.close()
     (sealed,) = list_segments(journal.directory, spares=True)
@@ -64,7 +64,7 @@ async def test_commits_wait_neither_for_a_segment_being_sealed_nor_for_the_next(
     disk = SlowKeepingDisk(0.0)
     journal = JournalWriter.open(tmp_path, "g1", disk)
     journal.append(settle())
-    await until(lambda: journal._spare is not None)
+    await eventually(lambda: journal._spare is not None)
     disk.slow_s = 3.0
     frames = [settle(rows=number) for number in range(20)]  # six segments and more
     began = time.monotonic()
@@ -130,7 +130,7 @@ async def test_a_full_disk_stops_admissions_and_what_is_under_way_settles(tmp_pa
     opened = [admit() for _ in range(100)]
     for frame in opened:
         journal.append(frame)
-    await until(lambda: not journal.healthy)
+    await eventually(lambda: not journal.healthy)
     with pytest.raises(JournalUnavailable, match="no room for another segment: No space left"):
         journal.append(admit())
     for frame in opened:
@@ -153,12 +153,12 @@ async def test_once_there_is_room_again_requests_are_admitted(tmp_path: Path, op
     journal = JournalWriter.open(tmp_path, "g1", disk)
     disk.failing = {operation}
     journal.append(settle())
-    await until(lambda: not journal.healthy)
+    await eventually(lambda: not journal.healthy)
     disk.failing = set()
-    await until(lambda: journal.healthy, within_s=2.0)
+    await eventually(lambda: journal.healthy)
     journal.append(admit())
     await journal.commit()
-    await until(lambda: all(segment.sealed for segment in list_segments(journal.directory)))
+    await eventually(lambda: all(segment.sealed for segment in list_segments(journal.directory)))
     await journal.close()
     assert len(list(reader.frames_under(tmp_path))) == 2
 

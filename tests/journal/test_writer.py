@@ -14,6 +14,7 @@ import pytest
 from meterplane.journal import directory, reader, writer
 from meterplane.journal.segment import list_segments
 from meterplane.journal.writer import JournalUnavailable, JournalWriter
+from tests.conftest import eventually
 from tests.journal.disks import (
     AnsweringDisk,
     CountingDisk,
@@ -23,13 +24,6 @@ from tests.journal.disks import (
     SlowKeepingDisk,
 )
 from tests.journal.frames import admit, settle
-
-
-async def until(true, within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
 
 
 async def test_an_appended_frame_is_in_the_file_before_any_commit(tmp_path: Path):
@@ -52,7 +46,7 @@ async def test_callers_that_wait_together_share_one_sync(tmp_path: Path):
     await asyncio.gather(*(request() for _ in range(200)))
     assert disk.syncs == 1
     first = asyncio.create_task(request())
-    await until(lambda: disk.syncs == 2)
+    await eventually(lambda: disk.syncs == 2)
     late = [asyncio.create_task(request()) for _ in range(200)]
     await asyncio.sleep(0)
     disk.open()
@@ -67,7 +61,7 @@ async def test_commit_covers_frames_appended_while_a_sync_was_running(tmp_path: 
     journal = JournalWriter.open(tmp_path, "g1", disk)
     journal.append(admit())
     running = asyncio.create_task(journal.commit())
-    await until(lambda: disk.syncs == 1)
+    await eventually(lambda: disk.syncs == 1)
     journal.append(admit())
     disk.open()
     await journal.commit()
@@ -111,7 +105,7 @@ async def test_a_round_begins_as_soon_as_the_one_before_ends(tmp_path: Path):
         arrived += arrive(count)
         if rounds > 1:
             disk.let_one_through()
-        await until(lambda rounds=rounds: disk.syncs == rounds)
+        await eventually(lambda rounds=rounds: disk.syncs == rounds)
         assert not any(task.done() for task in arrived[-count:])
     disk.let_one_through()
     await asyncio.gather(*arrived)
@@ -133,8 +127,8 @@ async def test_a_journal_tells_how_far_it_is(tmp_path: Path):
     await journal.commit()
     assert journal.frames_durable == 3
     assert journal.last_commit_s >= 0.02
-    await until(lambda: journal.segments_to_seal == 1)
-    await until(lambda: journal.segments_to_seal == 0)
+    await eventually(lambda: journal.segments_to_seal == 1)
+    await eventually(lambda: journal.segments_to_seal == 0)
     assert journal.bytes_appended == list_segments(journal.directory)[0].path.stat().st_size
     await journal.close()
 
@@ -149,12 +143,12 @@ async def test_a_journal_tells_how_old_and_how_much_its_lag_is(tmp_path: Path):
     assert journal.unsealed_bytes == journal.bytes_appended > 0
     began = time.monotonic()
     committing = asyncio.create_task(journal.commit())
-    await until(lambda: disk.syncs == 1)
+    await eventually(lambda: disk.syncs == 1)
     journal.append(settle())  # the round under way does not cover it
     disk.open()
     await committing
     assert 0 < journal.unsynced_s <= time.monotonic() - began, "younger than the round"
-    await until(lambda: journal.unsealed_bytes == 0)
+    await eventually(lambda: journal.unsealed_bytes == 0)
     assert journal.unsynced_s == 0.0, "what is sealed was synced"
     await journal.close()
 
@@ -163,7 +157,7 @@ async def test_an_idle_journal_is_sealed_by_itself(tmp_path: Path):
     journal = JournalWriter.open(tmp_path, "g1")
     journal.append(settle())
     await journal.commit()
-    await until(lambda: all(each.sealed for each in list_segments(journal.directory)))
+    await eventually(lambda: all(each.sealed for each in list_segments(journal.directory)))
     await asyncio.sleep(0.6)
     assert len(list_segments(journal.directory)) == 1  # nothing to say, no empty segments
     await journal.close()
@@ -245,7 +239,7 @@ async def test_after_the_first_error_nothing_is_touched_again(
     disk = FailingDisk(error)
     journal = JournalWriter.open(tmp_path, "g1", disk)
     journal.append(settle())
-    await until(lambda: journal._spare is not None)  # what goes on beside commits is done
+    await eventually(lambda: journal._spare is not None)  # what goes on beside commits is done
     disk.failing = {operation}
 
     async def request() -> None:
@@ -266,7 +260,7 @@ async def test_after_an_error_while_the_next_segment_is_prepared_nothing_is_touc
     journal = JournalWriter.open(tmp_path, "g1", disk)
     disk.failing = {operation}
     journal.append(settle())
-    await until(lambda: not journal.healthy)
+    await eventually(lambda: not journal.healthy)
     disk.touched.clear()  # `append` may have written while the thread was failing
     with pytest.raises(JournalUnavailable, match="preparing a segment failed"):
         await journal.commit()
@@ -282,9 +276,9 @@ async def test_after_an_error_while_a_segment_is_sealed_nothing_is_touched_again
     frame = settle()
     journal.append(frame)
     await journal.commit()
-    await until(lambda: journal._spare is not None)
+    await eventually(lambda: journal._spare is not None)
     disk.failing = {operation}
-    await until(lambda: not journal.healthy)
+    await eventually(lambda: not journal.healthy)
     with pytest.raises(JournalUnavailable, match="sealing failed"):
         await journal.commit()
     await refused_for_ever(journal, disk)
@@ -336,7 +330,7 @@ async def test_a_disk_that_does_not_finish_a_segment_is_a_failed_disk(
     journal.append(settle())
     await journal.commit()  # the room for it was ready
     assert journal.healthy
-    await until(lambda: not journal.healthy)
+    await eventually(lambda: not journal.healthy)
     with pytest.raises(JournalUnavailable, match="did not answer"):
         await journal.close()
 

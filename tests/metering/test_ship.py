@@ -57,7 +57,7 @@ async def written(root, frames, *, close=True):
 
 
 def step_until_gone(shipper, root):
-    wait_until(lambda: (shipper.step(), not list_directories(root))[1], "an empty journal", 10)
+    wait_until(lambda: (shipper.step(), not list_directories(root))[1], "an empty journal")
 
 
 def in_a_thread(work, *arguments):

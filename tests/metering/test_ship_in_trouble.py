@@ -217,7 +217,7 @@ def test_the_command_waits_for_its_broker_and_stops_when_told(organisation, tmp_
         with redis_client.Redis.from_url(address) as broker:
             wait_until(lambda: broker.llen("celery") == 1, "the segment in the queue")
         shipper.send_signal(signal.SIGTERM)
-        assert shipper.wait(5) == 0
+        assert shipper.wait(30) == 0
     finally:
         stop(shipper)
         if server is not None:

@@ -30,7 +30,7 @@ def test_a_stack_is_stopped_from_another_shell(layout: Layout):
         assert down.running(layout) is not None
         stopped = down.stop(layout, lambda found: seen.append(found.phase))
         assert stopped is not None
-        assert supervisor.wait(5) == 0
+        assert supervisor.wait(30) == 0
     assert down.running(layout) is None
     assert down.stop(layout) is None
     found = record.read(layout)

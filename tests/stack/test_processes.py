@@ -38,7 +38,7 @@ def test_a_process_is_known_by_its_start_and_not_by_its_number(
     assert not processes.send(reused, signal.SIGKILL)
     assert sleeper.poll() is None
     assert processes.send(known, signal.SIGKILL)
-    assert sleeper.wait(5) == -signal.SIGKILL
+    assert sleeper.wait(30) == -signal.SIGKILL
     assert not processes.send(known, signal.SIGKILL)
 
 

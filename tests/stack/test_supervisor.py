@@ -42,7 +42,7 @@ def test_components_start_in_order_and_stop_in_reverse(var: Path, tmp_path: Path
         found = wait_for(var, is_ready)
         assert found.component("migrate").state == "done"
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     assert story.read_text().split("\n")[:-1] == [
         "database starts",
         "web starts",
@@ -82,7 +82,7 @@ def test_a_component_that_fails_to_start_is_named_with_the_end_of_its_log(var: P
         " \"print('no such table'); raise SystemExit(4)\", ready=lambda running: False)]"
     )
     with supervised(var, script) as process:
-        assert process.wait(10) == 1
+        assert process.wait(30) == 1
     found = wait_for(var, lambda found: found.phase == "failed")
     assert found.failure is not None
     assert found.failure.component == "web"
@@ -95,7 +95,7 @@ def test_a_component_that_fails_to_start_is_named_with_the_end_of_its_log(var: P
 def test_a_component_that_never_answers_fails_the_start(var: Path) -> None:
     script = "components = [python('deaf', STAYS, ready=lambda running: False, ready_within_s=0.5)]"
     with supervised(var, script) as process:
-        assert process.wait(10) == 1
+        assert process.wait(30) == 1
     found = wait_for(var, lambda found: found.phase == "failed")
     assert found.failure is not None
     assert "not ready within" in found.failure.reason
@@ -123,7 +123,7 @@ def test_a_component_that_ignores_the_request_to_stop_is_killed(var: Path) -> No
         victim = found.component("stubborn").process
         assert victim is not None
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     assert not processes.is_alive(victim)
 
 
@@ -165,7 +165,7 @@ def test_children_do_not_outlive_a_killed_supervisor(var: Path) -> None:
         assert len(children) == 2
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while any(processes.is_alive(child) for child in children):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -182,7 +182,7 @@ def test_asking_twice_to_stop_does_not_wait(var: Path) -> None:
         process.send_signal(signal.SIGINT)
         wait_for(var, lambda found: found.phase == "stopping")
         process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_strangers_answer_on_our_port_does_not_make_us_ready(var: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_strangers_answer_on_our_port_does_not_make_us_ready(var: Path) -> Non
             f" ready=probes.http('http://127.0.0.1:{port}/'))]"
         )
         with supervised(var, script) as process:
-            assert process.wait(10) == 1
+            assert process.wait(30) == 1
         stranger.shutdown(socket.SHUT_RDWR)
     found = wait_for(var, lambda found: found.phase == "failed")
     assert found.component("late").detail.startswith("not ready within")

@@ -42,7 +42,7 @@ def located(layout: Layout) -> Iterator[Servers]:
         yield servers.locate(layout, PORTS, installation.load(layout), given)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 def endpoints(located: Servers) -> list[str]:

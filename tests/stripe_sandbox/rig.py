@@ -64,7 +64,7 @@ class Sandbox:
         began = time.monotonic()
         os.kill(process.pid, how)
         try:
-            process.wait(10)
+            process.wait(30)
         finally:
             process.kill()
             process.wait()

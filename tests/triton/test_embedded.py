@@ -87,7 +87,7 @@ def test_a_stopped_or_killed_server_leaves_no_process_and_no_memory(start, tmp_p
     assert shared_memory(home)
     process.send_signal(how)
     process.wait(15)
-    wait_until(lambda: not stubs(home), "the stub ending", 10)
+    wait_until(lambda: not stubs(home), "the stub ending")
     command(home, REPOSITORY)  # what a new start does first
     assert shared_memory(home) == []
     assert not triton.wait_ready(url, 0.2)
@@ -108,7 +108,7 @@ def test_a_server_killed_in_the_middle_of_streams_leaves_no_process(start, tmp_p
             assert stream.recv(15) == b"HTTP/1.1 200 OK"
         process.kill()
         process.wait(15)
-    wait_until(lambda: not stubs(tmp_path / "home"), "the stubs ending", 10)
+    wait_until(lambda: not stubs(tmp_path / "home"), "the stubs ending")
 
 
 def test_the_checkout_is_left_as_it_was(start, tmp_path):

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import pytest
 
 from meterplane.triton import probes
 from meterplane.triton.failures import TritonUnavailable
+from tests.conftest import eventually
 from tests.triton.fleets import BUSY, OK, ask, dead_url, forever, state
 from tests.triton.scripted import Peer, scripted
 
@@ -24,13 +24,6 @@ def hurried(monkeypatch):
     monkeypatch.setattr(probes, "TIMEOUT_S", 0.1)
 
 
-async def until(true: Callable[[], bool], within_s: float = 3) -> None:
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("answer", [OK, NOT_READY, NO_SUCH_PATH], ids=["200", "400", "404"])
 async def test_a_server_that_is_back_is_found_without_a_request(fleets, answer):
     async def script(peer: Peer) -> None:
@@ -43,7 +36,7 @@ async def test_a_server_that_is_back_is_found_without_a_request(fleets, answer):
         await ask(fleet.pool())
     assert not state(fleet, url).healthy
     async with scripted(script, port=int(url.rpartition(":")[2])) as server:
-        await until(lambda: state(fleet, url).healthy)
+        await eventually(lambda: state(fleet, url).healthy)
         assert state(fleet, url).requests == 1
         await ask(fleet.pool())
         assert server.connections == 1  # the probe's was kept
@@ -61,7 +54,7 @@ async def test_a_server_that_answers_no_probe_stays_ejected(fleets, answer):
     with pytest.raises(TritonUnavailable):
         await ask(fleet.pool())
     async with scripted(script, port=int(url.rpartition(":")[2])) as server:
-        await until(lambda: server.connections >= 3)
+        await eventually(lambda: server.connections >= 3)
         assert not state(fleet, url).healthy
 
 
@@ -84,7 +77,7 @@ async def test_a_503_ejects_only_when_the_server_is_not_alive_either(fleets, ali
         fleet.start()
         for _ in range(5):
             assert (await ask(fleet.pool())).status == 503
-        await until(lambda: probed > 0)
+        await eventually(lambda: probed > 0)
         await asyncio.sleep(0.03)
         assert state(fleet, server.url).healthy is alive
 
@@ -106,8 +99,8 @@ async def test_a_healthy_server_that_nobody_asks_is_probed_now_and_then(fleets, 
             await ask(fleet.pool())
             await asyncio.sleep(0.01)
         assert probed == 0
-        await until(lambda: probed >= 2)
-    await until(lambda: not state(fleet, server.url).healthy)  # it went, and that was seen
+        await eventually(lambda: probed >= 2)
+    await eventually(lambda: not state(fleet, server.url).healthy)  # it went, and that was seen
 
 
 async def test_while_checks_run_no_request_is_a_trial_if_another_server_can_answer(fleets):

@@ -119,7 +119,7 @@ async def test_ten_thousand_damaged_answers_end_cleanly(dice):
                 case 2:
                     script[at:at] = dice.randbytes(dice.randrange(1, 5))
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 await answer(random_pieces(bytes(script), dice), dice)
         except WorldError:
             failures += 1
