@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +26,7 @@ from tests import environment
 ROOT = Path(__file__).resolve().parents[1]
 READY_WITHIN_S = 60.0
 PORTS_PER_WORKER = 2_500
+LOG_LINES_SHOWN = 30
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -45,6 +46,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the processes it was given wrote last."""
+    report = yield
+    if report.failed:
+        given = ((name, getattr(each, "log", None)) for name, each in item.funcargs.items())
+        for log, name in {log: name for name, log in given if isinstance(log, Path)}.items():
+            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+            report.sections.append((f"log of {name}", "\n".join(lines)))
+    return report
 
 
 def wait_until(true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:

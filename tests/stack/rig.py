@@ -19,7 +19,7 @@ from meterplane.stack.layout import Layout, write_private
 from meterplane.stack.record import StackRecord
 from meterplane.stack.supervisor import Supervisor
 
-WITHIN_S = 15.0
+WITHIN_S = 60.0
 
 
 def python(name: str, code: str, **extra: object) -> Component:

@@ -22,7 +22,7 @@ import stripe
 stripe.enable_telemetry = False
 
 KEY = "sk_test_meterplane0123456789"
-READY_WITHIN_S = 15.0
+READY_WITHIN_S = 60.0
 
 
 class Sandbox:
