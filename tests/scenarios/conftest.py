@@ -102,7 +102,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 def shell(var: Path) -> dict[str, str]:
     """A user's environment: nothing of this test process's own servers."""
-    ours = {*environment.OURS, "METERPLANE_ENV", "DJANGO_SETTINGS_MODULE"}
+    ours = {*environment.OURS, "METERPLANE_ENV", "DJANGO_SETTINGS_MODULE", "SSL_CERT_DIR"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {"METERPLANE_VAR": str(var)}
 
