@@ -19,7 +19,14 @@ from meterplane.catalog.sync import sync_catalog
 from meterplane.contracts import usage
 from meterplane.journal.reader import frames_under
 from tests import environment
-from tests.conftest import OnboardedOrganisation, TritonServer, free_port, stop, wait_until
+from tests.conftest import (
+    OnboardedOrganisation,
+    TritonServer,
+    free_port,
+    stop,
+    superuser,
+    wait_until,
+)
 from tests.gateway import kinds
 from tests.gateway.deployments import let_in, put_on_sale
 
@@ -207,8 +214,10 @@ def kinds_tenant(
 @pytest.fixture
 def selling(transactional_db: None, redis_url: str) -> None:
     """The catalog's models, on sale."""
-    sync_catalog(CATALOG)
-    publish_catalog_prices(CATALOG)
+    if not superuser().restore("selling"):
+        sync_catalog(CATALOG)
+        publish_catalog_prices(CATALOG)
+        superuser().keep("selling")
 
 
 @pytest.fixture

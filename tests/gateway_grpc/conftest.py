@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from tests import environment
-from tests.conftest import OnboardedOrganisation, TritonServer, free_port, wait_until
+from tests.conftest import OnboardedOrganisation, TritonServer, free_port, superuser, wait_until
 from tests.gateway.conftest import CATALOG, GatewayProcess, as_if_new, end
 from tests.gateway.deployments import let_in, model, put_on_sale
 from tests.gateway_grpc.upstream import Upstream, serving, until_given_up
@@ -97,13 +97,15 @@ def gateway(
 @pytest.fixture
 def selling(transactional_db: None, redis_url: str, tmp_path: Path) -> None:
     """The sample models; the text model as plain tensors too; and one under another name."""
-    put_on_sale(
-        tmp_path,
-        *json.loads(CATALOG.read_text())["models"],
-        model("raw-lm", "tensor", upstream="tiny-lm"),
-        model("echo", "tensor", upstream="identity", inputs=["INPUT0"], outputs=["OUTPUT0"]),
-        model("elsewhere", "openai"),
-    )
+    if not superuser().restore("selling_tensors"):
+        put_on_sale(
+            tmp_path,
+            *json.loads(CATALOG.read_text())["models"],
+            model("raw-lm", "tensor", upstream="tiny-lm"),
+            model("echo", "tensor", upstream="identity", inputs=["INPUT0"], outputs=["OUTPUT0"]),
+            model("elsewhere", "openai"),
+        )
+        superuser().keep("selling_tensors")
 
 
 @pytest.fixture
