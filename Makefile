@@ -48,14 +48,15 @@ status: $(READY) ## Show what runs, since when, and how it is
 doctor: $(READY) ## Check this machine and say how to mend what is wrong
 	@exec $(BIN)/python manage.py doctor $(ARGS)
 
-# A file stays on one worker: the scenarios share one whole stack, in order.
+# A file stays on one worker: the scenarios share one whole stack, in order. Three workers keep two
+# cores at work: each waits a third of its time for servers that it starts and kills.
 .PHONY: test
 test: $(READY) ## Run the fast tests against real servers
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long' $(ARGS) $(TESTS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not long' $(ARGS) $(TESTS)
 
 .PHONY: test-long
 test-long: $(READY) ## Run the long tests too
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 900 $(ARGS) $(TESTS)
+	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 900 $(ARGS) $(TESTS)
 
 .PHONY: bench
 bench: $(READY) ## Measure, on this machine
