@@ -53,10 +53,11 @@ def pytest_runtest_makereport(
     """A test that fails shows what the processes it was given wrote last."""
     report = yield
     if report.failed:
-        given = ((name, getattr(each, "log", None)) for name, each in item.funcargs.items())
-        for log, name in {log: name for name, log in given if isinstance(log, Path)}.items():
-            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-            report.sections.append((f"log of {name}", "\n".join(lines)))
+        for name, given in item.funcargs.items():
+            log = getattr(given, "log", None)
+            if isinstance(log, Path) and log.is_file():
+                lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+                report.sections.append((f"log of {name}", "\n".join(lines)))
     return report
 
 

@@ -109,14 +109,19 @@ class GatedDisk(CountingDisk):
 
 
 class SlowKeepingDisk(Disk):
-    """Takes `slow_s` to make a new or a sealed segment durable; commits are as fast as ever."""
+    """Takes `slow_s`, or until `hurry`, to make a new or a sealed segment durable; commits are as
+    fast as ever."""
 
     def __init__(self, slow_s: float) -> None:
         super().__init__()
         self.slow_s = slow_s
+        self._hurried = threading.Event()
+
+    def hurry(self) -> None:
+        self._hurried.set()
 
     def sync_length(self, descriptor: int) -> None:
-        time.sleep(self.slow_s)
+        self._hurried.wait(self.slow_s)
         super().sync_length(descriptor)
 
 
