@@ -269,6 +269,29 @@ def test_callers_that_leave_anywhere_are_one_event_each_and_billed_between(
     assert delivered <= billed <= generated(triton) - before, f"seed {seed}"
 
 
+def test_a_message_whose_time_is_up_while_a_response_is_written_is_told_so(start_gateway, sell):
+    """The caller reads nothing until then: a write is under way, and another comes after it."""
+
+    def endless(upstream, asked, context):
+        while context.is_active():
+            yield response(False, bytes(2**20), id=asked.id)
+
+    with serving(None, endless) as upstream:
+        name = new_name()
+        arms = [to("a", upstream.address, upstream="x")]
+        metadata = sell(model(name, "tensor", targets=arms, duration_s_max=1))
+        gateway = start_gateway()
+        with grpc.insecure_channel(gateway.url) as channel:
+            call = stream_stub(channel)(iter([message(name, floats(1), id="1")]), metadata=metadata)
+            wait_until(lambda: len(gateway.settles()) == 1, "its time being up")
+            *answers, last = call
+            assert "in time" in last.error_message
+            assert last.infer_response.id == "1"
+            assert not any(each.error_message for each in answers)
+    (settle,) = gateway.settles()
+    assert (settle.status, settle.http_status) == ("interrupted", 504)
+
+
 def test_the_example_of_the_readme_works(gateway, acme):
     blocks = re.findall(r"```python\n(.*?)```", Path(ROOT / "README.md").read_text(), re.DOTALL)
     (example,) = [each for each in blocks if "tritonclient.grpc" in each]

@@ -6,12 +6,13 @@ import queue
 import time
 
 import grpc
+import httpx2 as httpx
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import wait_until
+from tests.conftest import free_port, wait_until
 from tests.gateway_grpc.tensors import (
     ENABLE_FINAL,
     FINAL,
@@ -450,7 +451,8 @@ def test_a_client_that_keeps_a_stream_open_does_not_delay_others(client, gateway
 HURRIED = (
     "import meterplane.gateway.kserve_grpc.__main__ as m;"
     " import meterplane.gateway.kserve_grpc.conversation as c;"
-    " c.IDLE_S_MAX = c.SLOW_READER_S_MAX = 0.5; raise SystemExit(m.main())"
+    " import meterplane.gateway.kserve_grpc.service as s;"
+    " c.IDLE_S_MAX = c.SLOW_READER_S_MAX = 0.5; s.ABORT_S_MAX = 2.0; raise SystemExit(m.main())"
 )
 
 
@@ -468,8 +470,12 @@ def test_a_stream_on_which_nothing_is_asked_is_ended(start_gateway, acme):
     assert "Nothing was asked for" in failure.value.details()
 
 
-def test_a_caller_who_stops_reading_holds_the_server_back_and_is_cut(start_gateway, acme):
-    sent = []
+@pytest.mark.parametrize("reads_on", [True, False])
+def test_a_caller_who_stops_reading_holds_the_server_back_and_is_cut(start_gateway, acme, reads_on):
+    sent, port = [], str(free_port())
+
+    def in_flight():
+        return "calls_in_flight 0\n" not in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
     def stream(upstream, asked, context):
         while context.is_active() and len(sent) < 400:
@@ -477,13 +483,20 @@ def test_a_caller_who_stops_reading_holds_the_server_back_and_is_cut(start_gatew
             yield response(False, bytes(2**20), id=asked.id)
 
     with serving(stream=stream) as upstream:
-        gateway = start_gateway(program=["-c", HURRIED], TRITON_GRPC_URLS=upstream.address)
+        variables = {"TRITON_GRPC_URLS": upstream.address, "GATEWAY_METRICS_PORT": port}
+        gateway = start_gateway(program=["-c", HURRIED], **variables)
         with grpc.insecure_channel(gateway.url) as channel:
             call = stream_stub(channel)(
                 iter([message("raw-lm", text("x", 9))]), metadata=keyed(acme)
             )
             assert not next(call).error_message
             wait_until(lambda: len(gateway.settles()) == 1, "the caller being cut")
+            if reads_on:
+                with pytest.raises(grpc.RpcError) as failure:
+                    list(call)
+                assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert "were not taken" in failure.value.details()
+            wait_until(lambda: not in_flight(), "the call being over")
             call.cancel()
     (settle,) = gateway.settles()
     assert settle.status == "cancelled"

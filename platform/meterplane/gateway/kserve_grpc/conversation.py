@@ -3,6 +3,7 @@
 Guarantees: at most `MESSAGES_AT_ONCE` are under way, and no further one is read until one has
 ended; a failure is that message's `error_message` and the stream goes on; when the caller leaves or
 its deadline passes, every message is cancelled upstream and settled before the stream is given up.
+A stream that we end, of a caller who is still there, ends with a status.
 
 Order is Triton's: a message with one response is answered in its turn, after the ones before it; a
 message with several (a decoupled model) is answered as its responses come.
@@ -54,11 +55,13 @@ class Conversation:
         self._metered = metered
         self._headers = headers
         self._writing = asyncio.Lock()
+        self._write: asyncio.Task[bool] | None = None
         self._slots = asyncio.Semaphore(MESSAGES_AT_ONCE)
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._turns: list[asyncio.Future[None]] = []
         self._task = asyncio.current_task()
         self._gone = False  # the caller takes nothing any more
+        self.too_slow = False  # or not in time
         self._ending = False
 
     async def run(self, why: Callable[[], Cut]) -> None:
@@ -76,6 +79,11 @@ class Conversation:
             self._ending = True
             self._cut("left" if self._gone else why())
             await self._rest()
+            if self._write is not None:
+                self._write.cancel()
+                await asyncio.wait({self._write})
+            if self.too_slow:
+                raise slow_reader() from None
             raise
 
     async def _next(self) -> bytes | None:
@@ -165,16 +173,31 @@ class Conversation:
                 await asyncio.wait(set(earlier))
         elif first:
             self._release(turn)
-        async with self._writing:
-            try:
-                async with asyncio.timeout(SLOW_READER_S_MAX):
-                    await self._context.write(content)
-            except (TimeoutError, grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError):
-                self._give_up()
-                raise ClientGone from None
-            except asyncio.CancelledError:
-                self._give_up()  # a write that was begun leaves no place for another
-                raise
+        await self._writing.acquire()
+        if self._gone:
+            self._writing.release()
+            raise ClientGone
+        # A write that was begun is ended, whatever becomes of its message: until it is, there is
+        # no place for another, nor for the stream's end.
+        self._write = asyncio.create_task(self._write_now(content))
+        if not await asyncio.shield(self._write):
+            raise ClientGone
+
+    async def _write_now(self, content: bytes) -> bool:
+        """False when it was not taken, and nothing is any more."""
+        try:
+            async with asyncio.timeout(SLOW_READER_S_MAX):
+                await self._context.write(content)
+        except TimeoutError:
+            self.too_slow = True
+        except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError):
+            pass  # the caller has left
+        else:
+            return True
+        finally:
+            self._writing.release()
+        self._give_up()
+        return False
 
     def _release(self, turn: "asyncio.Future[None]") -> None:
         if not turn.done():
@@ -186,6 +209,14 @@ class Conversation:
         if self._task is not None and not self._ending:
             self._ending = True
             self._task.cancel()
+
+
+def slow_reader() -> WorldError:
+    return WorldError(
+        "slow_reader",
+        "Responses of this stream were not taken in time; what was asked for has ended.",
+        status=504,
+    )
 
 
 def _lenient(content: bytes) -> Message:

@@ -37,6 +37,7 @@ from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 
 # A caller's clock runs since before its call was here, so at its deadline it leaves before ours.
 DEADLINE_SLACK_S = 0.25
+ABORT_S_MAX = 10.0  # for a status to be taken
 
 Handle = Callable[[Any, Context], Coroutine[Any, Any, bytes]]
 Unanswered = Callable[[Call, dict[bytes, bytes], Context], Coroutine[Any, Any, bytes]]
@@ -244,10 +245,11 @@ def _told_of(call: Call) -> tuple[tuple[str, str], ...]:
 async def _abort(
     context: Context, code: grpc.StatusCode, words: str, told: tuple[tuple[str, str], ...] = ()
 ) -> None:
-    """End a call with a status; one whose caller left meanwhile is over without."""
+    """End a call with a status; one whose caller left, or takes nothing, is over without."""
     try:
-        await context.abort(code, words, told)
-    except grpc.aio.InternalError:
+        async with asyncio.timeout(ABORT_S_MAX):
+            await context.abort(code, words, told)
+    except (TimeoutError, grpc.aio.InternalError):
         raise asyncio.CancelledError from None
 
 
