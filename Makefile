@@ -50,13 +50,15 @@ doctor: $(READY) ## Check this machine and say how to mend what is wrong
 
 # A file stays on one worker: the scenarios share one whole stack, in order. Three workers keep two
 # cores at work: each waits a third of its time for servers that it starts and kills.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
 test: $(READY) ## Run the fast tests against real servers
-	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not long' $(ARGS) $(TESTS)
+	@exec $(PYTEST) -m 'not long' $(ARGS) $(TESTS)
 
 .PHONY: test-long
 test-long: $(READY) ## Run the long tests too
-	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 900 $(ARGS) $(TESTS)
+	@exec $(PYTEST) --timeout 900 $(ARGS) $(TESTS)
 
 .PHONY: bench
 bench: $(READY) ## Measure, on this machine

@@ -29,7 +29,9 @@ class Database:
         self._tables = [name for name in found if name not in KEPT_TABLES]
         self._kept: set[str] = set()
         self._connection.execute("SET session_replication_role = replica")
-        self._define("empty", [sql.SQL("DELETE FROM {};").format(*_named(t)) for t in self._tables])
+        self._define(
+            "empty", [sql.SQL("DELETE FROM {};").format(sql.Identifier(t)) for t in self._tables]
+        )
 
     def empty(self) -> None:
         """Delete every row of every table."""
@@ -39,7 +41,7 @@ class Database:
         """Keep all rows there are, to be put back by `restore(name)`."""
         insert = []
         for table in self._tables:
-            (copy,) = _named(f"{name}_{table}")
+            copy = sql.Identifier(f"{name}_{table}")
             source = sql.Identifier("public", table)
             self._connection.execute(
                 sql.SQL("CREATE TEMP TABLE {} AS SELECT * FROM {}").format(copy, source)
@@ -52,7 +54,7 @@ class Database:
     def restore(self, name: str) -> bool:
         """Put back what was kept, into empty tables. False when nothing was."""
         if name in self._kept:
-            self._connection.execute(sql.SQL("SELECT pg_temp.{}()").format(*_named(name)))
+            self._connection.execute(sql.SQL("SELECT pg_temp.{}()").format(sql.Identifier(name)))
         return name in self._kept
 
     def close(self) -> None:
@@ -63,9 +65,5 @@ class Database:
         self._connection.execute(
             sql.SQL(
                 "CREATE FUNCTION pg_temp.{}() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {} END $$"
-            ).format(*_named(name), sql.SQL(" ").join(statements))
+            ).format(sql.Identifier(name), sql.SQL(" ").join(statements))
         )
-
-
-def _named(name: str) -> list[sql.Identifier]:
-    return [sql.Identifier(name)]

@@ -15,7 +15,7 @@ from meterplane.gateway import lua_calls
 from meterplane.gateway.insist import Insist
 from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, Script
 from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
-from tests.conftest import wait_until
+from tests.conftest import eventually
 
 ECHO = Script("redis.call('INCR', KEYS[1]) return ARGV[1]")
 
@@ -23,10 +23,6 @@ ECHO = Script("redis.call('INCR', KEYS[1]) return ARGV[1]")
 def echo(text, key="k"):
     """Answers its argument and counts in its key."""
     return ECHO.command([key], [str(text)])
-
-
-async def becomes(true, what):
-    await asyncio.to_thread(wait_until, true, what)
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +36,7 @@ async def calls_to(url, timeout_s=20.0):
 @pytest.fixture
 async def calls(redis_url):
     async with calls_to(redis_url, ADMISSION_TIMEOUT_S) as made:
-        await becomes(lambda: made.answering_for_s() > 0, "the connection")
+        await eventually(lambda: made.answering_for_s() > 0, "the connection")
         yield made
 
 
@@ -167,7 +163,7 @@ async def test_a_redis_that_does_not_answer_fails_its_trip_in_time_and_is_asked_
 async def test_a_connection_that_redis_closes_is_replaced(calls, server):
     await calls.ask(echo(0))
     await server.client_kill_filter(_type="normal", skipme=True)
-    await becomes(lambda: not calls.answering_for_s(), "the end of the connection")
+    await eventually(lambda: not calls.answering_for_s(), "the end of the connection")
     assert await calls.ask(echo(1)) == b"1"
     assert calls.connections == 2
 
@@ -213,7 +209,7 @@ async def test_what_is_owed_is_paid_when_redis_is_back(calls, server, monkeypatc
             insist.owe(echo(number, "owed"))
         await asyncio.sleep(0.4)
         assert insist.owed == 300
-    await becomes(lambda: not insist.owed, "paying what is owed")
+    await eventually(lambda: not insist.owed, "paying what is owed")
     assert int(await server.get("owed")) >= 300  # it may have happened before, too
     await insist.close()
 
@@ -231,7 +227,7 @@ async def test_what_is_owed_waits_until_redis_has_answered_for_a_while(calls, se
         insist.owe(echo(1, "owed"))
         await asyncio.sleep(0.5)
     back = time.monotonic()
-    await becomes(lambda: not insist.owed, "paying what is owed")
+    await eventually(lambda: not insist.owed, "paying what is owed")
     assert time.monotonic() - back > 0.25
     await insist.close()
 

@@ -17,14 +17,6 @@ from tests.gateway_grpc.tensors import SERVICE, floats, infer_stub, message, str
 MB = 1024 * 1024
 LARGE = 16 * MB - 100
 METHODS = ["ModelInfer", "ModelStreamInfer", "ModelMetadata", "ModelReady", "ServerMetadata"]
-UNKEYED = (
-    "import sys; from meterplane.gateway.kserve_grpc import receive, server, __main__ as m;"
-    "server.CALLS_MAX = 8; receive.RECEIVE_S_MAX = 600.0; sys.exit(m.main())"
-)
-NARROW = (
-    "import sys; from meterplane.gateway.kserve_grpc import receive, server, __main__ as m;"
-    "server.CALLS_MAX = 8; receive.RECEIVE_S_MAX = 1.0; sys.exit(m.main())"
-)
 CROWDED = (
     "import sys; from meterplane.gateway.kserve_grpc import receive, service, __main__ as m;"
     "service.STREAMS_OF_TENANT_MAX = 3; sys.exit(m.main())"
@@ -33,6 +25,14 @@ HALF_A_ROOM = (
     "import sys; from meterplane.gateway.kserve_grpc import receive, service, __main__ as m;"
     "receive.RECEIVE_S_MAX = 6.0; service.ROOM_OF_TENANT_BYTES = 2**25; sys.exit(m.main())"
 )
+
+
+def narrow(receive_s):
+    """A gateway of eight calls at once, each of whose messages has this time to come."""
+    return (
+        "import sys; from meterplane.gateway.kserve_grpc import receive, server, __main__ as m;"
+        f"server.CALLS_MAX = 8; receive.RECEIVE_S_MAX = {receive_s}; sys.exit(m.main())"
+    )
 
 
 def keyed(tenant):
@@ -47,7 +47,7 @@ def resident_mb(gateway) -> int:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("method", METHODS)
 def test_without_a_key_a_message_is_neither_kept_nor_waited_for(start_gateway, acme, method):
-    gateway = start_gateway(program=["-c", UNKEYED])
+    gateway = start_gateway(program=["-c", narrow(600.0)])
     infer = message("identity", floats(1))
     with grpc.insecure_channel(gateway.url) as channel, connected(gateway.url) as hostile:
         infer_stub(channel)(infer, metadata=keyed(acme))
@@ -67,7 +67,7 @@ def test_without_a_key_a_message_is_neither_kept_nor_waited_for(start_gateway, a
 def test_a_message_that_does_not_come_ends_its_call_and_others_are_let_in(
     start_gateway, acme, method
 ):
-    gateway = start_gateway(program=["-c", NARROW])
+    gateway = start_gateway(program=["-c", narrow(1.0)])
     live = f"{SERVICE}/ServerLive"
     with grpc.insecure_channel(gateway.url) as channel, connected(gateway.url) as stalled:
         calls = [stalled.begin(method, LARGE, acme.secret) for _ in range(8)]

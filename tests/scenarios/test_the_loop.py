@@ -50,7 +50,7 @@ def ready(stack: RunningStack) -> bool:
 def visible_event(stack: RunningStack, request_id: str) -> tuple[str, int, int, int, str]:
     """The usage event of a request: model, tokens in and out, cost, status.
 
-    It has to be in the portal too, within the same seconds.
+    It has to be in the portal too, as soon as it is in usage.
     """
     began = time.monotonic()
     wait_until(lambda: stack.events([request_id]) == 1, "the request in usage")

@@ -61,7 +61,7 @@ class Conversation:
         self._turns: list[asyncio.Future[None]] = []
         self._task = asyncio.current_task()
         self._gone = False  # the caller takes nothing any more
-        self.too_slow = False  # or not in time
+        self._too_slow = False  # or not in time
         self._ending = False
 
     async def run(self, why: Callable[[], Cut]) -> None:
@@ -82,8 +82,13 @@ class Conversation:
             if self._write is not None:
                 self._write.cancel()
                 await asyncio.wait({self._write})
-            if self.too_slow:
-                raise slow_reader() from None
+            if self._too_slow:
+                raise WorldError(
+                    "slow_reader",
+                    "Responses of this stream were not taken in time; what was asked for has"
+                    " ended.",
+                    status=504,
+                ) from None
             raise
 
     async def _next(self) -> bytes | None:
@@ -189,7 +194,7 @@ class Conversation:
             async with asyncio.timeout(SLOW_READER_S_MAX):
                 await self._context.write(content)
         except TimeoutError:
-            self.too_slow = True
+            self._too_slow = True
         except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError):
             pass  # the caller has left
         else:
@@ -209,14 +214,6 @@ class Conversation:
         if self._task is not None and not self._ending:
             self._ending = True
             self._task.cancel()
-
-
-def slow_reader() -> WorldError:
-    return WorldError(
-        "slow_reader",
-        "Responses of this stream were not taken in time; what was asked for has ended.",
-        status=504,
-    )
 
 
 def _lenient(content: bytes) -> Message:

@@ -183,7 +183,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         """End a call that was cancelled, and settled: by us, the caller is told why."""
         if not self.stopping:
             raise asyncio.CancelledError
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "The gateway is restarting; try again.")
+        await _abort(context, grpc.StatusCode.UNAVAILABLE, "The gateway is restarting; try again.")
 
     def _metered(self, headers: dict[bytes, bytes]) -> Metered:
         """Raises `CallerError` 401. A batch's pass is not taken: its lines go over HTTP."""
