@@ -46,7 +46,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 BUDGET_NANO = 10**12
 AT_ONCE = 48
-STOPPED_WITHIN_S = 10.0
+STOPPED_WITHIN_S = 1.0  # the promise, which ten thousand callers hold us to
+BUSY_S = 9.0  # what a machine may add that does other things beside
 WORDS_MAX = 30
 # Three prompts are three requests to the engine, for one caller and one event.
 KINDS = ("vllm", "vllm plain", "vllm generate", "vllm prompts", "openai", "tensor")
@@ -231,7 +232,9 @@ class Caller:
     @property
     def is_whole(self):
         """The end of an answer of its kind has arrived."""
-        head, _, body = self.received.partition(b"\r\n\r\n")
+        head, its_end, body = self.received.partition(b"\r\n\r\n")
+        if not its_end:
+            return False  # it may be cut anywhere, in the middle of a number, too
         if b"content-length: " in head:
             return len(body) >= int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
         return self.received.endswith(b"0\r\n\r\n")
@@ -291,7 +294,7 @@ def check_event(settle, caller, engine):
         assert settle.status == "ok"
 
 
-async def visits(gateway, shop, count, seed):
+async def visits(gateway, shop, count, seed, stopped_within_s):
     engine = Engine(seed)
     async with scripted(engine.script) as server:
         engine.url = server.url
@@ -324,7 +327,7 @@ async def visits(gateway, shop, count, seed):
         f"n {count} seed {seed}: admitted {len(admits)}, {by_status}, engines stopped"
         f" {len(delays)}, worst after {max(delays) * 1000:.0f} ms"
     )
-    assert max(delays) < STOPPED_WITHIN_S
+    assert max(delays) < stopped_within_s
     assert set(engine.generated) <= {number_of(settle.trace_id) for settle in settled}
     assert by_status["error"] == by_status["interrupted"] == 0
     assert by_status["ok"] > count // 20
@@ -335,13 +338,15 @@ async def visits(gateway, shop, count, seed):
 async def test_callers_who_leave_at_any_moment_pay_for_what_was_made_and_stop_the_engine(
     gateway, shop
 ):
-    await visits(gateway, shop, 600, random.SystemRandom().randrange(1 << 32))
+    seed = random.SystemRandom().randrange(1 << 32)
+    await visits(gateway, shop, 600, seed, STOPPED_WITHIN_S + BUSY_S)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_ten_thousand_callers_who_leave_at_any_moment(gateway, shop):
-    await visits(gateway, shop, 10_000, random.SystemRandom().randrange(1 << 32))
+    seed = random.SystemRandom().randrange(1 << 32)
+    await visits(gateway, shop, 10_000, seed, STOPPED_WITHIN_S)
 
 
 async def test_a_caller_who_leaves_after_a_large_body_stops_the_engine_too(gateway, shop):

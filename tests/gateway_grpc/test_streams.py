@@ -279,7 +279,7 @@ def words(count, pause_s=0.01):
     return stream
 
 
-def test_cancelling_reaches_the_server_within_a_second(start_gateway, acme):
+def test_cancelling_reaches_the_server(start_gateway, acme):
     with serving(stream=words(3)) as upstream:
         gateway = start_gateway(TRITON_GRPC_URLS=upstream.address)
         with grpc.insecure_channel(gateway.url) as channel:
