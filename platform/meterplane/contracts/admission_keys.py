@@ -6,15 +6,12 @@ Redis Cluster too.
 
 from uuid import UUID
 
+from meterplane.contracts.policy import Limit
+
 
 def version(tenant_id: UUID, key_id: UUID) -> str:
     """Current policy version of a key; only ever raised."""
     return f"mp:{{{tenant_id}}}:version:{key_id}"
-
-
-def rate(tenant_id: UUID, key_id: UUID) -> str:
-    """GCRA theoretical arrival time of a key, in microseconds."""
-    return f"mp:{{{tenant_id}}}:rate:{key_id}"
 
 
 def epoch(tenant_id: UUID) -> str:
@@ -22,9 +19,20 @@ def epoch(tenant_id: UUID) -> str:
     return f"mp:{{{tenant_id}}}:epoch"
 
 
-def pool(tenant_id: UUID, scope: str, scope_id: UUID, window: str) -> str:
-    """Granted and not yet spent or reserved, in nano. `window` is e.g. `2026-11`."""
-    return f"mp:{{{tenant_id}}}:pool:{scope}:{scope_id}:{window}"
+def limit(tenant_id: UUID, limit: Limit, label: str) -> str:
+    """What one limit has counted, or the pool of a spend limit.
+
+    Rates: GCRA theoretical arrival time. Days: a counter. At once: a sorted set of reservations by
+    deadline. Spend: a hash, `left` (granted, not spent or reserved) and `granted`, in nano. `label`
+    tells calendar windows apart, e.g. `2026-11`; see `contracts.windows`.
+    """
+    what = f"{limit.level}:{limit.scope_id}:{limit.kind}:{limit.window}"
+    return f"mp:{{{tenant_id}}}:limit:{what}:{label}:{limit.model}"
+
+
+def hits(tenant_id: UUID) -> str:
+    """A hash: how often each limit (the end of its key's name) was hit since it was last read."""
+    return f"mp:{{{tenant_id}}}:hits"
 
 
 def grants(tenant_id: UUID) -> str:
@@ -33,5 +41,5 @@ def grants(tenant_id: UUID) -> str:
 
 
 def reservation(tenant_id: UUID, request_id: UUID) -> str:
-    """One open reservation: a hash of pool key -> nano held."""
+    """One open reservation: what it holds of each limit, its owner and its deadline."""
     return f"mp:{{{tenant_id}}}:reservation:{request_id}"

@@ -9,9 +9,27 @@ from uuid import UUID
 
 import msgspec
 
+from meterplane.contracts.usage import Surface
+
 Adapter = Literal["vllm", "tensorrtllm", "llmapi", "openai", "embedding", "tensor"]
 KeyStatus = Literal["active", "revoked", "suspended"]
-BudgetScope = Literal["key", "project", "organisation"]
+LimitLevel = Literal["organisation", "project", "key", "key_model"]
+LimitKind = Literal[
+    "requests", "input_tokens", "output_tokens", "total_tokens", "concurrency", "spend"
+]
+LimitWindow = Literal["second", "minute", "day", "week", "month", "lifetime", "prepaid", "at_once"]
+LimitMode = Literal["enforce", "notify"]
+Priority = Literal["high", "normal", "low"]
+
+# Which windows a kind may have. Days, weeks (from Monday) and months are the calendar's, in UTC.
+WINDOWS: dict[LimitKind, tuple[LimitWindow, ...]] = {
+    "requests": ("second", "minute", "day"),
+    "input_tokens": ("minute", "day"),
+    "output_tokens": ("minute", "day"),
+    "total_tokens": ("minute", "day"),
+    "concurrency": ("at_once",),
+    "spend": ("day", "week", "month", "lifetime", "prepaid"),
+}
 
 
 class UnitPrices(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,24 +63,44 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     created_at_s: int = 0
 
 
-class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
-    """GCRA: `requests_per_minute` sustained, `burst` requests at once."""
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit of what a key may use, together with all others under the same scope.
 
-    requests_per_minute: int
-    burst: int
+    `scope_id` is the organisation's, the project's or the key's; keys that follow one another in a
+    rotation share theirs. A `key_model` limit has its key's, and counts requests for `model` only.
 
+    `amount` is in requests, tokens, requests at once, or nano of the policy's currency. Rates (per
+    second and minute) are smooth, GCRA: `amount` sustained, `burst` at once (None: `amount`). A
+    prepaid balance is spend whose amount is all that was ever paid in. Until `raised_until_ms` the
+    amount is `raised_to`. A limit in mode `notify` refuses nothing: its hits are counted.
+    """
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """A spend limit of one scope in one window (`2026-11` for a calendar month, UTC)."""
-
-    scope: BudgetScope
+    level: LimitLevel
     scope_id: UUID
-    window: Literal["month"]
-    limit_nano: int
+    kind: LimitKind
+    window: LimitWindow
+    amount: int
+    burst: int | None = None
+    mode: LimitMode = "enforce"
+    model: str = ""
+    raised_to: int | None = None
+    raised_until_ms: int | None = None
+
+    def amount_at(self, at_ms: int) -> int:
+        """The amount that holds at an instant."""
+        if self.raised_to is not None and at_ms < (self.raised_until_ms or 0):
+            return self.raised_to
+        return self.amount
 
 
 class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the gateway needs to know about one API key."""
+    """Everything the gateway needs to know about one API key.
+
+    `models` are the models it may use. `surfaces` and `ip_ranges` (CIDR), where given, are the only
+    ones it may be used on and from. `request_tokens_max` bounds input and output of one request
+    together. `priority` and `weight` decide who is served first where a model is busy: classes
+    strictly, organisations of one class by weight.
+    """
 
     version: int
     key_id: UUID
@@ -74,8 +112,12 @@ class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     price_version_id: UUID
     models: dict[str, ModelPolicy]
-    rate: RateLimit | None
-    budgets: list[Budget]
+    limits: list[Limit]
+    surfaces: list[Surface] | None = None
+    ip_ranges: list[str] | None = None
+    request_tokens_max: int | None = None
+    priority: Priority = "normal"
+    weight: int = 1
 
 
 _decoder = msgspec.json.Decoder(KeyPolicy)

@@ -34,7 +34,8 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", ta
 
     Unit prices are pinned here, in pico per unit, with the price-book version they came from. A
     request that moves to a fallback model is admitted again under the same id: the last one counts.
-    `model` is the one that serves; `requested_model` what was asked for where that differs.
+    `model` is the one that serves; `requested_model` what was asked for where that differs. `epoch`
+    is the admission Redis' when it reserved, `reservation` the name of what it reserved under.
     """
 
     request_id: UUID
@@ -54,6 +55,8 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", ta
     service_tier: ServiceTier = "standard"
     requested_model: str = ""
     deployment: str = ""
+    epoch: str = ""
+    reservation: str = ""
 
 
 class Checkpoint(
@@ -75,7 +78,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     last byte to the first byte forwarded, `compute_us` from there to the last byte of the server's
     answer. `rows` is the batch dimension; `tensor_bytes_in` and `_out` are tensors without their
     envelope. `deployment` is the arm of a weighted split that served, `retries` how many servers
-    were asked before it. `trace_id` is the W3C trace's, 32 hex digits.
+    were asked before it. `trace_id` is the W3C trace's, 32 hex digits. `epoch` is
+    the admission Redis' in which the request was reserved: what tells spent grants from stranded.
     """
 
     request_id: UUID
@@ -112,6 +116,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     compute_us: int = 0
     retries: int = 0
     trace_id: str = ""
+    epoch: str = ""
 
 
 Frame = Admit | Checkpoint | Settle
