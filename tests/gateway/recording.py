@@ -96,7 +96,7 @@ class Recorder:
     send = fetch
 
 
-def _tokenizer() -> Tokenizer:
+def byte_tokenizer() -> Tokenizer:
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     made = tokenizers.Tokenizer(
         tokenizers.models.BPE({letter: number for number, letter in enumerate(alphabet)}, [])
@@ -111,7 +111,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.prompts = Prompts()
-        self.prompts.tokenizers._held["bytes"] = _tokenizer()
+        self.prompts.tokenizers._held["bytes"] = byte_tokenizer()
         self.servings = Servings(None)  # type: ignore[arg-type]
         self.models: dict[str, ModelPolicy] = {}
         for adapter in ("openai", "vllm", "tensorrtllm", "llmapi", "embedding", "tensor"):

@@ -44,7 +44,8 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """One model the key may use, what it costs and how much of it one request may ask for.
 
     `upstream` is the model's name on the server. `context_tokens_max` bounds input + output,
-    `output_tokens_max` clamps `max_tokens`; `output_tokens_default` applies when none is asked.
+    `output_tokens_max` clamps `max_tokens`; `output_tokens_default` applies when none is asked, or
+    `output_tokens_reserved` where history tells how many those requests need.
     `batch_prices` apply to lines of the Batch API; None: the model is not offered there.
     `serving_version` names the `contracts.serving.ModelServing` that says how the model is reached;
     0: under its upstream name on the gateway's own servers, and nothing else.
@@ -57,6 +58,7 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens_max: int
     output_tokens_max: int
     output_tokens_default: int
+    output_tokens_reserved: int | None = None
     description: str = ""
     batch_prices: UnitPrices | None = None
     serving_version: int = 0

@@ -80,6 +80,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     envelope. `deployment` is the arm of a weighted split that served, `retries` how many servers
     were asked before it. `trace_id` is the W3C trace's, 32 hex digits. `epoch` is
     the admission Redis' in which the request was reserved: what tells spent grants from stranded.
+    `tokens_out_stop` is where the gateway had the engine stop one answer that was asked for without
+    a bound; 0 where the caller named one, or asked for several answers or none.
     """
 
     request_id: UUID
@@ -117,6 +119,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     retries: int = 0
     trace_id: str = ""
     epoch: str = ""
+    tokens_out_stop: int = 0
 
 
 Frame = Admit | Checkpoint | Settle

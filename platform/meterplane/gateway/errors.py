@@ -71,6 +71,24 @@ def budget_exceeded(scope: str) -> CallerError:
     )
 
 
+def request_too_large(tokens_in: int, tokens_max: int) -> CallerError:
+    return CallerError(
+        "request_too_large",
+        f"One request of this key may have {tokens_max:,} tokens, input and output together. This"
+        f" input may come to {tokens_in:,}; shorten it.",
+    )
+
+
+def request_bound_too_large(tokens_in: int, tokens_out: int, tokens_max: int) -> CallerError:
+    return CallerError(
+        "request_too_large",
+        f"One request of this key may have {tokens_max:,} tokens, input and output together. This"
+        f" one may come to {tokens_in:,} and asks for up to {tokens_out:,}; ask for at most"
+        f" {tokens_max - tokens_in:,} in all.",
+        field="max_tokens",
+    )
+
+
 def rate_limited(retry_after_s: int) -> CallerError:
     return CallerError(
         "rate_limit_exceeded",

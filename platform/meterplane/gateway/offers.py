@@ -1,7 +1,9 @@
 """From a request and a policy to what may serve it: the model asked for, then its fallbacks.
 
 Guarantees: the reservation covers whichever of them serves in the end. A fallback the key may not
-use, or that does not speak the request's surface or cannot take what it asks, is not one.
+use, or that does not speak the request's surface or cannot take what it asks, is not one. A request
+that names no bound of its output is given a smaller one where a limit leaves less (`fit.py`): what
+an engine is told is what was reserved.
 """
 
 import random
@@ -10,7 +12,7 @@ from collections.abc import Callable, Collection
 from meterplane.contracts.policy import KeyPolicy, ModelPolicy
 from meterplane.contracts.serving import ModelServing, Target
 from meterplane.contracts.usage import ServiceTier
-from meterplane.gateway import errors
+from meterplane.gateway import errors, fit
 from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Bounds, Offer, Work
@@ -66,26 +68,62 @@ class Plan:
     def cost_nano(self, policy: KeyPolicy) -> int:
         """The reservation under this policy: the dearest of what may serve.
 
-        Raises `CallerError` 404, or 400 for what the model does not take; `ServingUnread`.
+        Raises `CallerError` 404, or 400 for what the model does not take and for more tokens than
+        one request of the key may have; `ServingUnread`.
         """
         if policy is not self._policy:
-            self._bound(self._choose(policy))
-            self._cost_nano = max(
-                offer.cost_nano_max(bounds)
-                for offer, bounds in zip(self.offers, self.bounds, strict=True)
-            )
+            self._policy = None  # what is refused below is not half of another policy's
+            self._bound(self._choose(policy), policy.request_tokens_max)
+            self._cost_nano = self._dearest_nano()
             self._policy = policy
         return self._cost_nano
 
-    def _bound(self, offers: list[Offer]) -> None:
+    def fit(self, policy: KeyPolicy, room_nano: int) -> int | None:
+        """Lower what may serve until it costs at most `room_nano`; the new reservation.
+
+        A request that named no bound of its output is given fewer output tokens, at least
+        `fit.FIT_TOKENS_MIN` an answer; fallbacks that are still too dear are left out. None, and
+        nothing changed, where that is not enough. Holds until `cost_nano` is asked about another
+        policy: under that one a budget may be another, so it is for the caller to fit again.
+        Raises as `cost_nano` does.
+        """
+        cost_nano = self.cost_nano(policy)
+        if cost_nano > room_nano:
+            fitted = fit.within_room(self.offers, self.bounds, room_nano)
+            if fitted is None:
+                return None
+            self.offers, self.bounds = fitted
+            cost_nano = self._cost_nano = self._dearest_nano()
+        return cost_nano
+
+    def header(self) -> bytes:
+        """The bound of each answer, where it is ours and not the model's ordinary one."""
+        offer, bounds = self.offers[0], self.bounds[0]
+        ordinary = offer.output_tokens_fitted is None and offer.model.output_tokens_reserved is None
+        if ordinary or not bounds.open_sequences:
+            return b""
+        return b"x-meterplane-output-tokens-max: %d\r\n" % fit.tokens_each(bounds)
+
+    def _dearest_nano(self) -> int:
+        return max(
+            offer.cost_nano_max(bounds)
+            for offer, bounds in zip(self.offers, self.bounds, strict=True)
+        )
+
+    def _bound(self, offers: list[Offer], tokens_max: int | None) -> None:
         """Keep what can take the request: the model asked for, and fallbacks that do."""
-        self.offers, self.bounds = offers[:1], [self.work.bounds(offers[0])]
-        for offer in offers[1:]:
+        self.offers, self.bounds = [], []
+        for offer in offers:
             try:
-                self.bounds.append(self.work.bounds(offer))
+                bounds = self.work.bounds(offer)
+                if tokens_max is not None:
+                    offer, bounds = fit.within_tokens(offer, bounds, tokens_max)
             except (CallerError, WorldError):
+                if not self.offers:
+                    raise
                 continue
             self.offers.append(offer)
+            self.bounds.append(bounds)
 
     async def read_serving(self, unread: ServingUnread) -> None:
         """Fetch what `cost_nano` missed. Raises `WorldError` when it cannot be read."""

@@ -63,7 +63,7 @@ async def serve(
     policy = await authenticate(caller.digest, parts.policies)
     work = parse(await exchange.body())
     run = await open_run(parts, caller, policy, work, speaks, exchange.request_id)
-    exchange.extra += limit_headers(run.admission)
+    exchange.extra += limit_headers(run.admission) + run.plan.header()
     exchange.run = run
     # A line of a batch comes again, under its id, and is the same usage event: what this one is
     # settled with is what that answer costs. So it is computed to its end.

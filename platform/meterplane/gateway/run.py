@@ -14,6 +14,7 @@ from meterplane.contracts import usage
 from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.serving import Target
 from meterplane.gateway.admit import Admission, Admitter
+from meterplane.gateway.fit import sole_stop
 from meterplane.gateway.offers import Plan, targets_in_order
 from meterplane.gateway.surface import Offer
 from meterplane.journal.writer import JournalWriter
@@ -238,6 +239,7 @@ class Run:
             compute_us=self._compute_us(now),
             retries=self.retries,
             trace_id=self.trace_id,
+            tokens_out_stop=sole_stop(self.plan.bounds[self._offer_at]),
         )
 
     def _compute_us(self, now: float) -> int:

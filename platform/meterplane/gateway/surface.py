@@ -21,23 +21,41 @@ UNCOUNTED = ("llmapi",)
 
 
 class Bounds(msgspec.Struct, frozen=True, gc=False):
-    """The most a request can use: what its reservation is made from."""
+    """The most a request can use: what its reservation is made from.
+
+    `open_sequences` are answers that the caller named no bound for: ours applies to each of them,
+    and may be lowered. 0 where one was named, or no tokens are made.
+    """
 
     tokens_in_max: int
     tokens_out_max: int
     rows: int
+    open_sequences: int = 0
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
     """One model as one request may use it: its limits, how it is reached, what it costs.
 
     `prompts` writes what a text engine is given, and counts it where the model's tokenizer is here.
+    `output_tokens_fitted` is a bound below the model's own, for a request that names none.
     """
 
     model: ModelPolicy
     serving: ModelServing
     prices: UnitPrices
     prompts: Prompts = NO_PROMPTS
+    output_tokens_fitted: int | None = None
+
+    def output_tokens(self, asked: int | None) -> int:
+        """Output tokens per choice: what was asked, or our own bound, within the model's limit."""
+        model = self.model
+        if asked is None:
+            asked = self.output_tokens_fitted
+        if asked is None:
+            asked = model.output_tokens_reserved
+        if asked is None:
+            asked = model.output_tokens_default
+        return min(asked, model.output_tokens_max)
 
     def cost_nano_max(self, bounds: Bounds) -> int:
         """What a request within `bounds` costs at most, in nano, rounded up."""

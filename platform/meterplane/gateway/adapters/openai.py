@@ -25,7 +25,12 @@ from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces.openai_chat import ChatRequest
 from meterplane.gateway.surfaces.openai_embeddings import EmbeddingsWork
-from meterplane.gateway.surfaces.openai_text import StreamOptions, TextRequest, output_tokens
+from meterplane.gateway.surfaces.openai_text import (
+    StreamOptions,
+    TextRequest,
+    TextWork,
+    output_tokens,
+)
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.triton.failures import TritonBroken
 from meterplane.triton.request import Request
@@ -87,22 +92,23 @@ def body(run: Run) -> bytes:
     if isinstance(work, EmbeddingsWork):
         changed = msgspec.structs.replace(request, model=run.target.upstream, user=None)
     else:
-        changed = _text_request(request, run, work.stream)
+        changed = _text_request(work, run)
     written = _encode(changed)
     if work.extras:
         written = written[:-1] + b"," + _encode(work.extras)[1:]
     return written
 
 
-def _text_request(request: TextRequest, run: Run, stream: bool) -> TextRequest:
+def _text_request(work: TextWork, run: Run) -> TextRequest:
+    request = work.request
     options = _COUNTED_ALWAYS if run.offer.serving.continuous_usage else _COUNTED
     changes: dict[str, Any] = {
         "model": run.target.upstream,
         "user": None,
         "metadata": None,
-        "stream_options": options if stream else None,
+        "stream_options": options if work.stream else None,
     }
-    tokens = output_tokens(request, run.model)
+    tokens = output_tokens(work, run.offer)
     if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
         changes["max_completion_tokens"] = tokens
         changes["max_tokens"] = None

@@ -90,7 +90,7 @@ async def _counted(work: TextWork, offer: Offer) -> list[Prompt]:
         return prompts
     counted = [await offer.prompts.counted(offer.serving, prompt) for prompt in prompts]
     for prompt in counted:
-        check_context(prompt, work.request, offer, work.written_in)
+        check_context(prompt, work, offer)
     return counted
 
 
@@ -117,7 +117,7 @@ def asks_for(
                 # What several requests read is one prompt.
                 tokens_in=prompt.tokens if first == 0 else 0,
                 choices=min(engine.choices_max, request.choices - first),
-                tokens_out_max=output_tokens_after(prompt, request, offer.model),
+                tokens_out_max=output_tokens_after(prompt, work, offer),
                 request=request,
                 parameters=parameters,
                 logprobs=_logprobs(request),

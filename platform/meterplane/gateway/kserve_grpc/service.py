@@ -237,7 +237,8 @@ def _told_of(call: Call) -> tuple[tuple[str, str], ...]:
     """Trailing metadata: what HTTP has in its headers."""
     told = [("x-request-id", call.request_name)]
     if call.run is not None:
-        lines = limit_headers(call.run.admission).decode("ascii").splitlines()
+        headers = limit_headers(call.run.admission) + call.run.plan.header()
+        lines = headers.decode("ascii").splitlines()
         told += [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     return tuple(told)
 

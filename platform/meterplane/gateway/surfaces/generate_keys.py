@@ -1,6 +1,8 @@
 """Which keys a body of the generate protocol may have, by the kind of engine."""
 
 ASKED_COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
+# How long an answer must be at least. An engine refuses one that is above the bound.
+LEAST_TOKENS = frozenset({"min_tokens", "min_length", "sampling_param_min_tokens"})
 
 # What a vLLM sampling parameter may be called. `best_of` computes answers nobody sees.
 VLLM_SAMPLING = frozenset(

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.usage import Surface
 from meterplane.gateway.surface import Bounds, Offer, check_counted, invalid_json
 from meterplane.gateway.surfaces import kserve_models
 from meterplane.gateway.surfaces.generate_keys import (
     ASKED_COUNTS,
     KEYS,
+    LEAST_TOKENS,
     RESERVED_NAMES,
     RESERVED_PREFIXES,
     VLLM_SAMPLING,
@@ -68,7 +68,8 @@ class GenerateWork:
         tokens_in_max = len(asked.prompt.encode()) + SPECIAL_TOKENS
         if offer.model.context_tokens_max:
             tokens_in_max = min(tokens_in_max, offer.model.context_tokens_max)
-        return Bounds(tokens_in_max, asked.tokens * asked.choices, 1)
+        tokens_out_max = asked.tokens * asked.choices
+        return Bounds(tokens_in_max, tokens_out_max, 1, asked.choices if asked.open else 0)
 
     def upstream_body(self, offer: Offer) -> bytes:
         """What goes to the engine: the caller's keys, our bound, and the counts we need."""
@@ -94,11 +95,15 @@ class GenerateWork:
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a text engine is asked for; `tokens` is per choice, within the model's limit."""
+    """What a text engine is asked for; `tokens` is per choice, within the model's limit.
+
+    `open`: the length of an answer is ours to bound, the caller named neither most nor least.
+    """
 
     prompt: str
     tokens: int
     choices: int
+    open: bool
     sampling: dict[str, Any] = {}
     stream: bool | None = None
 
@@ -125,10 +130,12 @@ def asked_of(document: dict[str, msgspec.Raw], offer: Offer) -> Asked:
         tokens = _whole(document, "max_tokens")
         beams = _whole(document, "beam_width") or 1
         sequences = _whole(document, "num_return_sequences") or 1
-        return Asked(prompt, _tokens(tokens, "max_tokens", model), _choices(max(beams, sequences)))
-    tokens = _whole(document, "sampling_param_max_tokens")
-    choices = _whole(document, "sampling_param_n") or 1
-    return Asked(prompt, _tokens(tokens, "sampling_param_max_tokens", model), _choices(choices))
+        choices = max(beams, sequences)
+    else:
+        tokens = _whole(document, "sampling_param_max_tokens")
+        choices = _whole(document, "sampling_param_n") or 1
+    is_open = tokens is None and LEAST_TOKENS.isdisjoint(document)
+    return Asked(prompt, _tokens(tokens, offer, is_open), _choices(choices), is_open)
 
 
 def _asked_of_vllm(document: dict[str, msgspec.Raw], offer: Offer, prompt: str) -> Asked:
@@ -140,9 +147,16 @@ def _asked_of_vllm(document: dict[str, msgspec.Raw], offer: Offer, prompt: str) 
             raise CallerError(
                 "unknown_parameter", f"the sampling parameter {name[:80]!r} is not allowed"
             )
-    tokens = _tokens(_number(sampling.get("max_tokens"), "max_tokens"), "max_tokens", offer.model)
-    choices = _choices(_number(sampling.get("n"), "n") or 1)
-    return Asked(prompt, tokens, choices, sampling, stream if isinstance(stream, bool) else None)
+    asked = _number(sampling.get("max_tokens"), "max_tokens")
+    is_open = asked is None and LEAST_TOKENS.isdisjoint(sampling)
+    return Asked(
+        prompt,
+        _tokens(asked, offer, is_open),
+        _choices(_number(sampling.get("n"), "n") or 1),
+        is_open,
+        sampling,
+        stream if isinstance(stream, bool) else None,
+    )
 
 
 def _sampling(document: dict[str, msgspec.Raw]) -> dict[str, Any]:
@@ -193,8 +207,10 @@ def _number(value: Any, name: str) -> int | None:
     return value
 
 
-def _tokens(asked: int | None, name: str, model: ModelPolicy) -> int:
-    return min(model.output_tokens_default if asked is None else asked, model.output_tokens_max)
+def _tokens(asked: int | None, offer: Offer, is_open: bool) -> int:
+    if asked is None and not is_open:
+        asked = offer.model.output_tokens_default
+    return offer.output_tokens(asked)
 
 
 def _choices(asked: int) -> int:

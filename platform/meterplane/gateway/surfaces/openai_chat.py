@@ -11,6 +11,7 @@ from meterplane.gateway.surfaces.openai_text import (
     LOGPROBS_MAX,
     TextRequest,
     check_sampling,
+    open_sequences,
     output_tokens,
     prompted_bounds,
     refuse_logprobs,
@@ -103,7 +104,8 @@ class ChatWork:
             tokens_in_max = self.bytes_in + TEMPLATE_TOKENS_MAX
             if model.context_tokens_max:
                 tokens_in_max = min(tokens_in_max, model.context_tokens_max)
-            return Bounds(tokens_in_max, output_tokens(request, model) * request.choices, 1)
+            tokens_out_max = output_tokens(self, offer) * request.choices
+            return Bounds(tokens_in_max, tokens_out_max, 1, open_sequences(self, 1))
         if request.logprobs:
             refuse_logprobs(offer)
         return prompted_bounds(self, offer)

@@ -13,6 +13,7 @@ from meterplane.gateway.surfaces.openai_text import (
     LOGPROBS_MAX,
     TextRequest,
     check_sampling,
+    open_sequences,
     output_tokens,
     prompted_bounds,
     refuse_logprobs,
@@ -81,7 +82,7 @@ class CompletionWork:
         return prompted_bounds(self, offer)
 
     def _passed_on_bounds(self, offer: Offer) -> Bounds:
-        model = offer.model
+        model, prompts = offer.model, len(self.pieces)
         check_ids_fit(self.pieces, model, "prompt")
         tokens_in_max = 0
         for piece in self.pieces:
@@ -90,8 +91,8 @@ class CompletionWork:
             if model.context_tokens_max:
                 counted = min(counted, model.context_tokens_max)
             tokens_in_max += counted
-        tokens_out = output_tokens(self.request, model) * self.request.choices
-        return Bounds(tokens_in_max, tokens_out * len(self.pieces), len(self.pieces))
+        tokens_out_max = output_tokens(self, offer) * self.request.choices * prompts
+        return Bounds(tokens_in_max, tokens_out_max, prompts, open_sequences(self, prompts))
 
     def _check_for_engines(self, offer: Offer) -> None:
         model, request = offer.model.name, self.request

@@ -4,10 +4,10 @@ from typing import Protocol
 
 import msgspec
 
-from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.usage import Surface
 from meterplane.gateway.prompts import Prompt
 from meterplane.gateway.surface import Bounds, Offer, check_counted
+from meterplane.gateway.surfaces.generate_keys import LEAST_TOKENS
 from meterplane.kernel.errors import CallerError
 
 CHOICES_MAX = 8
@@ -114,10 +114,22 @@ def check_sampling(request: TextRequest) -> None:
             raise CallerError("invalid_value", f"{name} must be -2 to 2.", field=name)
 
 
-def output_tokens(request: TextRequest, model: ModelPolicy) -> int:
-    """Output tokens per choice: what was asked, or the default, clamped to the model's limit."""
-    asked = request.asked_tokens
-    return min(model.output_tokens_default if asked is None else asked, model.output_tokens_max)
+def output_tokens(work: TextWork, offer: Offer) -> int:
+    """Output tokens per choice: what was asked, or our own bound, within the model's limit."""
+    asked = work.request.asked_tokens
+    if asked is None and not is_open(work):
+        asked = offer.model.output_tokens_default
+    return offer.output_tokens(asked)
+
+
+def is_open(work: TextWork) -> bool:
+    """Whether the length of an answer is ours to bound: the caller named neither most nor least."""
+    return work.request.asked_tokens is None and LEAST_TOKENS.isdisjoint(work.extras)
+
+
+def open_sequences(work: TextWork, prompts: int) -> int:
+    """As in `surface.Bounds`."""
+    return work.request.choices * prompts if is_open(work) else 0
 
 
 def prompted_bounds(work: TextWork, offer: Offer) -> Bounds:
@@ -130,30 +142,30 @@ def prompted_bounds(work: TextWork, offer: Offer) -> Bounds:
     prompts = work.prompts(offer)
     tokens_in_max = 0
     for prompt in prompts:
-        check_context(prompt, request, offer, work.written_in)
+        check_context(prompt, work, offer)
         counted = len(prompt.text.encode()) if prompt.tokens is None else prompt.tokens
         counted += PROMPT_TOKENS_SPARE
         if model.context_tokens_max:
             counted = min(counted, model.context_tokens_max)
         tokens_in_max += counted
-    tokens_out_max = output_tokens(request, model) * request.choices * len(prompts)
-    return Bounds(tokens_in_max, tokens_out_max, len(prompts))
+    tokens_out_max = output_tokens(work, offer) * request.choices * len(prompts)
+    return Bounds(tokens_in_max, tokens_out_max, len(prompts), open_sequences(work, len(prompts)))
 
 
-def output_tokens_after(prompt: Prompt, request: TextRequest, model: ModelPolicy) -> int:
+def output_tokens_after(prompt: Prompt, work: TextWork, offer: Offer) -> int:
     """As `output_tokens`, and what the context has left after a prompt that was counted."""
-    tokens = output_tokens(request, model)
-    if prompt.tokens is None or not model.context_tokens_max:
+    tokens, context_tokens_max = output_tokens(work, offer), offer.model.context_tokens_max
+    if prompt.tokens is None or not context_tokens_max:
         return tokens
-    return min(tokens, model.context_tokens_max - prompt.tokens)
+    return min(tokens, context_tokens_max - prompt.tokens)
 
 
-def check_context(prompt: Prompt, request: TextRequest, offer: Offer, field: str) -> None:
+def check_context(prompt: Prompt, work: TextWork, offer: Offer) -> None:
     """Refuse what is known not to fit into its model's context, in OpenAI's words.
 
     An engine would refuse it, too, but each prompt by itself, while it streams the others.
     """
-    tokens_max = offer.model.context_tokens_max
+    tokens_max, field = offer.model.context_tokens_max, work.written_in
     if prompt.tokens is None or not tokens_max:
         return
     if prompt.tokens > tokens_max:
@@ -164,7 +176,7 @@ def check_context(prompt: Prompt, request: TextRequest, offer: Offer, field: str
             field=field,
         )
     # Nothing asked for: what is left of the context, and that is something.
-    wanted = 1 if request.asked_tokens is None else output_tokens(request, offer.model)
+    wanted = 1 if work.request.asked_tokens is None else output_tokens(work, offer)
     if prompt.tokens + wanted > tokens_max:
         raise CallerError(
             "context_length_exceeded",
