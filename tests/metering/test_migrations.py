@@ -19,6 +19,7 @@ from tests.metering.segments import message, settle
 pytestmark = pytest.mark.django_db(transaction=True)
 
 OLD_EVENTS = "0002_content_and_currency"
+KEY_SWAP = "0004_hours_by_tier_and_deployment"
 
 
 @contextmanager
@@ -66,6 +67,7 @@ def test_old_events_and_hours_get_the_defaults_and_the_longer_key(organisation):
 
 
 def test_a_key_swap_that_was_cut_off_can_be_run_again(organisation):
+    migrate(KEY_SWAP)
     with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
         admin.execute("CREATE UNIQUE INDEX usage_hour_next_key ON usage_hour (tenant_id, hour)")
         admin.execute("DELETE FROM django_migrations WHERE app = 'metering' AND name LIKE '0004%'")

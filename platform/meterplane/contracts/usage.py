@@ -201,6 +201,7 @@ def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> 
         service_tier=admit.service_tier,
         requested_model=admit.requested_model,
         deployment=admit.deployment,
+        epoch=admit.epoch,
     )
 
 

@@ -1,8 +1,8 @@
 """One journal segment into PostgreSQL, in one transaction.
 
 Guarantees: whatever the order, the number of copies and the number of workers, a request is one row
-of `usage_event` and counted once in `usage_hour`; a segment is recorded if and only if its events
-are. The only marker of "seen" is the row itself.
+of `usage_event` and counted once in `usage_hour` and in `usage_spend`; a segment is recorded if and
+only if its events are. The only marker of "seen" is the row itself.
 
 Content that cannot become an event (a damaged frame, a key nobody issued) is kept in
 `usage_quarantine` with its reason and logged as an error; it never holds up the rest of the
@@ -37,7 +37,7 @@ COLUMNS = (
     "bytes_out", "provenance", "currency", "price_version_id", "cost_nano", "reserved_nano",
     "settled_at", "first_byte_ms", "total_ms", "server", "service_tier", "requested_model",
     "deployment", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us", "retries",
-    "trace_id", "segment_id",
+    "trace_id", "epoch", "admitted_at", "segment_id",
 )  # fmt: skip
 _LIST = ", ".join(COLUMNS)
 
@@ -88,6 +88,16 @@ WITH fresh AS (
     tensor_bytes_out = h.tensor_bytes_out + excluded.tensor_bytes_out,
     compute_us_sum = h.compute_us_sum + excluded.compute_us_sum,
     first_byte_ms_sum = h.first_byte_ms_sum + excluded.first_byte_ms_sum
+), spent AS (
+  INSERT INTO usage_spend AS p (tenant_id, epoch, day, project_id, key_id, model, cost_nano)
+  SELECT tenant_id, epoch, (admitted_at AT TIME ZONE 'UTC')::date, project_id, key_id,
+         COALESCE(NULLIF(requested_model, ''), model), sum(cost_nano)
+    FROM fresh
+   WHERE epoch <> ''
+   GROUP BY 1, 2, 3, 4, 5, 6
+   ORDER BY 1, 2, 3, 4, 5, 6
+  ON CONFLICT (tenant_id, epoch, day, project_id, key_id, model)
+  DO UPDATE SET cost_nano = p.cost_nano + excluded.cost_nano
 )
 SELECT count(*) FROM fresh
 """  # noqa: S608  the column list is the constant above
@@ -195,7 +205,7 @@ def _row(settle: Settle, segment_id: UUID) -> tuple[Any, ...]:
         clock.from_ms(settle.settled_at_ms), settle.first_byte_ms, settle.total_ms, settle.server,
         settle.service_tier, settle.requested_model, settle.deployment, settle.tensor_bytes_in,
         settle.tensor_bytes_out, settle.queue_us, settle.compute_us, settle.retries,
-        settle.trace_id, segment_id,
+        settle.trace_id, settle.epoch, clock.from_ms(settle.admitted_at_ms), segment_id,
     )  # fmt: skip
 
 

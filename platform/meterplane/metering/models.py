@@ -49,6 +49,8 @@ class UsageEvent(models.Model):
     compute_us = models.BigIntegerField()
     retries = models.IntegerField()
     trace_id = models.TextField()
+    epoch = models.TextField()
+    admitted_at = models.DateTimeField(null=True)
     segment_id = models.UUIDField()
     ingested_at = models.DateTimeField()
 
@@ -111,6 +113,50 @@ class UsageHour(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour} {self.model} {self.status}"
+
+
+class UsageSpend(models.Model):
+    """What the requests admitted on one UTC day in one epoch of the admission Redis cost.
+
+    `model` is the one that was asked for. Days add up to every calendar window of a budget.
+    """
+
+    pk = models.CompositePrimaryKey("tenant_id", "epoch", "day", "project_id", "key_id", "model")
+    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
+    epoch = models.TextField()
+    day = models.DateField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    model = models.TextField()
+    cost_nano = models.BigIntegerField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        managed = False
+        db_table = "usage_spend"
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.model} in {self.epoch}"
+
+
+class JournalWatermark(models.Model):
+    """Up to when everything admitted beside one journal root is settled and taken in.
+
+    Both instants are the database's. See `watermark.py`.
+    """
+
+    root = models.UUIDField(primary_key=True)
+    host = models.TextField()
+    drained_until = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "journal_watermark"
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.root}: {self.drained_until}"
 
 
 class JournalSegment(models.Model):

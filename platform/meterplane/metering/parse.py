@@ -91,7 +91,8 @@ def problem_of(settle: Settle, today: date) -> str | None:
     if settle.request_id.version != 7:
         return "its id is not a UUIDv7"
     minted_ms = minted_at_ms(settle.request_id)
-    if minted_ms > LAST_INSTANT_MS or not 0 <= settle.settled_at_ms <= LAST_INSTANT_MS:
+    instants_ms = (minted_ms, settle.admitted_at_ms, settle.settled_at_ms)
+    if min(instants_ms) < 0 or max(instants_ms) > LAST_INSTANT_MS:
         return "it is from outside of time"
     if not FIRST_DAY <= clock.from_ms(minted_ms).date() <= today + CLOCK_AHEAD_MAX:
         return "its day is before there was metering, or in the future"
@@ -113,6 +114,7 @@ def problem_of(settle: Settle, today: date) -> str | None:
         return "its currency is none"
     names = (
         settle.model, settle.server, settle.requested_model, settle.deployment, settle.trace_id,
+        settle.epoch,
     )  # fmt: skip
     if not all(map(_is_name, names)):
         return "a name in it is too long or holds a NUL"
