@@ -1,7 +1,7 @@
 """The shipper: sealed segments of this host's journals to any worker, until PostgreSQL has them.
 
-Guarantees: a segment's file is deleted only when `journal_segment` records it, every ADMIT in it
-has its SETTLE, and every older segment of its journal is gone. Sending again is harmless, so
+Guarantees: a segment's file is deleted only when `journal_segment` records it and the SETTLE of
+every ADMIT in it, and every older segment of its journal is gone. Sending again is harmless, so
 nothing is remembered across restarts: what is on disk is what there is to do. A broker or
 database that is away is waited for; the backlog stays on disk. A journal whose files cannot be read
 or recovered is reported and tried again; the others go on.
@@ -31,6 +31,7 @@ from meterplane.journal.directory import LOCK_NAME, claim, list_directories, wor
 from meterplane.journal.recovery import recover
 from meterplane.journal.segment import SegmentPath, list_segments
 from meterplane.metering.tasks import ingest_segment
+from meterplane.metering.watermark import Watermark
 from tenants.scoping import system_scope
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class _Shipped:
     path: SegmentPath
     sha256: str
     admits: set[UUID]
+    settles: set[UUID]
     sends: int = 0
     sent_at: float = 0.0
     recorded: bool = False
@@ -66,7 +68,7 @@ class _Journal:
     directory: Path
     lock: int | None = None
     segments: dict[UUID, _Shipped] = field(default_factory=dict)
-    settled: set[UUID] = field(default_factory=set)
+    settled: set[UUID] = field(default_factory=set)  # and taken in
     rest_until: float = 0.0  # after trouble with its files
 
 
@@ -88,6 +90,7 @@ class Shipper:
         self._root = root
         self._send = send
         self._journals: dict[str, _Journal] = {}
+        self._watermark = Watermark(root)
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Ship until `stopping()`; wait out whatever is away."""
@@ -102,6 +105,7 @@ class Shipper:
             close_old_connections()
             if not busy:
                 time.sleep(POLL_S)
+        self._watermark.retire()
 
     def step(self) -> bool:
         """Look once at every journal; True if something was sent or deleted.
@@ -121,6 +125,7 @@ class Shipper:
             except OSError as trouble:
                 log.error("%s: %s", directory, trouble)
                 journal.rest_until = time.monotonic() + AWAY_PAUSE_S
+        self._watermark.advance()
         return busy
 
     @property
@@ -161,13 +166,14 @@ class Shipper:
                 continue
             data = path.path.read_bytes()
             admits: set[UUID] = set()
+            settles: set[UUID] = set()
             for frame in reader.frames_of(reader.parse_segment(data)):
                 if isinstance(frame, Admit):
                     admits.add(frame.request_id)
                 elif isinstance(frame, Settle):
-                    journal.settled.add(frame.request_id)
+                    settles.add(frame.request_id)
             digest = hashlib.sha256(data).hexdigest()
-            journal.segments[path.segment_id] = _Shipped(path, digest, admits)
+            journal.segments[path.segment_id] = _Shipped(path, digest, admits, settles)
             ahead += 1
 
     def _send_some(self, journal: _Journal) -> bool:
@@ -206,11 +212,11 @@ class Shipper:
                 [waiting],
             )
             for segment_id, sha256 in cursor.fetchall():
+                shipped = journal.segments[segment_id]
                 # '': recorded before digests were kept. Another digest: not this file, keep it.
-                journal.segments[segment_id].recorded = sha256 in (
-                    journal.segments[segment_id].sha256,
-                    "",
-                )
+                shipped.recorded = sha256 in (shipped.sha256, "")
+                if shipped.recorded:
+                    journal.settled |= shipped.settles
 
     def _delete_prefix(self, journal: _Journal) -> bool:
         deleted = False
