@@ -49,9 +49,11 @@ class Gateway:
             code = failure.code
             self._tell(exchange, failure)
         except asyncio.CancelledError:
-            # The caller left before anything was admitted, or we are shutting down.
-            code = "client_gone" if exchange.cut == "left" else "shutting_down"
-            self._tell(exchange, WorldError(code, "The gateway is restarting; try again."))
+            # Its key may infer no more, the caller left before anything was admitted, or we are
+            # shutting down.
+            ending = exchange.refusal or _restarting(left=exchange.cut == "left")
+            code = ending.code
+            self._tell(exchange, ending)
         except Exception:
             code = "internal_error"
             log.exception("request %s failed", exchange.request_id)
@@ -87,6 +89,11 @@ class Gateway:
                 exchange.end_with(b"data: " + body + b"\n\n")
             return
         exchange.answer(status, headers, body)
+
+
+def _restarting(*, left: bool) -> WorldError:
+    code = "client_gone" if left else "shutting_down"
+    return WorldError(code, "The gateway is restarting; try again.")
 
 
 _QUIET = frozenset({"/healthz", "/readyz"})

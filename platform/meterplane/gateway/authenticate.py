@@ -5,7 +5,7 @@ from functools import lru_cache
 from meterplane.contracts import api_key
 from meterplane.contracts.policy import KeyPolicy
 from meterplane.gateway import errors
-from meterplane.gateway.policies import Policies
+from meterplane.gateway.policies import Policies, Standing
 from meterplane.kernel import clock
 from meterplane.kernel.limits import POLICY_CACHE_AGE_S_MAX, REFUSING_POLICY_AGE_S_MAX
 
@@ -50,7 +50,7 @@ async def authenticate(
     return policy
 
 
-def is_usable(policy: KeyPolicy) -> bool:
+def is_usable(policy: KeyPolicy | Standing) -> bool:
     """True if the key may infer, as far as this policy knows."""
     expired = policy.expires_at_ms is not None and clock.now_ms() >= policy.expires_at_ms
     return policy.status == "active" and not expired

@@ -86,3 +86,7 @@ def body_too_large(bytes_max: int = REQUEST_BODY_BYTES_MAX) -> CallerError:
     return CallerError(
         "body_too_large", f"The body is larger than {megabytes} MB; split it.", status=413
     )
+
+
+def body_too_slow() -> CallerError:
+    return CallerError("request_timeout", "The body took too long to arrive.", status=408)

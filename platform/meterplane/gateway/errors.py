@@ -42,6 +42,24 @@ def key_unknown() -> CallerError:
     )
 
 
+def key_revoked() -> CallerError:
+    return CallerError(
+        "key_revoked",
+        "This API key was revoked while the request ran, so it was ended. What was made until then "
+        "is billed. Create a new key in the portal under API keys.",
+        status=401,
+    )
+
+
+def key_expired() -> CallerError:
+    return CallerError(
+        "key_expired",
+        "This API key expired while the request ran, so it was ended. What was made until then "
+        "is billed. Create a new key in the portal under API keys.",
+        status=401,
+    )
+
+
 def account_suspended(reason: str) -> CallerError:
     because = f" ({reason})" if reason else ""
     return CallerError(

@@ -3,7 +3,7 @@
 Guarantees: the head is sent once; nothing is sent after the end; a body is bounded in size, also
 when it was compressed, and in the time it may take, and all bodies of a worker together in what
 they hold (`body_budget.py`); a caller who leaves, or whose time is up, cancels the task that
-answers, once, with the reason in `cut`.
+answers, once, with the reason in `cut`; so does `revocation.py`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from meterplane.gateway.answer_head import REASONS
 from meterplane.gateway.body_budget import BODIES, too_many_large
-from meterplane.gateway.compressed import body_too_large, decompress
+from meterplane.gateway.compressed import body_too_large, body_too_slow, decompress
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.limits import (
@@ -70,6 +70,7 @@ class Exchange:
         "path",
         "query",
         "received_at",
+        "refusal",
         "request_id",
         "request_name",
         "run",
@@ -107,7 +108,8 @@ class Exchange:
         self.complete = False  # the body is here, all of it
         self.taken = False  # it has its place in the connection's order
         self.last = False  # the caller wants no other answer on this connection
-        self.cut: Literal["", "left", "late"] = ""
+        self.cut: Literal["", "left", "late", "refused"] = ""
+        self.refusal: CallerError | None = None  # what the caller is told where it is "refused"
         self.runs_on = False  # a caller who leaves comes back for it: nothing is cancelled
         self.task: asyncio.Task[None] | None = None
         self.trace: Trace | None = None
@@ -186,7 +188,7 @@ class Exchange:
     def leave(self) -> None:
         """The caller has left: whatever is done for them ends, now or when its time is up."""
         if not self.runs_on:
-            self._cancel("left")
+            self.end_early("left")
             self.drop()
         else:  # no sweep looks at a connection that is gone
             left_s = max(0.0, self.deadline - time.monotonic())
@@ -194,12 +196,14 @@ class Exchange:
 
     def expire(self, now: float) -> None:
         """The time of this exchange is up."""
-        self._cancel("late")
+        self.end_early("late")
 
-    def _cancel(self, why: Literal["left", "late"]) -> None:
-        if not self.cut and not self._ended and self.task is not None:
-            self.cut = why
-            self.task.cancel()
+    def end_early(self, why: Literal["left", "late", "refused"]) -> bool:
+        """Cancel whoever answers; False when that was done already, or the answer has ended."""
+        if self.cut or self._ended or self.task is None:
+            return False
+        self.cut = why
+        return self.task.cancel()
 
     # --- the request
 
@@ -391,7 +395,3 @@ class Exchange:
     @property
     def ended(self) -> bool:
         return self._ended
-
-
-def body_too_slow() -> CallerError:
-    return CallerError("request_timeout", "The body took too long to arrive.", status=408)

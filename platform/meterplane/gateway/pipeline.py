@@ -9,6 +9,7 @@ upstream, abandoned by the caller, out of time, or cut by our own shutdown.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 from meterplane.contracts.policy import KeyPolicy
@@ -22,6 +23,7 @@ from meterplane.gateway.offers import Plan, ServingUnread, Speaks
 from meterplane.gateway.policies import Policies
 from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.readiness import Readiness
+from meterplane.gateway.revocation import Cuttable, OpenRuns
 from meterplane.gateway.run import Run
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.spans import Spans
@@ -52,7 +54,14 @@ class Parts:
     log: AccessLog
     control_url: str
     readiness: Readiness
+    open_runs: OpenRuns
     spans: Spans | None = None  # where they are asked for
+
+
+class Asker(Cuttable, Protocol):
+    """A request over whatever it came by."""
+
+    request_id: UUID
 
 
 async def serve(
@@ -62,16 +71,19 @@ async def serve(
     caller = identify(exchange.headers.get(b"authorization"), parts.pepper)
     policy = await authenticate(caller.digest, parts.policies)
     work = parse(await exchange.body())
-    run = await open_run(parts, caller, policy, work, speaks, exchange.request_id)
-    exchange.extra += limit_headers(run.admission) + run.plan.header()
-    exchange.run = run
-    # A line of a batch comes again, under its id, and is the same usage event: what this one is
-    # settled with is what that answer costs. So it is computed to its end.
-    exchange.runs_on = caller.request_id is not None
-    if exchange.trace is not None:
-        run.trace_id = exchange.trace.trace_id
-    await conclude(run, forward(exchange, run, parts), lambda: exchange.cut)
-    return run
+    try:
+        run = await open_run(parts, caller, policy, work, speaks, exchange)
+        exchange.extra += limit_headers(run.admission) + run.plan.header()
+        exchange.run = run
+        # A line of a batch comes again, under its id, and is the same usage event: what this one is
+        # settled with is what that answer costs. So it is computed to its end.
+        exchange.runs_on = caller.request_id is not None
+        if exchange.trace is not None:
+            run.trace_id = exchange.trace.trace_id
+        await conclude(run, forward(exchange, run, parts), exchange, lambda: exchange.cut)
+        return run
+    finally:
+        parts.open_runs.forget(caller.digest, exchange)
 
 
 async def open_run(
@@ -80,14 +92,18 @@ async def open_run(
     policy: KeyPolicy,
     work: Work,
     speaks: Speaks,
-    request_id: UUID,
+    asker: Asker,
 ) -> Run:
-    """Admit a request and write its ADMIT. Raises `CallerError` or `WorldError`, nothing held."""
+    """Admit a request and write its ADMIT. Raises `CallerError` or `WorldError`, nothing held.
+
+    From then on it is cut if its key may not infer any more: whoever calls forgets it at its end.
+    """
     if work.model not in policy.models:
         # It may have come on sale since this policy was read, and the key been revoked.
         policy = await authenticate(caller.digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
     plan = Plan(work, caller.tier, parts.servings, speaks, parts.prompts)
-    admission = await _admit(parts, caller, policy, plan, caller.request_id or request_id)
+    admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
+    parts.open_runs.note(caller.digest, admission.policy, asker)
     run = Run(plan, admission, parts.journal, parts.admitter)
     try:
         run.begin()
@@ -110,10 +126,13 @@ async def _admit(
     raise WorldError("serving_unsettled", "This model is being changed just now; try again.")
 
 
-async def conclude(run: Run, forwarding: Awaitable[None], cut: Callable[[], str]) -> None:
+async def conclude(
+    run: Run, forwarding: Awaitable[None], asker: Asker, cut: Callable[[], str]
+) -> None:
     """Forward an admitted request and see to its SETTLE, however it ends.
 
-    `cut` tells why the task was cancelled, if it was: the caller left, or time is up.
+    `cut` tells why the task was cancelled, if it was: the caller left, time is up, or the key may
+    not infer any more (then `asker.refusal` is what the caller is told).
     """
     try:
         await forwarding
@@ -128,7 +147,12 @@ async def conclude(run: Run, forwarding: Awaitable[None], cut: Callable[[], str]
         raise
     except asyncio.CancelledError:
         why = cut()
-        _go_on_after_cancel(why)
+        if why:
+            go_on_after_cancel()
+        if why == "refused" and asker.refusal is not None:
+            # What was made until then was ordered by a key that was good.
+            await run.settle("interrupted", asker.refusal.status)
+            raise asker.refusal from None
         if why == "late":
             # What the engine computed until then is due: it is not the model that failed.
             await run.settle("interrupted", TritonTimeout().status)
@@ -142,9 +166,10 @@ async def conclude(run: Run, forwarding: Awaitable[None], cut: Callable[[], str]
         raise
 
 
-def _go_on_after_cancel(why: str) -> None:
+def go_on_after_cancel() -> None:
+    """For a task that was cancelled and answers all the same."""
     task = asyncio.current_task()
-    if why and task is not None:
+    if task is not None:
         task.uncancel()
 
 

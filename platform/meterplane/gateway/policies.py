@@ -8,12 +8,13 @@ here: admission compares its version. Caches are keyed by the whole digest, neve
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from meterplane.contracts.policy import KeyPolicy
+from meterplane.contracts.policy import KeyPolicy, KeyStatus
 from meterplane.gateway.policy_documents import PolicyDocuments
 from meterplane.gateway.shared_reads import SharedReads
 from meterplane.kernel.errors import WorldError
@@ -25,6 +26,11 @@ from meterplane.kernel.limits import (
 )
 
 _FIND = "SELECT document::text FROM gateway_policy WHERE digest = %s"
+_STANDINGS = """
+SELECT digest, version, document->>'status', document->>'status_reason',
+       (document->>'expires_at_ms')::bigint
+FROM gateway_policy WHERE digest = ANY(%s)
+"""
 READ_TIMEOUT_S = 2.0
 _PROBE = "SELECT 1 FROM gateway_policy LIMIT 1"
 PROBE_TIMEOUT_S = 0.5  # whoever probes us waits a second or so
@@ -36,6 +42,15 @@ def database_unavailable() -> WorldError:
         "This key could not be looked up just now. Nothing was charged; try again.",
         retry_after_s=1,
     )
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """Of a policy, whether its key may infer; the fields are `KeyPolicy`'s."""
+
+    version: int
+    status: KeyStatus
+    status_reason: str
+    expires_at_ms: int | None
 
 
 class Policies:
@@ -93,6 +108,20 @@ class Policies:
     async def read_afresh(self, digest: bytes) -> KeyPolicy | None:
         """Like `read`, but never joins a read that began earlier: it may predate the change."""
         return await self._read(digest)
+
+    async def standings(self, digests: Sequence[bytes]) -> dict[bytes, Standing]:
+        """Which of these keys may infer, as PostgreSQL has it now; without those it does not have.
+
+        Raises `WorldError` when it does not answer. What is held is not changed: that is for
+        whoever asks with the key next.
+        """
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S), self._pool.connection() as connection:
+                cursor = await connection.execute(_STANDINGS, (list(digests),))
+                rows = await cursor.fetchall()
+        except (psycopg.Error, PoolTimeout, TimeoutError) as failure:
+            raise database_unavailable() from failure
+        return {bytes(digest): Standing(*rest) for digest, *rest in rows}
 
     async def _read(self, digest: bytes) -> KeyPolicy | None:
         self.reads += 1

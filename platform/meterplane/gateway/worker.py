@@ -16,6 +16,7 @@ from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.policies import Policies
 from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.readiness import Readiness
+from meterplane.gateway.revocation import OpenRuns
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.spans import Spans
 from meterplane.journal.writer import JournalWriter
@@ -66,6 +67,9 @@ class Worker:
         if spans is not None:
             self._stack.push_async_callback(spans.close)
         policies = Policies(pool)
+        open_runs = OpenRuns(calls, policies)
+        open_runs.start()
+        self._stack.push_async_callback(open_runs.close)
         parts = Parts(
             pepper=config.pepper,
             policies=policies,
@@ -78,6 +82,7 @@ class Worker:
             log=AccessLog(),
             control_url=config.control_url,
             readiness=Readiness(calls, policies, journal),
+            open_runs=open_runs,
             spans=spans,
         )
         parts.metrics.sources.append(lambda: worker_state.families(parts))

@@ -16,6 +16,11 @@ from meterplane.triton.fleet import Fleet
 def families(parts: Parts) -> Iterator[Family]:
     """The state of all parts of a worker."""
     yield from _admission(parts.admitter)
+    yield _counter(
+        "requests_cut",
+        "Requests under way that were ended because their key may not infer any more.",
+        parts.open_runs.cut,
+    )
     journal = parts.journal
     yield _gauge("journal_healthy", "1 while the journal takes usage.", journal.healthy)
     yield _gauge(

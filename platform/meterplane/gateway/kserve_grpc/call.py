@@ -12,7 +12,7 @@ from typing import Literal
 
 from meterplane.gateway import errors, trace
 from meterplane.gateway.exchange import ClientGone
-from meterplane.gateway.pipeline import Parts
+from meterplane.gateway.pipeline import Parts, go_on_after_cancel
 from meterplane.gateway.run import Run
 from meterplane.gateway.trace import Trace
 from meterplane.kernel.errors import CallerError, WorldError
@@ -20,7 +20,7 @@ from meterplane.kernel.ids import uuid7
 
 log = logging.getLogger("meterplane.gateway")
 
-Cut = Literal["", "left", "late"]
+Cut = Literal["", "left", "late", "refused"]
 
 
 class Call:
@@ -42,6 +42,7 @@ class Call:
             self.trace = trace.read(headers)
         self.begun = False  # something of an answer was sent
         self.cut: Cut = ""
+        self.refusal: CallerError | None = None  # what the caller is told where it is "refused"
         self._parts = parts
         self._task = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
@@ -51,11 +52,12 @@ class Call:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(seconds, self.end_early, "late")
 
-    def end_early(self, why: Cut) -> None:
-        """Cancel whoever answers, unless that was done already."""
-        if not self.cut and self._task is not None and not self._task.done():
-            self.cut = why
-            self._task.cancel()
+    def end_early(self, why: Cut) -> bool:
+        """Cancel whoever answers; False when that was done already."""
+        if self.cut or self._task is None or self._task.done():
+            return False
+        self.cut = why
+        return self._task.cancel()
 
     async def conclude(self, answering: Awaitable[None]) -> CallerError | WorldError | None:
         """Answer, and see that it is told. What the caller must still be told is returned.
@@ -73,8 +75,12 @@ class Call:
             self.status, code = failure.status, failure.code
             return failure
         except asyncio.CancelledError:
-            self.status, code = 499, "client_gone" if self.cut == "left" else "shutting_down"
-            raise
+            if self.refusal is None:
+                self.status, code = 499, "client_gone" if self.cut == "left" else "shutting_down"
+                raise
+            go_on_after_cancel()
+            self.status, code = self.refusal.status, self.refusal.code
+            return self.refusal
         except Exception:
             self.status, code = 500, "internal_error"
             log.exception("request %s failed", self.request_id)

@@ -4,6 +4,7 @@ Guarantees: at most `MESSAGES_AT_ONCE` are under way, and no further one is read
 ended; a failure is that message's `error_message` and the stream goes on; when the caller leaves or
 its deadline passes, every message is cancelled upstream and settled before the stream is given up.
 A stream that we end, of a caller who is still there, ends with a status.
+When the key may not infer any more each message is told so, and then the stream, idle or not.
 
 Order is Triton's: a message with one response is answered in its turn, after the ones before it; a
 message with several (a decoupled model) is answered as its responses come.
@@ -13,7 +14,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import grpc
@@ -29,6 +30,9 @@ from meterplane.gateway.kserve_grpc.messages import (
     read,
 )
 from meterplane.gateway.kserve_grpc.receive import Room
+from meterplane.gateway.pipeline import go_on_after_cancel
+from meterplane.gateway.revocation import cut_off
+from meterplane.gateway.run import Run
 from meterplane.kernel.errors import CallerError, WorldError
 
 MESSAGES_AT_ONCE = 64  # of one stream
@@ -39,7 +43,9 @@ Context = Any  # grpc.aio has no types
 
 
 class Conversation:
-    """One stream. `cut` tells why it was cancelled, if it was."""
+    """One stream. A `Cuttable` without a run of its own: its messages have theirs."""
+
+    run: Run | None = None
 
     def __init__(
         self,
@@ -63,9 +69,13 @@ class Conversation:
         self._gone = False  # the caller takes nothing any more
         self._too_slow = False  # or not in time
         self._ending = False
+        self.refusal: CallerError | None = None
 
-    async def run(self, why: Callable[[], Cut]) -> None:
-        """Answer messages until the caller sends no more. Raises `WorldError` when it idles."""
+    async def converse(self, why: Callable[[], Cut]) -> None:
+        """Answer messages until the caller sends no more.
+
+        Raises `WorldError` when it idles, `CallerError` when the key may not infer any more.
+        """
         try:
             while (content := await self._next()) is not None:
                 turn = asyncio.get_running_loop().create_future()
@@ -77,6 +87,12 @@ class Conversation:
             await self._rest()
         except BaseException:  # cancelled, by whomever, or a stream that cannot be read any more
             self._ending = True
+            if self.refusal is not None:
+                go_on_after_cancel()
+                for call in self._calls.values():
+                    cut_off(call, self.refusal)
+                await self._rest()
+                raise self.refusal from None
             self._cut("left" if self._gone else why())
             await self._rest()
             if self._write is not None:
@@ -90,6 +106,13 @@ class Conversation:
                     status=504,
                 ) from None
             raise
+
+    def end_early(self, why: Literal["refused"]) -> bool:
+        """Take no further message; False when the stream is ending already."""
+        if self._ending or self._task is None:
+            return False
+        self._ending = True
+        return self._task.cancel()
 
     async def _next(self) -> bytes | None:
         """The next message, once one may begin, in its room; None when there will be none."""

@@ -59,11 +59,14 @@ class Metered:
         """Admit, forward, settle. Raises what the caller must be told, settled already."""
         policy = await authenticate(self._caller.digest, self.parts.policies)
         work = parse(content, surface)
-        run = await open_run(self.parts, self._caller, policy, work, speakers, call.request_id)
-        call.run = run
-        if call.trace is not None:
-            run.trace_id = call.trace.trace_id
-        await conclude(run, self._forward(call, run, work, once), cut)
+        try:
+            run = await open_run(self.parts, self._caller, policy, work, speakers, call)
+            call.run = run
+            if call.trace is not None:
+                run.trace_id = call.trace.trace_id
+            await conclude(run, self._forward(call, run, work, once), call, cut)
+        finally:
+            self.parts.open_runs.forget(self._caller.digest, call)
 
     async def _forward(self, call: Call, run: Run, work: InferWork, once: Once) -> None:
         call.allow(run.offer.serving.duration_s_max or STREAM_DURATION_S_MAX)

@@ -165,13 +165,16 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         headers = _headers(context)
         try:
             metered = self._metered(headers)
-            tenant = (await authenticate(metered.digest, self.parts.policies)).tenant_id
+            policy = await authenticate(metered.digest, self.parts.policies)
+            tenant = policy.tenant_id
             if not self._streams.take_now(tenant, 1):
                 raise _too_many_streams()
+            conversation = Conversation(context, metered, headers, self._room, tenant)
+            self.parts.open_runs.note(metered.digest, policy, conversation)
             try:
-                conversation = Conversation(context, metered, headers, self._room, tenant)
-                await conversation.run(lambda: self._why(context))
+                await conversation.converse(lambda: self._why(context))
             finally:
+                self.parts.open_runs.forget(metered.digest, conversation)
                 self._streams.give_back(tenant, 1)
         except (CallerError, WorldError) as failure:
             self.parts.metrics.refused("grpc", failure.code)
