@@ -34,8 +34,7 @@ def policy_of(tenant_id=None, **changed):
         "currency": "EUR",
         "price_version_id": UUID(int=1),
         "models": {},
-        "rate": None,
-        "budgets": [],
+        "limits": [],
     }
     return KeyPolicy(**values | changed)
 
