@@ -1,16 +1,21 @@
 """The control API: operator keys only, problems as RFC 9457, another tenant's object is missing."""
 
+from pathlib import Path
+
 import pytest
 from rest_framework.test import APIClient
 
+from meterplane.catalog.sync import sync_catalog
 from meterplane.kernel.ids import uuid7
 from meterplane.metering.ingest import ingest_segment
+from meterplane.policy.learn import learn_reservations
 from tenants.keys import issue_operator_key
 from tenants.models import ApiKey
 from tenants.scoping import tenant_scope
 from tests.metering.segments import message, settle
 
 pytestmark = pytest.mark.django_db
+CATALOG = Path(__file__).resolve().parents[2] / "infra" / "triton" / "catalog.json"
 
 
 @pytest.fixture
@@ -35,6 +40,7 @@ ROUTES = [
     ("get", "/api/v1/organisations/acme/usage"),
     ("get", "/api/v1/organisations/acme/usage/by/deployment"),
     ("get", "/api/v1/organisations/acme/invoices"),
+    ("get", "/api/v1/models/tiny-lm/reservations"),
 ]
 
 
@@ -136,3 +142,26 @@ def test_the_committed_openapi_is_what_the_code_says(client):
     assert committed.read_text() == served.content.decode(), (
         "run `manage.py spectacular --file platform/meterplane/api/openapi.yaml`"
     )
+
+
+def test_what_a_models_requests_held_is_published_for_operators(operator, organisation):
+    sync_catalog(CATALOG)
+    empty = operator.get("/api/v1/models/tiny-lm/reservations")
+    assert empty.status_code == 200
+    assert empty.json() == {
+        "model": "tiny-lm", "reserve": "bound", "output_tokens_default": 256,
+        "output_tokens_learned": None, "answers_learned_from": 0, "learned_at": None,
+        "over_hold": [],
+    }  # fmt: skip
+    held = [(30_000, 10_000), (30_000, 10_000), (110_000, 10_000)]
+    frames = [settle(organisation, reserved_nano=most, cost_nano=cost) for most, cost in held]
+    ingest_segment(message(frames))
+    learn_reservations()
+    told = operator.get("/api/v1/models/tiny-lm/reservations").json()
+    assert told["learned_at"] is not None
+    (row,) = told["over_hold"]
+    assert (row["currency"], row["requests"]) == ("USD", 3)
+    assert (row["mean"], row["p50"], row["p95"]) == ("0.000046667", "0.00002", "0.0001")
+    assert row["held_per_cost"] == "5.67"
+    missing = operator.get("/api/v1/models/nobody/reservations")
+    assert (missing.status_code, missing.json()["code"]) == (404, "model_not_found")

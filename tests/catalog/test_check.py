@@ -86,6 +86,16 @@ FAULTS = [
     ({"inputs": ["a b"]}, "inputs", "tensor's name"),
     ({"outputs": [""]}, "outputs", "tensor's name"),
     ({"continuous_usage": True}, "continuous_usage", "leave it false"),
+    (
+        {
+            "adapter": "embedding",
+            "output_tokens_max": 0,
+            "output_tokens_default": 0,
+            "reserve": "history",
+        },
+        "reserve",
+        "no text whose length",
+    ),
     ({"secret_env": "sk-lower"}, "secret_env", "only the variable's name"),
     ({"secret_env": "API_KEY_PEPPER"}, "secret_env", "would receive it"),
     ({"first_byte_timeout_s": -1}, "first_byte_timeout_s", "600 seconds"),
@@ -103,6 +113,7 @@ def test_a_fault_names_its_field_and_says_what_to_do(fields, field, words):
 
 SOUND = [
     {},
+    {"reserve": "history"},
     {"fallbacks": ["chat", "llama"]},
     {"adapter": "openai", "upstream": "meta-llama/Llama-3.1-8B-Instruct", "continuous_usage": True},
     {"adapter": "openai", "upstream": "llama3.1:8b", "fallbacks": ["chat"]},

@@ -14,9 +14,12 @@ from meterplane.catalog.models import Model
 from meterplane.catalog.sync import sync_catalog
 from meterplane.contracts import policy as policy_contract
 from meterplane.contracts import serving as contract
+from meterplane.metering.ingest import ingest_segment
 from meterplane.policy.compile import recompile_everyone
+from meterplane.policy.learn import learn_reservations
 from meterplane.policy.models import GatewayModel, GatewayPolicy
 from tenants.scoping import tenant_scope
+from tests.metering.segments import message, settle
 
 CATALOG = Path(__file__).resolve().parents[2] / "infra" / "triton" / "catalog.json"
 LISTS = ("targets", "fallbacks", "parameters", "inputs", "outputs")
@@ -45,7 +48,7 @@ def form_of(name: str, **changed: object) -> dict[str, object]:
     row = Model.objects.get(name=name)
     fields = (
         "display_name", "description", "adapter", "upstream", "secret_env", "chat_template",
-        "tokenizer", "context_tokens_max", "output_tokens_max", "output_tokens_default",
+        "tokenizer", "context_tokens_max", "output_tokens_max", "output_tokens_default", "reserve",
         "first_byte_timeout_s", "idle_timeout_s", "duration_s_max",
     )  # fmt: skip
     form: dict[str, object] = {field: getattr(row, field) for field in fields}
@@ -168,3 +171,36 @@ def test_a_customer_cannot_change_a_model(client, selling):
     answer = client.post(page_of("tiny-lm"), form_of("tiny-lm", tokenizer="mine"))
     assert answer.status_code in (302, 403)
     assert Model.objects.get(name="tiny-lm").tokenizer == ""
+
+
+def test_the_page_says_what_requests_held_and_what_history_knows(operator, selling):
+    empty = faults(operator.get(page_of("tiny-lm")))
+    assert "No requests in the last seven days." in empty
+    assert "Nothing yet: history is read once an hour." in empty
+    frames = [
+        settle(selling, tokens_out=60, tokens_out_stop=256, cost_nano=10_000, reserved_nano=over)
+        for over in [30_000] * 190 + [110_000] * 20
+    ]
+    ingest_segment(message(frames))
+    learn_reservations()
+    page = faults(operator.get(page_of("tiny-lm")))
+    assert "210 requests up to" in page
+    assert "$0.00002761905 a request on average" not in page, "nano is the smallest there is"
+    assert "$0.000027619 a request on average" in page
+    assert "half of them at most $0.00002, 95 % at most $0.0001." in page
+    assert "Held in all: 3.76 times what they cost." in page
+    assert "99 % need at most 64 tokens, by 210 answers" in page
+    listed = operator.get(reverse("console:catalog_model_changelist")).text
+    assert "$0.000027619" in listed
+
+
+def test_history_is_chosen_in_the_form_and_in_force_at_once(operator, selling):
+    frames = [settle(selling, tokens_out=60, tokens_out_stop=256) for _ in range(200)]
+    ingest_segment(message(frames))
+    learn_reservations()
+    form = form_of("tiny-lm", reserve="history")
+    assert operator.post(page_of("tiny-lm"), form).status_code == 302
+    policy, _ = told(selling, "tiny-lm")
+    assert policy.models["tiny-lm"].output_tokens_reserved == 64
+    refused = operator.post(page_of("identity"), form_of("identity", reserve="history"))
+    assert "writes no text whose length could be learned" in faults(refused)

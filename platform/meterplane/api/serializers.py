@@ -107,6 +107,48 @@ class UsageByOut(serializers.Serializer[Any]):
         return money.nano_to_text(each.cost_nano)
 
 
+class OverHoldOut(serializers.Serializer[Any]):
+    """What requests of a period held above what they cost, in one currency; failed ones aside."""
+
+    currency = serializers.CharField()
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField()
+    requests = serializers.IntegerField()
+    mean = serializers.SerializerMethodField()
+    p50 = serializers.SerializerMethodField()
+    p95 = serializers.SerializerMethodField()
+    held_per_cost = serializers.SerializerMethodField()
+
+    def get_mean(self, each: Any) -> str:
+        """Decimal string in `currency`, of one request."""
+        return money.nano_to_text(each.mean_nano)
+
+    def get_p50(self, each: Any) -> str:
+        """Decimal string in `currency`, of one request."""
+        return money.nano_to_text(each.p50_nano)
+
+    def get_p95(self, each: Any) -> str:
+        """Decimal string in `currency`, of one request."""
+        return money.nano_to_text(each.p95_nano)
+
+    def get_held_per_cost(self, each: Any) -> str | None:
+        """What was held for one unit of what was spent; null of what is free."""
+        ratio = each.held_per_cost
+        return None if ratio is None else format(ratio, "f")
+
+
+class ModelReservationsOut(serializers.Serializer[Any]):
+    """What is held for a request of a model that names no bound of its output, and what was."""
+
+    model = serializers.CharField(source="name")
+    reserve = serializers.ChoiceField(choices=["bound", "history"])
+    output_tokens_default = serializers.IntegerField()
+    output_tokens_learned = serializers.IntegerField(allow_null=True)
+    answers_learned_from = serializers.IntegerField()
+    learned_at = serializers.DateTimeField(allow_null=True)
+    over_hold = OverHoldOut(many=True, source="over_holds")
+
+
 class InvoiceOut(serializers.Serializer[Any]):
     """An invoice without its lines."""
 

@@ -20,5 +20,10 @@ urlpatterns = [
         views.UsageBy.as_view(),
         name="usage_by",
     ),
+    path(
+        "v1/models/<str:name>/reservations",
+        views.ModelReservations.as_view(),
+        name="model_reservations",
+    ),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
 ]

@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 
 from billing.invoicing import queries as invoicing
 from meterplane.api import serializers
+from meterplane.catalog.models import Model
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.metering import queries as metering
@@ -152,6 +153,21 @@ def _period(request: Request) -> tuple[datetime, datetime]:
     if start >= end:
         raise CallerError("period_empty", "start must be before end.", field="start")
     return start, end
+
+
+class ModelReservations(APIView):
+    """What the requests of a model hold in budgets."""
+
+    @extend_schema(responses=serializers.ModelReservationsOut)
+    def get(self, request: Request, name: str) -> Response:
+        """What requests of the last seven days held above their cost, and what answers needed.
+
+        Read once an hour; empty before there were requests.
+        """
+        model = Model.objects.filter(name=name).first()
+        if model is None:
+            raise CallerError("model_not_found", f"No model {name[:80]!r}.", status=404)
+        return Response(serializers.ModelReservationsOut(model).data)
 
 
 class Invoices(APIView):

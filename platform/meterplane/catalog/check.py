@@ -48,6 +48,10 @@ def _offer_faults(entry: CatalogEntry) -> Iterator[Fault]:
             f"is {entry.output_tokens_default}, above output_tokens_max, which is"
             f" {entry.output_tokens_max}; lower it",
         )
+    if entry.reserve == "history" and entry.output_tokens_max == 0:
+        yield entry.fault(
+            "reserve", "is history, but the model writes no text whose length could be learned"
+        )
     if "\0" in entry.display_name + entry.description:
         yield entry.fault("description", "holds a NUL character; remove it")
 

@@ -4,6 +4,7 @@ Guarantees types, and that no field is unknown; what the values mean is checked 
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -39,6 +40,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     context_tokens_max: int
     output_tokens_max: int
     output_tokens_default: int
+    reserve: Literal["bound", "history"] = "bound"
     description: str = ""
     is_demo: bool = False
     is_active: bool = True

@@ -4,6 +4,7 @@ What a row may say is checked in `check.py` before it is written; PostgreSQL hol
 other row to be told.
 """
 
+from decimal import Decimal
 from typing import get_args
 
 from django.db import models
@@ -12,6 +13,7 @@ from django.db.models import F, Q
 from meterplane.contracts import policy
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
+from meterplane.kernel.money import divide_half_away
 
 ADAPTERS = list(get_args(policy.Adapter))
 
@@ -19,7 +21,10 @@ ADAPTERS = list(get_args(policy.Adapter))
 class Model(models.Model):
     """A model on offer. `name` is what callers write, `upstream` what its server calls it.
 
-    The fields from `targets` on mean what they mean in `contracts.serving.ModelServing`.
+    The fields from `targets` on mean what they mean in `contracts.serving.ModelServing`. `reserve`
+    is how much output is held, and made at most, for a request that names no bound: with `history`
+    it is `output_tokens_learned`, where there is one. That and what it was learned from is written
+    by `policy.learn` and nobody else.
     """
 
     class Adapter(models.TextChoices):
@@ -30,6 +35,10 @@ class Model(models.Model):
         EMBEDDING = "embedding", "Triton: text embedding"
         TENSOR = "tensor", "Triton: any tensors"
 
+    class Reserve(models.TextChoices):
+        BOUND = "bound", "The output unless asked"
+        HISTORY = "history", "What 99 % of such answers needed"
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=80, unique=True)
     display_name = models.CharField(max_length=120)
@@ -38,6 +47,7 @@ class Model(models.Model):
     context_tokens_max = models.PositiveIntegerField()
     output_tokens_max = models.PositiveIntegerField()
     output_tokens_default = models.PositiveIntegerField()
+    reserve = models.CharField(max_length=8, choices=Reserve, default=Reserve.BOUND)
     description = models.TextField(blank=True, default="")
     is_demo = models.BooleanField(default=False)
     is_active = models.BooleanField(default=True)
@@ -55,6 +65,9 @@ class Model(models.Model):
     idle_timeout_s = models.FloatField(default=0)
     duration_s_max = models.FloatField(default=0)
     created_at = models.DateTimeField(default=clock.now)
+    output_tokens_learned = models.PositiveIntegerField(null=True, editable=False)
+    answers_learned_from = models.PositiveBigIntegerField(default=0, editable=False)
+    learned_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         db_table = "catalog_model"
@@ -79,6 +92,9 @@ class Model(models.Model):
                 name="model_output_default_within_max",
             ),
             models.CheckConstraint(
+                condition=Q(reserve__in=["bound", "history"]), name="model_reserve_known"
+            ),
+            models.CheckConstraint(
                 condition=Q(("secret_env", ""))
                 | Q(("secret_env__regex", r"^[A-Z][A-Z0-9_]{1,63}$")),
                 name="model_secret_env_is_a_variable",
@@ -93,3 +109,52 @@ class Model(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class OverHold(models.Model):
+    """What the requests of one model, over the days up to `until`, held and what they cost.
+
+    In one currency, in nano; failed requests aside. The percentiles are of what each request held
+    above its cost. Written by `policy.learn`, all at once.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="over_holds")
+    currency = models.CharField(max_length=3)
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    requests = models.PositiveBigIntegerField()
+    reserved_nano = models.BigIntegerField()
+    cost_nano = models.BigIntegerField()
+    p50_nano = models.BigIntegerField()
+    p95_nano = models.BigIntegerField()
+
+    class Meta:
+        db_table = "catalog_over_hold"
+        ordering = ["currency"]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "currency"], name="over_hold_once"),
+            models.CheckConstraint(
+                condition=Q(
+                    requests__gt=0, cost_nano__gte=0, reserved_nano__gte=F("cost_nano"),
+                    p50_nano__gte=0, p95_nano__gte=F("p50_nano"), until__gt=F("since"),
+                ),
+                name="over_hold_adds_up",
+            ),
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.model.name} in {self.currency}"
+
+    @property
+    def mean_nano(self) -> int:
+        """What a request held above its cost on average, rounded half away from zero."""
+        return divide_half_away(self.reserved_nano - self.cost_nano, self.requests)
+
+    @property
+    def held_per_cost(self) -> Decimal | None:
+        """What was held for one unit of what was spent, to two digits; None of what is free."""
+        if self.cost_nano == 0:
+            return None
+        hundredths = divide_half_away(self.reserved_nano * 100, self.cost_nano)
+        return Decimal(hundredths).scaleb(-2)

@@ -42,6 +42,9 @@ HELP = {
     "context_tokens_max": "Input and output together.",
     "output_tokens_max": "A larger max_tokens is lowered to it. 0: the model writes nothing.",
     "output_tokens_default": "Applies when a caller asks for none.",
+    "reserve": "How much output is held, and made at most, for a request that asks for no bound:"
+    " the above, or what 99 % of such answers of the last seven days needed, learned once an hour"
+    " from at least 200 of them. Where it is less, one answer in a hundred is cut there.",
     "first_byte_timeout_s": "Seconds until its server must have begun to answer; 0: the gateway's.",
     "idle_timeout_s": "Seconds between two chunks of a stream; 0: the gateway's.",
     "duration_s_max": "Seconds one request may take; 0: the gateway's.",
@@ -101,6 +104,7 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic when i
             "context_tokens_max": "Context, tokens",
             "output_tokens_max": "Output, tokens",
             "output_tokens_default": "Output unless asked, tokens",
+            "reserve": "Held where none is asked",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -8,14 +8,18 @@ gateways act on a saved form at once and on a refused one never.
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from meterplane.catalog.entry import entry_of
 from meterplane.catalog.models import Model
+from meterplane.catalog.queries import over_holds
 from meterplane.console import shown
 from meterplane.console.model_form import ModelForm
+from meterplane.console.over_hold import learned_in_words, over_hold_in_words
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
+from meterplane.kernel import amounts
 from meterplane.policy.compile import recompile_everyone
 
 OFFER = {
@@ -40,9 +44,15 @@ READ = {
 LIMITS = {
     "fields": (
         ("context_tokens_max", "output_tokens_max", "output_tokens_default"),
+        "reserve",
         ("first_byte_timeout_s", "idle_timeout_s", "duration_s_max"),
     ),
     "description": "How much one request may ask for, and how long it may take.",
+}
+HELD = {
+    "fields": ("shown_learned", "shown_over_hold"),
+    "description": "What requests of the last seven days held in budgets above what they cost in"
+    " the end: while they run, nobody else can spend it. Read once an hour.",
 }
 
 
@@ -52,17 +62,24 @@ class ModelPage(ReadOnly):
 
     form = ModelForm
     list_display = (
-        "name", "display_name", "adapter", "shown_targets", "shown_fallbacks", "is_active",
+        "name", "display_name", "adapter", "shown_targets", "shown_fallbacks", "shown_mean",
+        "is_active",
     )  # fmt: skip
     list_filter = ("adapter", "is_active")
     search_fields = ("name", "display_name", "upstream")
-    readonly_fields = ("name", "created_at")  # usage is recorded and priced under the name
+    # Usage is recorded and priced under the name.
+    readonly_fields = ("name", "created_at", "shown_learned", "shown_over_hold")
     fieldsets = (
         ("Offer", OFFER),
         ("How it is reached", REACHED),
         ("How it is read", READ),
         ("Limits", LIMITS),
+        ("Reservations", HELD),
     )
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Model]":
+        rows: QuerySet[Model] = super().get_queryset(request).prefetch_related("over_holds")
+        return rows
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_view_permission(request, obj)
@@ -83,6 +100,20 @@ class ModelPage(ReadOnly):
             f"{target.name} {target.weight}/{whole}" if len(targets) > 1 else target.name
             for target in targets
         )
+
+    @shown.column(description="Mean over-hold")
+    def shown_mean(self, row: Model) -> str:
+        """One a currency."""
+        found = [shown.nano(each.mean_nano, each.currency) for each in over_holds(row)]
+        return ", ".join(found) or amounts.NOTHING
+
+    @shown.column(description="Learned from history")
+    def shown_learned(self, row: Model) -> str:
+        return learned_in_words(row)
+
+    @shown.column(description="Held above cost")
+    def shown_over_hold(self, row: Model) -> str:
+        return over_hold_in_words(over_holds(row))
 
     @shown.column(description="Falls back to")
     def shown_fallbacks(self, row: Model) -> str:

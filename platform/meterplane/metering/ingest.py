@@ -37,7 +37,7 @@ COLUMNS = (
     "bytes_out", "provenance", "currency", "price_version_id", "cost_nano", "reserved_nano",
     "settled_at", "first_byte_ms", "total_ms", "server", "service_tier", "requested_model",
     "deployment", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us", "retries",
-    "trace_id", "epoch", "admitted_at", "segment_id",
+    "trace_id", "epoch", "admitted_at", "tokens_out_stop", "segment_id",
 )  # fmt: skip
 _LIST = ", ".join(COLUMNS)
 
@@ -205,7 +205,8 @@ def _row(settle: Settle, segment_id: UUID) -> tuple[Any, ...]:
         clock.from_ms(settle.settled_at_ms), settle.first_byte_ms, settle.total_ms, settle.server,
         settle.service_tier, settle.requested_model, settle.deployment, settle.tensor_bytes_in,
         settle.tensor_bytes_out, settle.queue_us, settle.compute_us, settle.retries,
-        settle.trace_id, settle.epoch, clock.from_ms(settle.admitted_at_ms), segment_id,
+        settle.trace_id, settle.epoch, clock.from_ms(settle.admitted_at_ms), settle.tokens_out_stop,
+        segment_id,
     )  # fmt: skip
 
 

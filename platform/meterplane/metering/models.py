@@ -51,6 +51,7 @@ class UsageEvent(models.Model):
     trace_id = models.TextField()
     epoch = models.TextField()
     admitted_at = models.DateTimeField(null=True)
+    tokens_out_stop = models.BigIntegerField()
     segment_id = models.UUIDField()
     ingested_at = models.DateTimeField()
 

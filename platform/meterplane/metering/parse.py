@@ -100,7 +100,7 @@ def problem_of(settle: Settle, today: date) -> str | None:
         settle.tokens_in, settle.tokens_out, settle.requests, settle.rows, settle.bytes_in,
         settle.bytes_out, settle.cost_nano, settle.reserved_nano, settle.first_byte_ms,
         settle.total_ms, settle.tensor_bytes_in, settle.tensor_bytes_out, settle.queue_us,
-        settle.compute_us, settle.retries,
+        settle.compute_us, settle.retries, settle.tokens_out_stop,
     )  # fmt: skip
     if min(quantities) < 0 or max(quantities) > QUANTITY_MAX:
         return "a quantity is negative or absurd"

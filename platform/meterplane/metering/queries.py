@@ -16,12 +16,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db import connection
-
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import minted_on
+from meterplane.metering.reading import events_in, of_door, read
 from tenants.scoping import current_scope
 
 SERIES_HOURS_MAX = 24 * 93  # three months
@@ -144,7 +143,7 @@ def usage_between(start: datetime, end: datetime) -> list[UsageAggregate]:
     """Sums by model, service tier, price version and currency, exact for any two instants."""
     source, parameters = _usage(start, end)
     columns = "model, service_tier, price_version_id, currency"
-    rows = _read(
+    rows = read(
         f"SELECT {columns}, {_sums()} FROM ({source}) AS usage"
         f" GROUP BY {columns} ORDER BY {columns}",
         parameters,
@@ -166,7 +165,7 @@ def usage_by(split: Split, start: datetime, end: datetime) -> list[UsageSlice]:
     """Sums over the interval by what `Split` names; the costliest first."""
     source, parameters = _usage(start, end)
     column = _SPLIT_COLUMNS[split]
-    rows = _read(
+    rows = read(
         f"SELECT {column} AS split, currency, sum(requests), sum(tokens_in), sum(tokens_out),"
         " sum(events), COALESCE(sum(events) FILTER (WHERE status = 'ok'), 0), sum(cost_nano),"
         f" sum(total_ms_sum) FROM ({source}) AS usage GROUP BY 1, 2"
@@ -206,7 +205,7 @@ def recent_requests(
     if newest is None:
         return []
     newest_at, newest_id = newest
-    door, parameters = _door()
+    door, parameters = of_door()
     parameters |= {
         "rows_max": max(1, min(limit, PAGE_ROWS_MAX)),
         "newest": newest_at,
@@ -225,7 +224,7 @@ def recent_requests(
             parameters[column] = wanted
     rows: list[tuple[Any, ...]] = []
     for days in _LIST_DAYS:
-        rows = _read(
+        rows = read(
             f"SELECT {_ROW_COLUMNS} FROM usage_event WHERE {' AND '.join(conditions)}"
             " ORDER BY event_at DESC, request_id DESC LIMIT %(rows_max)s",
             parameters | {"oldest_day": (newest_at - days * _DAY).date()},
@@ -237,10 +236,10 @@ def recent_requests(
 
 def request_by_id(request_id: UUID) -> RequestRow | None:
     """One request of the open door, from one partition; None if there is none."""
-    door, parameters = _door()
+    door, parameters = of_door()
     if request_id.version != 7:
         return None
-    rows = _read(
+    rows = read(
         f"SELECT {_ROW_COLUMNS} FROM usage_event WHERE {door}"
         " AND event_day = %(event_day)s AND request_id = %(request_id)s",
         parameters | {"event_day": minted_on(request_id), "request_id": request_id},
@@ -260,8 +259,8 @@ def last_usage_at() -> datetime | None:
 
 def keys_last_used() -> dict[UUID, datetime]:
     """The hour each key of the open door was last used in."""
-    door, parameters = _door()
-    rows = _read(
+    door, parameters = of_door()
+    rows = read(
         f"SELECT key_id, max(hour) FROM usage_hour WHERE {door} GROUP BY key_id", parameters
     )
     return {row[0]: row[1] for row in rows}
@@ -269,12 +268,12 @@ def keys_last_used() -> dict[UUID, datetime]:
 
 def _outermost(end: Literal["min", "max"]) -> datetime | None:
     """The hour from the roll-up, then the instant from that hour's events."""
-    door, parameters = _door()
-    ((hour,),) = _read(f"SELECT {end}(hour) FROM usage_hour WHERE {door}", parameters)
+    door, parameters = of_door()
+    ((hour,),) = read(f"SELECT {end}(hour) FROM usage_hour WHERE {door}", parameters)
     if hour is None:
         return None
-    condition, interval = _events_in(hour, hour + _HOUR, "outermost")
-    ((instant,),) = _read(
+    condition, interval = events_in(hour, hour + _HOUR, "outermost")
+    ((instant,),) = read(
         f"SELECT {end}(event_at) FROM usage_event WHERE {door} AND {condition}",
         parameters | interval,
     )
@@ -289,7 +288,7 @@ def _series(
             "period_too_long", f"A series by {unit} spans at most {longest.days} days.", field="end"
         )
     source, parameters = _usage(start, end)
-    rows = _read(
+    rows = read(
         f"SELECT date_trunc('{unit}', hour, 'UTC') AS at, {_SPLIT_COLUMNS[split]} AS split,"
         f" currency, {_sums()}, sum(total_ms_sum) FROM ({source}) AS usage"
         " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT %(rows_max)s",
@@ -300,7 +299,7 @@ def _series(
 
 def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:
     """SQL of the usage in [start, end): whole hours from the roll-up, the edges from the events."""
-    door, parameters = _door()
+    door, parameters = of_door()
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("a naive datetime has no instant; attach UTC first")
     start, end = start.astimezone(UTC), end.astimezone(UTC)
@@ -319,7 +318,7 @@ def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:
         )
         parameters |= {"first_hour": first_hour, "last_hour": last_hour}
     for number, (edge_start, edge_end) in enumerate(edges):
-        condition, interval = _events_in(edge_start, edge_end, f"edge{number}")
+        condition, interval = events_in(edge_start, edge_end, f"edge{number}")
         parameters |= interval
         parts.append(
             f"SELECT date_trunc('hour', event_at, 'UTC') AS hour, {columns}, requests, tokens_in,"
@@ -327,21 +326,6 @@ def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:
             f" WHERE {door} AND {condition}"
         )
     return " UNION ALL ".join(parts), parameters
-
-
-def _events_in(start: datetime, end: datetime, name: str) -> tuple[str, dict[str, Any]]:
-    """Events in [start, end). `event_day` is the day of `event_at` (checked by the table); naming
-    it lets PostgreSQL skip every other day's partition."""
-    return (
-        f"event_at >= %({name}_start)s AND event_at < %({name}_end)s"
-        f" AND event_day BETWEEN %({name}_first_day)s AND %({name}_last_day)s",
-        {
-            f"{name}_start": start,
-            f"{name}_end": end,
-            f"{name}_first_day": start.date(),
-            f"{name}_last_day": end.date(),
-        },
-    )
 
 
 def _listing_end(
@@ -355,14 +339,6 @@ def _listing_end(
         until = clock.now() + _DAY  # over everybody there is no index on time alone
     newest = until or last_usage_at()
     return (newest.astimezone(UTC), None) if newest else None
-
-
-def _door() -> tuple[str, dict[str, Any]]:
-    """The condition the open door puts on every row. Row-level security says the same again."""
-    tenant_id = current_scope().tenant_id
-    if tenant_id is None:
-        return "true", {}
-    return "tenant_id = %(tenant_id)s", {"tenant_id": tenant_id}
 
 
 def _sums() -> str:
@@ -380,10 +356,3 @@ def _hour_ceil(instant: datetime) -> datetime:
 
 def _instant(instant: Any) -> datetime | None:
     return instant if isinstance(instant, datetime) else None
-
-
-def _read(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    return rows

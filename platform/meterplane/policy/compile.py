@@ -128,11 +128,18 @@ def _model_policy(model: Model, serving_version: int, price: ModelPrices) -> con
         context_tokens_max=model.context_tokens_max,
         output_tokens_max=model.output_tokens_max,
         output_tokens_default=model.output_tokens_default,
+        output_tokens_reserved=_output_tokens_reserved(model),
         description=model.description,
         batch_prices=_batch_prices(price),
         serving_version=serving_version,
         created_at_s=clock.to_ms(model.created_at) // 1000,
     )
+
+
+def _output_tokens_reserved(model: Model) -> int | None:
+    if model.reserve != Model.Reserve.HISTORY or model.output_tokens_learned is None:
+        return None
+    return min(model.output_tokens_learned, model.output_tokens_max)
 
 
 def _batch_prices(price: ModelPrices) -> contract.UnitPrices | None:

@@ -21,6 +21,7 @@ TASK_TIME_LIMIT_S = 600  # below the visibility timeout, or a long task would ru
 BROKER_SILENCE_S = 30
 SWEEP_EVERY_S = 30
 PARTITIONS_EVERY_S = 3600
+LEARN_EVERY_S = 3600  # each time all events of a week are read
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
 # batches wait in a queue of their own. A worker that is told no queue serves both.
 QUEUE, BATCH_QUEUE = "celery", "batches"
@@ -59,6 +60,7 @@ app.conf.update(
         "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "partitions ahead": {"task": "metering.ensure_partitions", "schedule": PARTITIONS_EVERY_S},
+        "learn reservations": {"task": "policy.learn_reservations", "schedule": LEARN_EVERY_S},
     },
 )
 app.set_default()

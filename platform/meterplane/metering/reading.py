@@ -1,0 +1,39 @@
+"""What every read of usage has in common: the open door's condition, and intervals by day."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from tenants.scoping import current_scope
+
+
+def of_door() -> tuple[str, dict[str, Any]]:
+    """The condition the open door puts on every row. Row-level security says the same again."""
+    tenant_id = current_scope().tenant_id
+    if tenant_id is None:
+        return "true", {}
+    return "tenant_id = %(tenant_id)s", {"tenant_id": tenant_id}
+
+
+def events_in(start: datetime, end: datetime, name: str) -> tuple[str, dict[str, Any]]:
+    """Events in [start, end). `event_day` is the day of `event_at` (checked by the table); naming
+    it lets PostgreSQL skip every other day's partition."""
+    return (
+        f"event_at >= %({name}_start)s AND event_at < %({name}_end)s"
+        f" AND event_day BETWEEN %({name}_first_day)s AND %({name}_last_day)s",
+        {
+            f"{name}_start": start,
+            f"{name}_end": end,
+            f"{name}_first_day": start.date(),
+            f"{name}_last_day": end.date(),
+        },
+    )
+
+
+def read(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """All rows of a statement. Its text is ours; what a caller gave is in `parameters`."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
