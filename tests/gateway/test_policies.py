@@ -20,6 +20,7 @@ from meterplane.kernel.ids import uuid7
 from tests import environment
 
 PEPPER = b"p" * 32
+from tests.gateway.admission_bench import limit
 
 
 def model(name, pico=1):
@@ -50,15 +51,14 @@ def document(models, **changed):
         "currency": "eur",
         "price_version_id": UUID(int=1),
         "models": {each.name: each for each in models},
-        "rate": policy.RateLimit(requests_per_minute=60, burst=10),
-        "budgets": [],
+        "limits": [limit(amount=60, burst=10)],
     }
     return policy.encode(policy.KeyPolicy(**values | changed)).decode()
 
 
 def test_a_shared_policy_is_the_one_the_contract_decodes():
     documents = PolicyDocuments()
-    for text in (document([model("a"), model("b", 7)]), document([]), document([], rate=None)):
+    for text in (document([model("a"), model("b", 7)]), document([]), document([], limits=[])):
         assert documents.decode(text) == policy.decode(text)
 
 

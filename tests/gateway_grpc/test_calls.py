@@ -190,7 +190,7 @@ def test_a_rate_limit_is_resource_exhausted(client, gateway, selling, onboard):
     refused(
         lambda: client.infer("identity", floats(1), headers=headers),
         "RESOURCE_EXHAUSTED",
-        "Too many requests",
+        "limit of 1 request per minute of this organisation",
     )
     assert len(gateway.settles()) == 1
 

@@ -1,20 +1,31 @@
 -- One admission, all or nothing, in one call. Every key shares the organisation's hash tag.
 --
--- KEYS[1] version   KEYS[2] rate   KEYS[3] epoch   KEYS[4] reservation   KEYS[5..] budget pools
+-- KEYS[1] version   KEYS[2] epoch   KEYS[3] reservation   KEYS[4] hits   KEYS[5..] the limits
 -- ARGV[1] policy version the gateway holds
 -- ARGV[2] "1" when that version was just read from PostgreSQL, "0" when it comes from a cache
--- ARGV[3] emission interval in microseconds (0: no rate limit)   ARGV[4] burst in requests
--- ARGV[5] worst-case cost in nano   ARGV[6] reservation lifetime in seconds
--- ARGV[7] epoch to open when there is none
+-- ARGV[3] epoch to open when there is none
+-- ARGV[4] reservation lifetime in seconds; "0" where nothing would have to be given back
+-- ARGV[5] worst-case cost in nano   ARGV[6] input tokens at most   ARGV[7] output tokens at most
+-- ARGV[8..] four for each limit, in the order of KEYS[5..]: its rule, its unit, two numbers
 --
--- Answers {"ok", remaining requests} or {"stale"} or {"rate", microseconds to wait, 0}
--- or {"budget", index of the short pool from 1, what it holds, epoch}.
+-- Rules (in capitals: count, and refuse nothing):
+--   g  rate, GCRA: microseconds per unit, units at once. A theoretical arrival time
+--   c  calendar counter: units, seconds to keep it
+--   z  at once: how many. A sorted set of reservations by deadline
+--   p  pool of a budget. A hash: left, held (reserved by open requests), granted; in nano
+-- Units: r requests, i input tokens, o output tokens, t both.
 --
--- The order is rate, then budget: whoever is over the rate cannot make the gateway ask PostgreSQL
--- for a block. Nothing is written before both have passed.
+-- Answers {"ok", epoch, and of each limit what is left: in its unit, or for a pool left - granted
+-- (nil: nothing was granted yet)} or {"stale"}
+-- or {"limit", its number from 1, microseconds until it would pass; -1: never}
+-- or {"budget", its number, what its pool has left, what open requests hold of it, epoch}.
+--
+-- Pools come last: whoever is over a rate cannot make the gateway ask PostgreSQL for a block.
+-- Nothing is reserved or counted before all have passed.
 --
 -- Numbers are doubles here: integers are exact to 2^53 nano, nine million of the currency's units,
--- which is far above any one pool (a pool is one granted block).
+-- which is far above any one pool (a pool is a few granted blocks). Time is counted in microseconds
+-- since 1,700,000,000 s, which leaves fractions of 1/128.
 local version = redis.call('GET', KEYS[1])
 local given = tonumber(ARGV[1])
 if ARGV[2] == '1' then
@@ -27,46 +38,93 @@ elseif not version or tonumber(version) ~= given then
   return {'stale'}
 end
 
-local epoch = redis.call('GET', KEYS[3])
+local epoch = redis.call('GET', KEYS[2])
 if not epoch then
-  epoch = ARGV[7]
-  redis.call('SET', KEYS[3], epoch)
+  epoch = ARGV[3]
+  redis.call('SET', KEYS[2], epoch)
 end
 
-local remaining = -1
-local now, next_arrival
-local interval = tonumber(ARGV[3])
-if interval > 0 then
-  local clock = redis.call('TIME')
-  now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-  local window = interval * tonumber(ARGV[4])
-  local arrival = tonumber(redis.call('GET', KEYS[2]) or '0')
-  if arrival < now then
-    arrival = now
-  end
-  next_arrival = arrival + interval
-  if next_arrival - now > window then
-    return {'rate', string.format('%.0f', next_arrival - now - window), 0}
-  end
-  remaining = math.floor((window - (next_arrival - now)) / interval)
-end
-
+local clock = redis.call('TIME')
+local now = (tonumber(clock[1]) - 1700000000) * 1000000 + tonumber(clock[2])
 local cost = tonumber(ARGV[5])
+local units = {r = 1, i = tonumber(ARGV[6]), o = tonumber(ARGV[7])}
+units.t = units.i + units.o
+
+local answer = {'ok', epoch}
+local arrivals = {}
 for i = 5, #KEYS do
-  local held = tonumber(redis.call('GET', KEYS[i]) or '0')
-  if held < cost then
-    return {'budget', i - 4, string.format('%.0f', held), epoch}
+  local at = 8 + (i - 5) * 4
+  local rule, wait = ARGV[at], nil
+  if rule == 'p' then
+    local pool = redis.call('HMGET', KEYS[i], 'left', 'held', 'granted')
+    local left = tonumber(pool[1] or '0')
+    if left < cost then
+      return {'budget', i - 4, string.format('%.0f', left), pool[2] or '0', epoch}
+    end
+    answer[i - 2] = pool[3] and left - cost - tonumber(pool[3])
+  elseif rule == 'g' or rule == 'G' then
+    local count, interval, depth = units[ARGV[at + 1]], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local arrival = tonumber(redis.call('GET', KEYS[i]) or '0')
+    if arrival < now then
+      arrival = now
+    end
+    local ahead, window = arrival + count * interval - now, interval * depth
+    -- A hundredth of a unit is what sums of fractions may be off by.
+    if ahead > window + interval / 100 then
+      wait = count > depth and -1 or math.ceil(ahead - window)
+      ahead = window
+    end
+    arrivals[i] = ahead
+    answer[i - 2] = math.floor((window - ahead) / interval + 0.01)
+  elseif rule == 'c' or rule == 'C' then
+    local count, most = units[ARGV[at + 1]], tonumber(ARGV[at + 2])
+    local counted = tonumber(redis.call('GET', KEYS[i]) or '0') + count
+    if counted > most then
+      wait = count > most and -1 or 0
+    end
+    answer[i - 2] = most - counted
+  else
+    local open, most = redis.call('ZCOUNT', KEYS[i], now, '+inf') + 1, tonumber(ARGV[at + 2])
+    if open > most then
+      wait = most < 1 and -1 or 0
+    end
+    answer[i - 2] = most - open
+  end
+  if wait then
+    redis.call('HINCRBY', KEYS[4], KEYS[i], 1)
+    redis.call('EXPIRE', KEYS[4], 86400)
+    if rule == 'g' or rule == 'c' or rule == 'z' then
+      return {'limit', i - 4, wait}
+    end
+    answer[i - 2] = 0
   end
 end
 
-if interval > 0 then
-  redis.call('SET', KEYS[2], string.format('%.0f', next_arrival), 'PX',
-             math.ceil((next_arrival - now) / 1000) + 1)
-end
-if #KEYS > 4 then
-  for i = 5, #KEYS do
-    redis.call('DECRBY', KEYS[i], ARGV[5])
+for i = 5, #KEYS do
+  local at = 8 + (i - 5) * 4
+  local rule = ARGV[at]
+  if rule == 'p' then
+    if cost > 0 then
+      redis.call('HINCRBY', KEYS[i], 'left', '-' .. ARGV[5])
+      redis.call('HINCRBY', KEYS[i], 'held', ARGV[5])
+    end
+  elseif rule == 'g' or rule == 'G' then
+    local ahead = arrivals[i]
+    redis.call('SET', KEYS[i], string.format('%.3f', now + ahead), 'PX', math.ceil(ahead / 1000) + 1)
+  elseif rule == 'c' or rule == 'C' then
+    local count = units[ARGV[at + 1]]
+    if redis.call('INCRBY', KEYS[i], count) == count then
+      redis.call('EXPIRE', KEYS[i], ARGV[at + 3])
+    end
+  else
+    redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', '(' .. string.format('%.0f', now))
+    redis.call('ZADD', KEYS[i], string.format('%.0f', now + ARGV[4] * 1000000), KEYS[3])
+    redis.call('EXPIRE', KEYS[i], ARGV[4])
   end
-  redis.call('SET', KEYS[4], ARGV[5], 'EX', ARGV[6])
 end
-return {'ok', remaining}
+if ARGV[4] ~= '0' then
+  -- Whoever finds it can give it back, also when the worker that made it is gone.
+  redis.call('SET', KEYS[3], table.concat(ARGV, ' ', 5, 7) .. '\n' .. table.concat(KEYS, ' ', 5)
+             .. '\n' .. table.concat(ARGV, ' ', 8), 'EX', ARGV[4])
+end
+return answer

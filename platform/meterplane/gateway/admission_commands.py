@@ -1,7 +1,7 @@
-"""The calls of admission as Redis reads them, prepared once for a policy and a budget window.
+"""The calls of admission as Redis reads them, prepared once for a policy, a model and a window.
 
-What names the key, its rate, its organisation and its pools is the same for every request of a
-policy: it is encoded once. A call adds its token and its worst case. The keys are those of
+What names the key, its organisation and its limits is the same for every request of a policy: it is
+encoded once. A call adds its token and its worst case. The keys are those of
 `contracts.admission_keys`, in the order of `admission.lua` and `settle.lua`.
 
 Each call has a token of its own, which no other call of any worker has. It names two things:
@@ -17,20 +17,35 @@ import secrets
 from collections.abc import Sequence
 from uuid import UUID
 
+import msgspec
+
 from meterplane.contracts import admission_keys as names
-from meterplane.contracts.policy import Budget, KeyPolicy
+from meterplane.contracts import reservations
+from meterplane.contracts.policy import KeyPolicy
+from meterplane.gateway.applied_limits import AppliedLimit, applied_limits
 from meterplane.gateway.lua_calls import Script
 from meterplane.kernel.limits import RESERVATION_TTL_S
 
 ADMIT = Script.beside_us("admission.lua")
-SETTLE = Script.beside_us("settle.lua")
-CREDIT = Script.beside_us("credit.lua")
+SETTLE = Script(reservations.SETTLE)
+CREDIT = Script(reservations.CREDIT)
 SCRIPTS = (ADMIT, SETTLE, CREDIT)
 
-MICROSECONDS_PER_MINUTE = 60_000_000
-ARGUMENTS_OF_ADMIT = 7
+FIXED_KEYS = 4  # of admission.lua
+FIXED_ARGUMENTS = 7
 TOKEN_CHARS = 20
 _NO_ID = UUID(int=0)
+
+
+class Worst(msgspec.Struct, frozen=True, gc=False):
+    """The most a request can use: its cost in nano, its input and its output tokens."""
+
+    nano: int
+    tokens_in: int
+    tokens_out: int
+
+
+NOTHING = Worst(0, 0, 0)
 
 
 class Tokens:
@@ -46,55 +61,67 @@ class Tokens:
 
 
 class PreparedCommands:
-    """All that is constant of one policy's calls in one window.
+    """All that is constant of one policy's calls for one model while its windows last.
 
     Attributes:
         policy: what was prepared. Whoever holds this compares by identity.
-        window: the calendar month of the pools.
-        pools: their names, in the order of the policy's budgets.
+        limits: what applies, in the order in which `admission.lua` is told of it.
+        from_ms, until_ms: when it was prepared, and until when it holds.
+        holds: whether an admission leaves a reservation.
     """
 
-    __slots__ = ("_admit_head", "_admit_pools", "_admit_tail", "_settle_head", "_settle_pools",
-                 "policy", "pools", "window")  # fmt: skip
+    __slots__ = ("_admit_head", "_admit_limits", "_admit_rules", "_settle_head", "_settle_limits",
+                 "_settle_rules", "from_ms", "holds", "limits", "policy", "until_ms")  # fmt: skip
 
-    def __init__(self, policy: KeyPolicy, window: str) -> None:
-        tenant_id, rate = policy.tenant_id, policy.rate
+    def __init__(self, policy: KeyPolicy, model: str, at_ms: int) -> None:
+        tenant_id = policy.tenant_id
         self.policy = policy
-        self.window = window
-        self.pools = [pool_name(policy, budget, window) for budget in policy.budgets]
-        pools = _bulks(self.pools)
+        self.from_ms = at_ms
+        self.limits, self.until_ms = applied_limits(policy, model, at_ms)
+        self.holds = any(applied.gives_back for applied in self.limits)
+        limit_keys = [applied.key for applied in self.limits]
+        rules = [argument for applied in self.limits for argument in applied.arguments]
         # A reservation's name is as long as any other's: everything but its end is constant.
         sample = f"{_NO_ID}:{'0' * TOKEN_CHARS}"
         reservation = names.reservation(tenant_id, _NO_ID).replace(str(_NO_ID), sample)
         named = _bulks([reservation]).removesuffix(f"{sample}\r\n".encode())
-        keys = [
-            names.version(tenant_id, policy.key_id),
-            names.rate(tenant_id, policy.key_id),
-            names.epoch(tenant_id),
-        ]
-        count = len(keys) + 1 + len(self.pools)
-        self._admit_head = _called(ADMIT, count, ARGUMENTS_OF_ADMIT) + _bulks(keys) + named
-        interval_us = MICROSECONDS_PER_MINUTE // rate.requests_per_minute if rate else 0
-        limits = _bulks([str(interval_us), str(rate.burst if rate else 0)])
+        keys = _bulks([names.version(tenant_id, policy.key_id), names.epoch(tenant_id)])
+        self._admit_head = (
+            _called(ADMIT, FIXED_KEYS + len(limit_keys), FIXED_ARGUMENTS + len(rules))
+            + keys
+            + named
+        )
         version = _bulks([str(policy.version)])
         # By `fresh`: whether the version was just read from PostgreSQL.
-        self._admit_pools = tuple(
-            b"\r\n" + pools + version + _bulks([flag]) + limits for flag in ("0", "1")
+        self._admit_limits = tuple(
+            b"\r\n" + _bulks([names.hits(tenant_id), *limit_keys]) + version + _bulks([flag])
+            for flag in ("0", "1")
         )
-        lifetime = _bulks([str(RESERVATION_TTL_S)])
-        self._admit_tail = b"$%d\r\n%d\r\n" + lifetime + b"$%d\r\n%%b\r\n" % TOKEN_CHARS
-        self._settle_head = _called(SETTLE, 1 + len(self.pools), 1) + named
-        self._settle_pools = b"\r\n" + pools
+        lifetime = _bulks([str(RESERVATION_TTL_S if self.holds else 0)])
+        self._admit_rules = b"$%d\r\n%%b\r\n" % TOKEN_CHARS + lifetime + b"%b"
+        self._settle_rules = _bulks(rules)
+        self._settle_head = _called(SETTLE, 1 + len(limit_keys), 3 + len(rules)) + named
+        self._settle_limits = b"\r\n" + _bulks(limit_keys)
 
-    def admit(self, reservation: bytes, cost_nano: int, token: bytes, fresh: bool = False) -> bytes:
+    def admit(self, reservation: bytes, worst: Worst, token: bytes, fresh: bool = False) -> bytes:
         """A call of `admission.lua`; `reservation` is `reserved_as(request_id, token)`."""
-        tail = self._admit_tail % (len(str(cost_nano)), cost_nano, token)
-        return b"".join((self._admit_head, reservation, self._admit_pools[fresh], tail))
+        tail = self._admit_rules % (token, _used(worst))
+        return b"".join(
+            (self._admit_head, reservation, self._admit_limits[fresh], tail, self._settle_rules)
+        )
 
-    def settle(self, reservation: bytes, cost_nano: int) -> bytes:
+    def settle(self, reservation: bytes, used: Worst) -> bytes:
         """A call of `settle.lua` for what `admit` reserved."""
-        cost = b"$%d\r\n%d\r\n" % (len(str(cost_nano)), cost_nano)
-        return b"".join((self._settle_head, reservation, self._settle_pools, cost))
+        return b"".join(
+            (self._settle_head, reservation, self._settle_limits, _used(used), self._settle_rules)
+        )
+
+
+def _used(used: Worst) -> bytes:
+    nano, tokens_in, tokens_out = b"%d" % used.nano, b"%d" % used.tokens_in, b"%d" % used.tokens_out
+    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        len(nano), nano, len(tokens_in), tokens_in, len(tokens_out), tokens_out,
+    )  # fmt: skip
 
 
 def reserved_as(request_id: UUID, token: bytes) -> bytes:
@@ -102,17 +129,18 @@ def reserved_as(request_id: UUID, token: bytes) -> bytes:
     return b"%b:%b" % (str(request_id).encode(), token)
 
 
-def pool_name(policy: KeyPolicy, budget: Budget, window: str) -> str:
-    """The pool of one budget of a policy in a window."""
-    return names.pool(policy.tenant_id, budget.scope, budget.scope_id, window)
-
-
 def credit(
-    policy: KeyPolicy, pool: str, epoch: str, grant_id: UUID, block_nano: int, keep_s: int
+    policy: KeyPolicy,
+    applied: AppliedLimit,
+    epoch: str,
+    grant_id: UUID,
+    granted: reservations.Granted,
 ) -> bytes:
     """A call of `credit.lua`: a granted block for a pool, in the epoch it was found short in."""
-    keys = [names.epoch(policy.tenant_id), names.grants(policy.tenant_id), pool]
-    return CREDIT.command(keys, [epoch, str(grant_id), str(block_nano), str(keep_s)])
+    keys, arguments = reservations.credit_call(
+        policy.tenant_id, applied.key, epoch, grant_id, granted
+    )
+    return CREDIT.command(keys, arguments)
 
 
 def _called(script: Script, keys: int, arguments: int) -> bytes:
@@ -122,5 +150,5 @@ def _called(script: Script, keys: int, arguments: int) -> bytes:
 
 
 def _bulks(texts: Sequence[str]) -> bytes:
-    """RESP bulk strings, of ASCII text."""
-    return "".join(f"${len(text)}\r\n{text}\r\n" for text in texts).encode("ascii")
+    """RESP bulk strings."""
+    return b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in (t.encode() for t in texts))

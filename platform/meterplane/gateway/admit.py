@@ -1,6 +1,6 @@
-"""Admission: one atomic call decides version, rate and every budget, and reserves, or refuses.
+"""Admission: one atomic call decides version, limits and budgets, and reserves, or refuses.
 
-Guarantees: nothing is admitted under a policy that is not current, above a rate, or beyond what
+Guarantees: nothing is admitted under a policy that is not current, above a limit, or beyond what
 PostgreSQL granted for any budget of the key; nothing is admitted while Redis cannot be asked. A
 reservation is settled once: the second settle finds nothing to give back.
 
@@ -8,31 +8,42 @@ A call that Redis did not answer may have happened. What it would have reserved,
 owed from then on (`insist.py`), so that a stall withholds nothing for good.
 
 A pool that is short is not a refusal yet: a block is taken from PostgreSQL (`budgets.py`) and the
-call repeated. The refusal comes when PostgreSQL grants nothing more.
+call repeated. Where PostgreSQL grants nothing more, what open requests hold may come back: whoever
+would fit then waits a moment for it. After that a request that named no bound on its output is
+given the output that still fits. Only then is it refused.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
-from meterplane.contracts.policy import Budget, KeyPolicy
+from meterplane.contracts.policy import KeyPolicy
+from meterplane.contracts.reservations import Granted
 from meterplane.gateway import errors
 from meterplane.gateway.admission_commands import (
+    NOTHING,
     SCRIPTS,
     PreparedCommands,
     Tokens,
+    Worst,
     credit,
-    pool_name,
     reserved_as,
 )
+from meterplane.gateway.applied_limits import AppliedLimit
 from meterplane.gateway.authenticate import check_usable
 from meterplane.gateway.budgets import Budgets
 from meterplane.gateway.insist import Insist
+from meterplane.gateway.limit_refusals import (
+    LimitReached,
+    budget_exceeded,
+    budget_rebuilding,
+    budget_reserved,
+)
 from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable
 from meterplane.gateway.policies import Policies
 from meterplane.kernel import clock
@@ -40,43 +51,68 @@ from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import ensure
 
-__all__ = ["SCRIPTS", "Admission", "Admitter", "budget_window", "pool_name"]
+__all__ = ["SCRIPTS", "Admission", "Admitter", "Asked"]
 
 STALE_ROUNDS_MAX = 3  # a policy that changes three times during one admission
-POOL_KEEP_S = 40 * 86_400  # a month, and the longest request after it
-ROUNDS_MAX = 24  # three scopes to refill, while others take what was refilled
-PREPARED_MAX = 4096  # x ~2.5 kB = 10 MB; one more costs its key 20 us
+ROUNDS_MAX = 32  # eight budgets to refill, while others take what was refilled
+PREPARED_MAX = 4096  # x ~4 kB = 16 MB; one more costs its key 30 us
+HELD_WAIT_S = 1.0  # for what others hold to come back
+HELD_PAUSE_S = 0.03
+HELD_WAITERS_MAX = 64  # of one organisation: 64 / 0.03 s = 2,000 calls a second at the most
 
-CostOf = Callable[[KeyPolicy], int]
+
+class Asked(Protocol):
+    """What a request asks for. `model` as it was asked for."""
+
+    model: str
+
+    def worst(self, policy: KeyPolicy) -> Worst:
+        """The most it can use under a policy. Raises what makes it impossible there."""
+        ...
+
+    def fit(self, policy: KeyPolicy, room_nano: int) -> int | None:
+        """Ask for less output, so that it costs at most `room_nano`; its worst case then.
+
+        None where the caller named what it wants, or nothing worth having would fit.
+        """
+        ...
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
     """A request that may be forwarded, and what it holds until it settles.
 
-    `pools` are the names of the pools it reserved `reserved_nano` in, each.
+    `left` is what is left of each of `prepared.limits`: of a budget, less what was ever granted;
+    None where nothing was. `admitted_at_ms` is the instant whose windows it counts in.
     """
 
     request_id: UUID
     policy: KeyPolicy
     reserved_nano: int
-    remaining_requests: int
-    pools: list[str]
+    left: list[int | None]
+    epoch: str
     reservation: bytes
     prepared: PreparedCommands
+    admitted_at_ms: int
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """What is known so far of one admission."""
+    """What is known so far of one admission. `short` is the pool that was found short."""
 
     request_id: UUID
     digest: bytes
     policy: KeyPolicy
-    cost_of: CostOf
+    asked: Asked
     fresh: bool = False
-    short: Budget | None = None
-    missing_nano: int = 0
+    short: AppliedLimit | None = None
+    cost_nano: int = 0
+    left_nano: int = 0
+    held_nano: int = 0
     epoch: str = ""
+
+
+class _OthersHoldIt(Exception):
+    """It would fit if what open requests hold came back."""
 
 
 class Admitter:
@@ -90,38 +126,65 @@ class Admitter:
         self._policies = policies
         self._budgets = budgets
         self._tokens = Tokens()
-        self._prepared: OrderedDict[bytes, PreparedCommands] = OrderedDict()
-        self._window, self._window_ns = "", range(0)
+        self._prepared: OrderedDict[tuple[bytes, str], PreparedCommands] = OrderedDict()
+        self._waiters: dict[UUID, int] = {}
         self.admitted = 0
         self.released = 0
         self.refused_rate = 0
         self.refused_budget = 0
         self.refused_key = 0
         self.stale = 0  # policies found stale, each read afresh
+        self.fitted = 0  # given less output than they might have had
         self.contended = 0
         self.unavailable = 0
 
     async def admit(
-        self, request_id: UUID, digest: bytes, policy: KeyPolicy, cost_of: CostOf
+        self, request_id: UUID, digest: bytes, policy: KeyPolicy, asked: Asked
     ) -> Admission:
-        """Admit a request; `cost_of(policy)` is its worst case in nano under a policy.
+        """Admit a request.
 
         Raises `CallerError` 401 (revoked meanwhile), 402, 403, 404 (the model left the policy),
         429; `WorldError` 503 when Redis or, where it is needed, PostgreSQL does not answer; what
-        `cost_of` raises.
+        `asked.worst` raises.
         """
-        attempt = _Attempt(request_id, digest, policy, cost_of)
+        attempt = _Attempt(request_id, digest, policy, asked)
         admission = await self._try(attempt)
         if admission is not None:
             return admission
-        # A pool is short. One request at a time refills an organisation's pools, so that a burst
-        # does not take a block each; whoever waited finds the pool refilled.
-        async with self._budgets.refilling(policy.tenant_id):
+        try:
+            return await self._refill_and_try(attempt)
+        except _OthersHoldIt:
+            return await self._wait_and_try(attempt)
+
+    async def _wait_and_try(self, attempt: _Attempt) -> Admission:
+        """While others' reservations stand in the way, wait for them, a moment."""
+        tenant_id = attempt.policy.tenant_id
+        waiting = self._waiters.get(tenant_id, 0)
+        give_up_at = time.monotonic() + HELD_WAIT_S
+        self._waiters[tenant_id] = waiting + 1
+        try:
+            while waiting < HELD_WAITERS_MAX and time.monotonic() < give_up_at:
+                await asyncio.sleep(HELD_PAUSE_S)
+                try:
+                    return await self._try(attempt) or await self._refill_and_try(attempt)
+                except _OthersHoldIt:
+                    continue
+        finally:
+            self._waiters[tenant_id] -= 1
+            if not self._waiters[tenant_id]:
+                del self._waiters[tenant_id]
+        return await self._refill_and_try(attempt, last=True)
+
+    async def _refill_and_try(self, attempt: _Attempt, *, last: bool = False) -> Admission:
+        """Until it passes or its budget is exhausted. `last`: what others hold counts as gone."""
+        # One request at a time refills an organisation's pools, so that a burst does not take a
+        # block each; whoever waited finds the pool refilled.
+        async with self._budgets.refilling(attempt.policy.tenant_id):
             for _ in range(ROUNDS_MAX):
                 admission = await self._try(attempt)
                 if admission is not None:
                     return admission
-                await self._refill(attempt)
+                await self._refill(attempt, last)
         self.contended += 1
         raise WorldError(
             "admission_contended", "Too many requests compete for this budget; try again."
@@ -131,19 +194,20 @@ class Admitter:
         """One call, and another if the policy was stale. None when a pool is short."""
         for _ in range(STALE_ROUNDS_MAX):
             policy = attempt.policy
-            cost_nano = attempt.cost_of(policy)
-            ensure(cost_nano >= 0, "a reservation is not negative")
-            prepared = self._prepare(attempt.digest, policy)
+            worst = attempt.asked.worst(policy)
+            ensure(worst.nano >= 0, "a reservation is not negative")
+            now_ms = clock.now_ms()
+            prepared = self._prepare(attempt.digest, policy, attempt.asked.model, now_ms)
             token = self._tokens.mint()
             reservation = reserved_as(attempt.request_id, token)
             try:
                 answer = await self._calls.ask(
-                    prepared.admit(reservation, cost_nano, token, attempt.fresh)
+                    prepared.admit(reservation, worst, token, attempt.fresh)
                 )
             except (LuaUnavailable, asyncio.CancelledError) as failure:
                 self.unavailable += isinstance(failure, LuaUnavailable)
-                if prepared.pools:
-                    self._insist.owe(prepared.settle(reservation, 0))
+                if prepared.holds:
+                    self._insist.owe(prepared.settle(reservation, NOTHING))
                 raise
             verdict = answer[0]
             if verdict == b"ok":
@@ -151,19 +215,20 @@ class Admitter:
                 return Admission(
                     attempt.request_id,
                     policy,
-                    cost_nano,
-                    answer[1],
-                    prepared.pools,
+                    worst.nano,
+                    answer[2:],
+                    answer[1].decode(),
                     reservation,
                     prepared,
+                    now_ms,
                 )
-            if verdict == b"rate":
+            if verdict == b"limit":
                 self.refused_rate += 1
-                raise errors.rate_limited(-(-int(answer[1]) // 1_000_000) or 1)
+                raise LimitReached(prepared.limits[answer[1] - 1], answer[2])
             if verdict == b"budget":
-                attempt.short = policy.budgets[int(answer[1]) - 1]
-                attempt.missing_nano = cost_nano - int(answer[2])
-                attempt.epoch = answer[3].decode()
+                attempt.short = prepared.limits[answer[1] - 1]
+                attempt.cost_nano, attempt.left_nano = worst.nano, int(answer[2])
+                attempt.held_nano, attempt.epoch = int(answer[3]), answer[4].decode()
                 return None
             ensure(verdict == b"stale", "admission.lua has four answers")
             self.stale += 1
@@ -171,18 +236,19 @@ class Admitter:
         self.contended += 1
         raise WorldError("policy_unsettled", "This key is being changed just now; try again.")
 
-    async def _refill(self, attempt: _Attempt) -> None:
-        """Move one block to the short pool. Raises `CallerError` 402 when there is none."""
-        policy, short, window = attempt.policy, attempt.short, budget_window()
+    async def _refill(self, attempt: _Attempt, last: bool) -> None:
+        """Move one block to the short pool, or ask for less. Raises when neither can be."""
+        policy, short = attempt.policy, attempt.short
         ensure(short is not None, "a refill follows a short pool")
         if short is None:
             return
-        block_nano = await self._budgets.take(policy, short, window, attempt.missing_nano)
-        if block_nano == 0:
-            self.refused_budget += 1
-            raise errors.budget_exceeded(short.scope)
-        pool = pool_name(policy, short, window)
-        command = credit(policy, pool, attempt.epoch, uuid7(), block_nano, POOL_KEEP_S)
+        grant_id = uuid7()
+        missing_nano = attempt.cost_nano - attempt.left_nano
+        granted = await self._budgets.take(policy, short, missing_nano, attempt.epoch, grant_id)
+        if granted.block_nano == 0:
+            self._ask_for_less(attempt, short, granted, last)
+            return
+        command = credit(policy, short, attempt.epoch, grant_id, granted)
         try:
             await self._calls.ask(command)
         except (LuaUnavailable, asyncio.CancelledError) as failure:
@@ -190,36 +256,57 @@ class Admitter:
             self._insist.owe(command)
             raise
 
-    def release(self, admission: Admission, cost_nano: int) -> "asyncio.Future[None] | None":
+    def _ask_for_less(
+        self, attempt: _Attempt, short: AppliedLimit, granted: Granted, last: bool
+    ) -> None:
+        """The limit holds no other block: wait, make do with what is left, or be refused."""
+        room_nano = attempt.left_nano + max(0, short.amount - granted.granted_nano)
+        if attempt.held_nano and attempt.cost_nano <= room_nano + attempt.held_nano and not last:
+            raise _OthersHoldIt
+        if granted.stranded:
+            raise budget_rebuilding()
+        if attempt.asked.fit(attempt.policy, room_nano) is not None:
+            self.fitted += 1
+            return
+        self.refused_budget += 1
+        if attempt.held_nano and attempt.cost_nano <= room_nano + attempt.held_nano:
+            raise budget_reserved(short)
+        raise budget_exceeded(short, clock.now())
+
+    def release(self, admission: Admission, used: Worst) -> "asyncio.Future[None] | None":
         """Give back what the reservation held too much: now, or when Redis answers again.
 
         Needs nobody to wait: what Redis does not answer is owed. The future, None where nothing
         was reserved, is done when Redis has answered or the release is owed; it never raises.
         """
-        ensure(cost_nano <= admission.reserved_nano, "no request costs more than it reserved")
+        ensure(used.nano <= admission.reserved_nano, "no request costs more than it reserved")
         self.released += 1
-        if not admission.pools:
+        if not admission.prepared.holds:
             return None
-        command = admission.prepared.settle(admission.reservation, cost_nano)
+        command = admission.prepared.settle(admission.reservation, used)
         return self._calls.tell(command, self._insist.owe)
 
-    async def settle(self, admission: Admission, cost_nano: int) -> None:
+    async def settle(self, admission: Admission, used: Worst) -> None:
         """`release`, and wait for it."""
-        done = self.release(admission, cost_nano)
+        done = self.release(admission, used)
         if done is not None:
             await done
 
-    def _prepare(self, digest: bytes, policy: KeyPolicy) -> PreparedCommands:
-        """The calls of this very policy in this month. Kept by the whole digest of its key."""
-        now_ns = clock.now_ns()
-        if now_ns not in self._window_ns:
-            self._window, self._window_ns = budget_window(), _month_ns()
-        prepared = self._prepared.get(digest)
-        if prepared is not None and prepared.policy is policy and prepared.window is self._window:
-            self._prepared.move_to_end(digest)
+    def _prepare(
+        self, digest: bytes, policy: KeyPolicy, model: str, now_ms: int
+    ) -> PreparedCommands:
+        """The calls of this very policy for a model, now. Kept by the whole digest of its key."""
+        name = (digest, model)
+        prepared = self._prepared.get(name)
+        if (
+            prepared is not None
+            and prepared.policy is policy
+            and prepared.from_ms <= now_ms < prepared.until_ms
+        ):
+            self._prepared.move_to_end(name)
             return prepared
-        prepared = self._prepared[digest] = PreparedCommands(policy, self._window)
-        self._prepared.move_to_end(digest)
+        prepared = self._prepared[name] = PreparedCommands(policy, model, now_ms)
+        self._prepared.move_to_end(name)
         if len(self._prepared) > PREPARED_MAX:
             self._prepared.popitem(last=False)
         return prepared
@@ -234,15 +321,3 @@ class Admitter:
             self.refused_key += 1
             raise
         return current
-
-
-def budget_window() -> str:
-    """The calendar month now, UTC: `2026-11`."""
-    return clock.now().strftime("%Y-%m")
-
-
-def _month_ns() -> range:
-    """The calendar month now, UTC, in nanoseconds since the epoch."""
-    begins = clock.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    ends = (begins + timedelta(days=31)).replace(day=1)
-    return range(clock.to_ms(begins) * 1_000_000, clock.to_ms(ends) * 1_000_000)

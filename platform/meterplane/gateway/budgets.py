@@ -2,8 +2,9 @@
 
 Guarantees: a block was granted by `take_budget`, committed, before anyone credits it. Requests of
 one worker that find the same pool short take turns. What is granted and then not credited (this
-process dies between the two) is lost to the window, never invented. A limit that is reached is
-remembered for a second: those who call on do not each cost PostgreSQL a locked row.
+process dies between the two) is credited by the control plane, which finds the grant there. A limit
+that is reached is remembered for a moment: those who call on do not each cost PostgreSQL a locked
+row.
 """
 
 import asyncio
@@ -15,14 +16,18 @@ from weakref import WeakValueDictionary
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from meterplane.contracts.policy import Budget, KeyPolicy
+from meterplane.contracts.policy import KeyPolicy
+from meterplane.contracts.reservations import Granted
+from meterplane.gateway.applied_limits import AppliedLimit
 from meterplane.gateway.policies import READ_TIMEOUT_S, database_unavailable
-from meterplane.kernel.limits import BUDGET_BLOCK_FRACTION
 
 EXHAUSTED_MEMORY_S = 1.0
 EXHAUSTED_REMEMBERED_MAX = 4096
 
-_TAKE = "SELECT take_budget(%s, %s, %s, %s, %s, %s, %s)"
+_TAKE = (
+    "SELECT block, granted, revision, stranded"
+    "  FROM take_budget(%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)"
+)
 
 
 class Budgets:
@@ -31,8 +36,8 @@ class Budgets:
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        # (scope id, window) -> limit, the smallest amount that was refused, until when
-        self._exhausted: OrderedDict[tuple[UUID, str], tuple[int, int, float]] = OrderedDict()
+        # pool -> limit, the smallest amount that was refused, the answer, until when
+        self._exhausted: OrderedDict[str, tuple[int, int, Granted, float]] = OrderedDict()
         self.asked = 0
         self.blocks_taken = 0
 
@@ -43,22 +48,27 @@ class Budgets:
             lock = self._locks[tenant_id] = asyncio.Lock()
         return lock
 
-    async def take(self, policy: KeyPolicy, budget: Budget, window: str, needed_nano: int) -> int:
-        """A block of at least `needed_nano`, or 0 when the limit does not hold that much more.
+    async def take(
+        self, policy: KeyPolicy, budget: AppliedLimit, needed_nano: int, epoch: str, grant_id: UUID
+    ) -> Granted:
+        """A block of at least `needed_nano`; of 0 when the limit does not hold that much more.
 
         Raises `WorldError` when PostgreSQL does not answer.
         """
-        if self._is_exhausted(budget, window, needed_nano):
-            return 0
-        block_nano = budget.limit_nano // BUDGET_BLOCK_FRACTION
+        known = self._known_exhausted(budget, needed_nano)
+        if known is not None:
+            return known
+        limit = budget.limit
         arguments = (
             policy.tenant_id,
-            budget.scope,
-            budget.scope_id,
-            window,
-            budget.limit_nano,
+            limit.level,
+            limit.scope_id,
+            limit.model,
+            budget.label,
+            budget.amount,
             needed_nano,
-            block_nano,
+            epoch,
+            grant_id,
         )
         try:
             async with asyncio.timeout(READ_TIMEOUT_S), self._pool.connection() as connection:
@@ -67,23 +77,24 @@ class Budgets:
         except (psycopg.Error, PoolTimeout, TimeoutError) as failure:
             raise database_unavailable() from failure
         self.asked += 1
-        granted_nano = int(row[0]) if row else 0
-        if granted_nano > 0:
+        if row is None:
+            raise database_unavailable()
+        granted = Granted(int(row[0]), int(row[1]), int(row[2]), bool(row[3]))
+        if granted.block_nano > 0:
             self.blocks_taken += 1
         else:
             until = time.monotonic() + EXHAUSTED_MEMORY_S
-            self._exhausted[budget.scope_id, window] = (budget.limit_nano, needed_nano, until)
+            self._exhausted[budget.key] = (budget.amount, needed_nano, granted, until)
             if len(self._exhausted) > EXHAUSTED_REMEMBERED_MAX:
                 self._exhausted.popitem(last=False)
-        return granted_nano
+        return granted
 
-    def _is_exhausted(self, budget: Budget, window: str, needed_nano: int) -> bool:
-        """True if this limit refused no more than this, less than a moment ago."""
-        limit_nano, refused_nano, until = self._exhausted.get(
-            (budget.scope_id, window), (-1, 0, 0.0)
-        )
-        return (
-            limit_nano == budget.limit_nano
-            and needed_nano >= refused_nano
-            and time.monotonic() < until
-        )
+    def _known_exhausted(self, budget: AppliedLimit, needed_nano: int) -> Granted | None:
+        """The answer, if this limit refused no more than this, less than a moment ago."""
+        known = self._exhausted.get(budget.key)
+        if known is None:
+            return None
+        amount, refused_nano, granted, until = known
+        if amount != budget.amount or needed_nano < refused_nano or time.monotonic() >= until:
+            return None
+        return granted

@@ -7,10 +7,12 @@ start.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from meterplane.gateway import spans
+from meterplane.gateway.addresses import Network
 from meterplane.journal.writer import Mode
 from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
 
@@ -44,6 +46,7 @@ class Config:
     control_url: str = ""
     tokenizers_dir: Path | None = None
     metrics_host: str = "127.0.0.1"
+    trusted_proxies: tuple[Network, ...] = ()
     spans: bool = False  # exported to the collector that OTEL_ variables name
     metrics_port: int = 0  # 0: nobody is told
 
@@ -87,6 +90,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
     tokenizers = env.get("TOKENIZERS_DIR", "").strip()
     if tokenizers and not Path(tokenizers).is_dir():
         problems.append(f"TOKENIZERS_DIR: {tokenizers!r} is not a directory")
+    trusted_proxies = _networks(env.get("TRUSTED_PROXIES", ""), problems)
     problems += spans.problems(env)
     if problems:
         raise ConfigInvalid(problems)
@@ -106,6 +110,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
         tokenizers_dir=Path(tokenizers) if tokenizers else None,
         metrics_host=env.get("GATEWAY_METRICS_HOST", "").strip() or "127.0.0.1",
         metrics_port=metrics_port,
+        trusted_proxies=trusted_proxies,
         spans=spans.asked_for(env),
     )
 
@@ -128,6 +133,16 @@ def _admission_timeout_s(text: str, problems: list[str]) -> float:
         problems.append("ADMISSION_TIMEOUT_MS must be a number of milliseconds, 10 to 10000")
         return ADMISSION_TIMEOUT_S
     return int(text) / 1000
+
+
+def _networks(text: str, problems: list[str]) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for each in (part.strip() for part in text.split(",")):
+        try:
+            found += [ip_network(each)] if each else []
+        except ValueError:
+            problems.append(f"TRUSTED_PROXIES: {each!r} is no address and no CIDR range")
+    return tuple(found)
 
 
 def _pepper(text: str, problems: list[str]) -> bytes:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from meterplane.gateway.addresses import caller_address, check_address
 from meterplane.gateway.authenticate import authenticate, bearer_digest
 from meterplane.gateway.exchange import Exchange
 from meterplane.gateway.pipeline import Parts
@@ -46,7 +47,12 @@ PASSED_BACK = (
 async def relay(exchange: Exchange, parts: Parts) -> None:
     """Answer a request of `/v1/files` or `/v1/batches` with what the control plane answers."""
     digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
-    await authenticate(digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
+    policy = await authenticate(digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
+    if policy.ip_ranges is not None:
+        forwarded_for = exchange.headers.get(b"x-forwarded-for")
+        check_address(
+            policy.ip_ranges, caller_address(exchange.peer, forwarded_for, parts.trusted_proxies)
+        )
     if not parts.control_url:
         raise WorldError(
             "no_batch_service",

@@ -9,6 +9,8 @@ from uuid import UUID
 import msgspec
 
 from meterplane.contracts.policy import ModelPolicy
+from meterplane.gateway.limit_headers import refusal_headers
+from meterplane.gateway.limit_refusals import LimitReached
 from meterplane.kernel.errors import CallerError, WorldError
 
 # OpenAI's `type`, by status.
@@ -80,12 +82,12 @@ def model_not_found(model: str) -> CallerError:
     )
 
 
-def budget_exceeded(scope: str) -> CallerError:
+def surface_not_allowed(surface: str) -> CallerError:
     return CallerError(
-        "insufficient_quota",
-        f"The monthly budget of this {scope} does not cover this request. "
-        "Raise it in the portal, or ask for fewer tokens.",
-        status=402,
+        "surface_not_allowed",
+        f"This key may not be used for {surface}. Use another key, or allow it in the portal under "
+        "Limits.",
+        status=403,
     )
 
 
@@ -107,12 +109,12 @@ def request_bound_too_large(tokens_in: int, tokens_out: int, tokens_max: int) ->
     )
 
 
-def rate_limited(retry_after_s: int) -> CallerError:
+def address_not_allowed() -> CallerError:
     return CallerError(
-        "rate_limit_exceeded",
-        f"Too many requests for this key. Try again in {retry_after_s} s.",
-        status=429,
-        retry_after_s=retry_after_s,
+        "address_not_allowed",
+        "This key may not be used from this network address. Allow the address in the portal under "
+        "Limits.",
+        status=403,
     )
 
 
@@ -177,9 +179,11 @@ def render(failure: CallerError | WorldError, surface: str) -> tuple[int, bytes,
     headers = b"content-type: application/json\r\n"
     if failure.retry_after_s is not None:
         headers += b"retry-after: %d\r\n" % max(1, failure.retry_after_s)
-    if failure.status == 402:
-        # The OpenAI clients retry some refusals on their own; this one never gets better.
+    if failure.status == 402 or (failure.status == 429 and failure.retry_after_s is None):
+        # The OpenAI clients retry some refusals on their own; these do not get better.
         headers += b"x-should-retry: false\r\n"
+    if isinstance(failure, LimitReached):
+        headers += refusal_headers(failure)
     if failure.status == 401:
         headers += b'www-authenticate: Bearer realm="meterplane"\r\n'
     if surface == "openai":

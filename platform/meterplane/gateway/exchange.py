@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
+from meterplane.gateway.addresses import peer_of
 from meterplane.gateway.answer_head import REASONS
 from meterplane.gateway.body_budget import BODIES, too_many_large
 from meterplane.gateway.compressed import body_too_large, body_too_slow, decompress
@@ -68,6 +69,7 @@ class Exchange:
         "last",
         "method",
         "path",
+        "peer",
         "query",
         "received_at",
         "refusal",
@@ -96,6 +98,7 @@ class Exchange:
         self.path = path.decode("latin-1")
         self.query = query
         self.headers = headers
+        self.peer = peer_of(connection.transport)
         self.surface: Literal["openai", "kserve"] = (
             "openai" if path.startswith(b"/v1/") else "kserve"
         )
@@ -384,7 +387,7 @@ class Exchange:
             REASONS.get(status, b"Unknown"),
             headers,
             self.request_name.encode(),
-            self.extra,
+            self.extra if self.run is None else self.extra + self.run.told(),
             b"connection: close\r\n" if self._connection.closing or not self.complete else b"",
         )
 

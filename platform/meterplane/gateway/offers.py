@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection
 
 from meterplane.contracts.policy import KeyPolicy, ModelPolicy
 from meterplane.contracts.serving import ModelServing, Target
-from meterplane.contracts.usage import ServiceTier
 from meterplane.gateway import errors, fit
+from meterplane.gateway.admission_commands import Worst
+from meterplane.gateway.callers import Caller, check_allowed
 from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Bounds, Offer, Work
@@ -36,12 +37,14 @@ class Plan:
     """What may serve one request, under the policy it was last asked about."""
 
     __slots__ = (
+        "_caller",
         "_cost_nano",
         "_policy",
         "_prompts",
         "_servings",
         "_speaks",
         "bounds",
+        "model",
         "offers",
         "tier",
         "work",
@@ -50,13 +53,15 @@ class Plan:
     def __init__(
         self,
         work: Work,
-        tier: ServiceTier,
+        caller: Caller,
         servings: Servings,
         speaks: Speaks,
         prompts: Prompts,
     ) -> None:
         self.work = work
-        self.tier = tier
+        self.model = work.model
+        self.tier = caller.tier
+        self._caller = caller
         self.offers: list[Offer] = []
         self.bounds: list[Bounds] = []
         self._servings = servings
@@ -64,6 +69,19 @@ class Plan:
         self._speaks = speaks
         self._policy: KeyPolicy | None = None
         self._cost_nano = 0
+
+    def worst(self, policy: KeyPolicy) -> Worst:
+        """The most the request can use under this policy, whichever model serves it.
+
+        Raises what `cost_nano` raises; `CallerError` 403 where the key may not be used so.
+        """
+        check_allowed(policy, self.work.surface, self._caller)
+        cost_nano = self.cost_nano(policy)
+        return Worst(
+            cost_nano,
+            max(bounds.tokens_in_max for bounds in self.bounds),
+            max(bounds.tokens_out_max for bounds in self.bounds),
+        )
 
     def cost_nano(self, policy: KeyPolicy) -> int:
         """The reservation under this policy: the dearest of what may serve.

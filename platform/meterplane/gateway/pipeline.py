@@ -7,13 +7,15 @@ upstream, abandoned by the caller, out of time, or cut by our own shutdown.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from meterplane.contracts.policy import KeyPolicy
 from meterplane.gateway.access_log import AccessLog
+from meterplane.gateway.addresses import Network, caller_address
+from meterplane.gateway.admission_commands import NOTHING
 from meterplane.gateway.admit import Admission, Admitter
 from meterplane.gateway.authenticate import authenticate
 from meterplane.gateway.callers import Caller, identify
@@ -55,6 +57,7 @@ class Parts:
     control_url: str
     readiness: Readiness
     open_runs: OpenRuns
+    trusted_proxies: Sequence[Network] = ()
     spans: Spans | None = None  # where they are asked for
 
 
@@ -68,12 +71,13 @@ async def serve(
     exchange: Exchange, parse: Parse, speaks: Speaks, forward: Forward, parts: Parts
 ) -> Run:
     """Answer one metered request. Raises what the caller must still be told, settled already."""
-    caller = identify(exchange.headers.get(b"authorization"), parts.pepper)
+    headers = exchange.headers
+    address = caller_address(exchange.peer, headers.get(b"x-forwarded-for"), parts.trusted_proxies)
+    caller = identify(headers.get(b"authorization"), parts.pepper, address)
     policy = await authenticate(caller.digest, parts.policies)
     work = parse(await exchange.body())
     try:
         run = await open_run(parts, caller, policy, work, speaks, exchange)
-        exchange.extra += limit_headers(run.admission) + run.plan.header()
         exchange.run = run
         # A line of a batch comes again, under its id, and is the same usage event: what this one is
         # settled with is what that answer costs. So it is computed to its end.
@@ -99,16 +103,16 @@ async def open_run(
     From then on it is cut if its key may not infer any more: whoever calls forgets it at its end.
     """
     if work.model not in policy.models:
-        # It may have come on sale since this policy was read, and the key been revoked.
-        policy = await authenticate(caller.digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
-    plan = Plan(work, caller.tier, parts.servings, speaks, parts.prompts)
+        # It may have come on sale since this policy was read.
+        policy = await parts.policies.find(caller.digest, REFUSING_POLICY_AGE_S_MAX) or policy
+    plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
     admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
     parts.open_runs.note(caller.digest, admission.policy, asker)
     run = Run(plan, admission, parts.journal, parts.admitter)
     try:
         run.begin()
     except WorldError:
-        parts.admitter.release(admission, 0)
+        parts.admitter.release(admission, NOTHING)
         raise
     return run
 
@@ -118,8 +122,8 @@ async def _admit(
 ) -> Admission:
     for _ in range(SERVINGS_READ_MAX):
         try:
-            plan.cost_nano(policy)  # what it refuses costs no round trip
-            return await parts.admitter.admit(request_id, caller.digest, policy, plan.cost_nano)
+            plan.worst(policy)  # what it refuses costs no round trip
+            return await parts.admitter.admit(request_id, caller.digest, policy, plan)
         except ServingUnread as unread:
             policy = unread.policy
             await plan.read_serving(unread)
@@ -171,14 +175,3 @@ def go_on_after_cancel() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
-
-
-def limit_headers(admission: Admission) -> bytes:
-    """What the caller is told of its limits."""
-    rate = admission.policy.rate
-    if rate is None:
-        return b""
-    return b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n" % (
-        rate.requests_per_minute,
-        max(0, admission.remaining_requests),
-    )

@@ -13,8 +13,10 @@ from typing import NamedTuple
 from meterplane.contracts import usage
 from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.serving import Target
+from meterplane.gateway.admission_commands import Worst
 from meterplane.gateway.admit import Admission, Admitter
 from meterplane.gateway.fit import sole_stop
+from meterplane.gateway.limit_headers import limit_headers
 from meterplane.gateway.offers import Plan, targets_in_order
 from meterplane.gateway.surface import Offer
 from meterplane.journal.writer import JournalWriter
@@ -35,7 +37,6 @@ class Run:
     """Counts of a running request. Fields are set by whoever measures them."""
 
     __slots__ = (
-        "_admitted_at_ms",
         "_admitter",
         "_began",
         "_first_byte",
@@ -87,7 +88,6 @@ class Run:
         self.settled: usage.Settle | None = None
         self._journal = journal
         self._admitter = admitter
-        self._admitted_at_ms = clock.now_ms()
         self._began = time.monotonic()
         self._queued_us = 0
         self._forwarded = 0.0
@@ -143,10 +143,12 @@ class Run:
                 output_token_pico=prices.output_token_pico,
                 request_pico=prices.request_pico,
                 reserved_nano=self.admission.reserved_nano,
-                admitted_at_ms=self._admitted_at_ms,
+                admitted_at_ms=self.admission.admitted_at_ms,
                 service_tier=self.plan.tier,
                 requested_model=self._requested_model,
                 deployment=self._deployment,
+                epoch=self.admission.epoch,
+                reservation=self.admission.reservation.decode(),
             )
         )
 
@@ -158,6 +160,12 @@ class Run:
     def _deployment(self) -> str:
         # One deployment needs no name: the split is told where there is one.
         return self.target.name if len(self.offer.serving.targets) > 1 else ""
+
+    def told(self) -> bytes:
+        """Header lines: what is left of the caller's limits, as far as it is known by now."""
+        settled = self.settled
+        billed_nano = None if settled is None else settled.cost_nano
+        return limit_headers(self.admission, billed_nano) + self.plan.header()
 
     def forwarded(self, received_at: float) -> None:
         """The request is about to go to the server; `received_at` is when it was all here."""
@@ -194,7 +202,9 @@ class Run:
             settled = self.settled = self._settlement(status, http_status)
             # Once it is with the kernel, a caller that leaves must not interrupt what follows.
             self._journal.append(settled)
-            self._admitter.release(self.admission, settled.cost_nano)
+            self._admitter.release(
+                self.admission, Worst(settled.cost_nano, settled.tokens_in, settled.tokens_out)
+            )
         await self._journal.commit()
 
     def _settlement(self, status: usage.Status, http_status: int) -> usage.Settle:
@@ -225,7 +235,7 @@ class Run:
             price_version_id=policy.price_version_id,
             cost_nano=self._cost_nano(),
             reserved_nano=self.admission.reserved_nano,
-            admitted_at_ms=self._admitted_at_ms,
+            admitted_at_ms=self.admission.admitted_at_ms,
             settled_at_ms=clock.now_ms(),
             first_byte_ms=_ms(self._first_byte - self._began) if self._first_byte else 0,
             total_ms=int((now - self._began) * 1000),
@@ -240,6 +250,7 @@ class Run:
             retries=self.retries,
             trace_id=self.trace_id,
             tokens_out_stop=sole_stop(self.plan.bounds[self._offer_at]),
+            epoch=self.admission.epoch,
         )
 
     def _compute_us(self, now: float) -> int:

@@ -84,6 +84,7 @@ class Worker:
             readiness=Readiness(calls, policies, journal),
             open_runs=open_runs,
             spans=spans,
+            trusted_proxies=config.trusted_proxies,
         )
         parts.metrics.sources.append(lambda: worker_state.families(parts))
         return parts

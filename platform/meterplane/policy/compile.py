@@ -87,10 +87,7 @@ def compile_key(
         currency=book.currency if book else organisation.currency,
         price_version_id=book.version_id if book else UUID(int=0),
         models=models,
-        rate=contract.RateLimit(
-            requests_per_minute=organisation.requests_per_minute, burst=organisation.request_burst
-        ),
-        budgets=_budgets(organisation, key),
+        limits=_limits(organisation, key),
     )
 
 
@@ -102,16 +99,24 @@ def _status(organisation: Organisation, key: ApiKey) -> contract.KeyStatus:
     return "active"  # past due still infers: dunning decides when that ends
 
 
-def _budgets(organisation: Organisation, key: ApiKey) -> list[contract.Budget]:
-    limits: list[tuple[contract.BudgetScope, UUID, int | None]] = [
+def _limits(organisation: Organisation, key: ApiKey) -> list[contract.Limit]:
+    budgets: list[tuple[contract.LimitLevel, UUID, int | None]] = [
         ("key", key.id, key.monthly_budget_nano),
         ("project", key.project_id, key.project.monthly_budget_nano),
         ("organisation", organisation.id, organisation.monthly_budget_nano),
     ]
-    return [
-        contract.Budget(scope=scope, scope_id=scope_id, window="month", limit_nano=limit)
-        for scope, scope_id, limit in limits
-        if limit is not None
+    rate = contract.Limit(
+        level="organisation",
+        scope_id=organisation.id,
+        kind="requests",
+        window="minute",
+        amount=organisation.requests_per_minute,
+        burst=organisation.request_burst,
+    )
+    return [rate] + [
+        contract.Limit(level=level, scope_id=scope_id, kind="spend", window="month", amount=amount)
+        for level, scope_id, amount in budgets
+        if amount is not None
     ]
 
 

@@ -11,9 +11,11 @@ that is not, it reads the whole message before it tells us of the call, and wait
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
+from meterplane.gateway.addresses import caller_address
 from meterplane.gateway.authenticate import authenticate, bearer_digest
 from meterplane.gateway.callers import Caller
 from meterplane.gateway.exchange import ClientGone
@@ -31,7 +33,7 @@ from meterplane.gateway.kserve_grpc.receive import (
     only_message,
 )
 from meterplane.gateway.kserve_grpc.servers import SERVICE, GrpcServers
-from meterplane.gateway.pipeline import Parts, limit_headers
+from meterplane.gateway.pipeline import Parts
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 
@@ -140,7 +142,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             return call.cut or self._why(context)
 
         async def answering() -> None:
-            metered = self._metered(headers)
+            metered = self._metered(headers, context)
             try:
                 policy = await authenticate(metered.digest, self.parts.policies)
                 async with only_message(context, self._room, policy.tenant_id) as content:
@@ -164,7 +166,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         self._note_running()
         headers = _headers(context)
         try:
-            metered = self._metered(headers)
+            metered = self._metered(headers, context)
             policy = await authenticate(metered.digest, self.parts.policies)
             tenant = policy.tenant_id
             if not self._streams.take_now(tenant, 1):
@@ -188,10 +190,13 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             raise asyncio.CancelledError
         await _abort(context, grpc.StatusCode.UNAVAILABLE, "The gateway is restarting; try again.")
 
-    def _metered(self, headers: dict[bytes, bytes]) -> Metered:
+    def _metered(self, headers: dict[bytes, bytes], context: Context) -> Metered:
         """Raises `CallerError` 401. A batch's pass is not taken: its lines go over HTTP."""
         digest = bearer_digest(headers.get(b"authorization"), self.parts.pepper)
-        return Metered(self.parts, self._servers, Caller(digest))
+        address = caller_address(
+            _peer(context), headers.get(b"x-forwarded-for"), self.parts.trusted_proxies
+        )
+        return Metered(self.parts, self._servers, Caller(digest, address=address))
 
     def _note_left(self, call: Call, context: Context) -> None:
         """A call that was cancelled before it was admitted: by its caller, or by us."""
@@ -214,6 +219,12 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         if failure.retry_after_s is not None:
             told = (*told, ("retry-after", str(max(1, failure.retry_after_s))))
         await _abort(context, code_of(failure), failure.message, told)
+
+
+def _peer(context: Context) -> str:
+    """The network address in `ipv4:127.0.0.1:5000` or `ipv6:%5B::1%5D:5000`."""
+    _, _, address = unquote(context.peer()).partition(":")
+    return address.rpartition(":")[0].strip("[]")
 
 
 def _unread(tell: TellAnybody) -> Unanswered:
@@ -240,8 +251,7 @@ def _told_of(call: Call) -> tuple[tuple[str, str], ...]:
     """Trailing metadata: what HTTP has in its headers."""
     told = [("x-request-id", call.request_name)]
     if call.run is not None:
-        headers = limit_headers(call.run.admission) + call.run.plan.header()
-        lines = headers.decode("ascii").splitlines()
+        lines = call.run.told().decode("ascii").splitlines()
         told += [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     return tuple(told)
 
