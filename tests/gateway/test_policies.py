@@ -18,9 +18,9 @@ from meterplane.gateway.servings import Servings
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.ids import uuid7
 from tests import environment
+from tests.gateway.admission_bench import limit
 
 PEPPER = b"p" * 32
-from tests.gateway.admission_bench import limit
 
 
 def model(name, pico=1):

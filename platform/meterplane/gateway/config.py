@@ -82,11 +82,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
     worker = env.get("GATEWAY_WORKER", "gateway-1")
     if not _WORKER.fullmatch(worker):
         problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
-    mode: Mode = "durable"
-    if (wanted := env.get("JOURNAL_MODE", "durable").strip()) == "process":
-        mode = "process"
-    elif wanted != "durable":
-        problems.append("JOURNAL_MODE must be durable or process")
+    mode = _journal_mode(env.get("JOURNAL_MODE", "durable").strip(), problems)
     tokenizers = env.get("TOKENIZERS_DIR", "").strip()
     if tokenizers and not Path(tokenizers).is_dir():
         problems.append(f"TOKENIZERS_DIR: {tokenizers!r} is not a directory")
@@ -113,6 +109,14 @@ def from_environment(env: Mapping[str, str]) -> Config:
         trusted_proxies=trusted_proxies,
         spans=spans.asked_for(env),
     )
+
+
+def _journal_mode(text: str, problems: list[str]) -> Mode:
+    if text == "process":
+        return "process"
+    if text != "durable":
+        problems.append("JOURNAL_MODE must be durable or process")
+    return "durable"
 
 
 def _metrics_port(text: str, port: str, problems: list[str]) -> int:
