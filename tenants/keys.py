@@ -14,6 +14,7 @@ from meterplane.contracts import api_key
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants import policy_port
+from tenants.limits import set_limit
 from tenants.models import ApiKey, OperatorKey, Project
 from tenants.scoping import tenant_scope
 
@@ -72,9 +73,17 @@ def issue_key(
             last4=minted.last4,
             created_by_id=created_by,
             expires_at=expires_at,
-            monthly_budget_nano=monthly_budget_nano,
         )
         policy_port.recompile(tenant_id)
+        if monthly_budget_nano is not None:
+            set_limit(
+                tenant_id=tenant_id,
+                level="key",
+                scope_id=key.id,
+                kind="spend",
+                window="month",
+                amount=monthly_budget_nano,
+            )
     return IssuedKey(key, minted.secret)
 
 

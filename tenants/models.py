@@ -6,7 +6,19 @@ from django.db.models import Q
 
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
+from tenants.limit_models import Limit, Plan, Restriction
 from tenants.scoping import TenantManager, TenantModel
+
+__all__ = [
+    "ApiKey",
+    "Limit",
+    "Member",
+    "OperatorKey",
+    "Organisation",
+    "Plan",
+    "Project",
+    "Restriction",
+]
 
 
 class OrganisationManager(TenantManager["Organisation"]):
@@ -23,15 +35,22 @@ class Organisation(models.Model):
         PAST_DUE = "past_due", "Past due"
         SUSPENDED = "suspended", "Suspended"
 
+    class Priority(models.TextChoices):
+        HIGH = "high", "High"
+        NORMAL = "normal", "Normal"
+        LOW = "low", "Low"
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     slug = models.SlugField(max_length=40, unique=True)
     name = models.CharField(max_length=120)
     currency = models.CharField(max_length=3, default="USD")
     standing = models.CharField(max_length=16, choices=Standing, default=Standing.ACTIVE)
     standing_reason = models.CharField(max_length=200, blank=True, default="")
-    requests_per_minute = models.PositiveIntegerField(default=6000)
-    request_burst = models.PositiveIntegerField(default=200)
-    monthly_budget_nano = models.BigIntegerField(null=True, blank=True)
+    plan = models.ForeignKey(
+        "tenants.Plan", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    priority = models.CharField(max_length=8, choices=Priority, default=Priority.NORMAL)
+    weight = models.PositiveSmallIntegerField(default=1)
     is_demo = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=clock.now)
 
@@ -49,12 +68,10 @@ class Organisation(models.Model):
                 condition=Q(currency__regex=r"^[A-Z]{3}$"), name="organisation_currency_iso"
             ),
             models.CheckConstraint(
-                condition=Q(monthly_budget_nano__isnull=True) | Q(monthly_budget_nano__gte=0),
-                name="organisation_budget_not_negative",
-            ),
-            models.CheckConstraint(
-                condition=Q(requests_per_minute__gte=1, request_burst__gte=1),
-                name="organisation_rate_positive",
+                condition=Q(
+                    priority__in=["high", "normal", "low"], weight__gte=1, weight__lte=1000
+                ),
+                name="organisation_priority_known",
             ),
         ]
 
@@ -67,7 +84,6 @@ class Project(TenantModel):
 
     slug = models.SlugField(max_length=40)
     name = models.CharField(max_length=120)
-    monthly_budget_nano = models.BigIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(default=clock.now)
 
     class Meta:
@@ -75,10 +91,6 @@ class Project(TenantModel):
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(fields=["tenant", "slug"], name="project_slug_once"),
-            models.CheckConstraint(
-                condition=Q(monthly_budget_nano__isnull=True) | Q(monthly_budget_nano__gte=0),
-                name="project_budget_not_negative",
-            ),
         ]
 
     def __str__(self) -> str:
@@ -128,12 +140,13 @@ class ApiKey(TenantModel):
     prefix = models.CharField(max_length=16, editable=False)
     last4 = models.CharField(max_length=4, editable=False)
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
-    monthly_budget_nano = models.BigIntegerField(null=True, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     created_at = models.DateTimeField(default=clock.now)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    # What its limits are counted under: its own id, or that of the key it replaced. None: its own.
+    limits_scope_id = models.UUIDField(null=True, blank=True, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -145,10 +158,6 @@ class ApiKey(TenantModel):
                 condition=Q(status="active", revoked_at__isnull=True)
                 | Q(status="revoked", revoked_at__isnull=False),
                 name="api_key_revoked_at_iff_revoked",
-            ),
-            models.CheckConstraint(
-                condition=Q(monthly_budget_nano__isnull=True) | Q(monthly_budget_nano__gte=0),
-                name="api_key_budget_not_negative",
             ),
         ]
 

@@ -12,7 +12,9 @@ from meterplane.kernel import money
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
 from tenants import policy_port
-from tenants.models import Member, Organisation, Project
+from tenants.limits import set_limit
+from tenants.models import Member, Organisation, Plan, Project
+from tenants.plans import STANDARD
 from tenants.scoping import system_scope, tenant_scope
 
 
@@ -52,12 +54,21 @@ def create_organisation(
                 slug=slug,
                 name=name,
                 currency=currency,
-                monthly_budget_nano=monthly_budget_nano,
+                plan=Plan.objects.filter(slug=STANDARD).first(),
                 is_demo=is_demo,
             )
             project = Project.objects.create(tenant_id=tenant_id, slug="default", name="Default")
             Member.objects.create(tenant_id=tenant_id, user=owner, role=Member.Role.OWNER)
             policy_port.recompile(tenant_id)
+            if monthly_budget_nano is not None:
+                set_limit(
+                    tenant_id=tenant_id,
+                    level="organisation",
+                    scope_id=tenant_id,
+                    kind="spend",
+                    window="month",
+                    amount=monthly_budget_nano,
+                )
     return Onboarded(organisation, project, owner)
 
 

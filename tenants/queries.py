@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from tenants.models import ApiKey, Member, Organisation, Project
+from tenants.models import ApiKey, Limit, Member, Organisation, Project
 from tenants.scoping import system_scope
 
 
@@ -37,6 +37,23 @@ def organisation_by_slug(slug: str) -> Organisation | None:
 def organisation() -> Organisation:
     """The organisation whose door is open."""
     return Organisation.objects.get()
+
+
+def monthly_budget_nano(of: Organisation) -> int | None:
+    """What an organisation may spend in a month, in nano of its currency; None: without limit.
+
+    Needs its door, or the system's.
+    """
+    own = Limit.objects.filter(
+        tenant_id=of.id, level="organisation", kind="spend", window="month"
+    ).first()
+    if own is not None:
+        amount: int | None = own.amount
+        return amount
+    for limit in of.plan.limits if of.plan else []:
+        if (limit["level"], limit["kind"], limit["window"]) == ("organisation", "spend", "month"):
+            return int(limit["amount"])
+    return None
 
 
 def list_keys() -> "QuerySet[ApiKey]":

@@ -18,9 +18,7 @@ from django.db import connections
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
 from meterplane.contracts import usage
-from tenants.models import Organisation
-from tenants.policy_port import recompile
-from tenants.scoping import tenant_scope
+from tenants.limits import set_limit
 from tests.conftest import OnboardedOrganisation, free_port, wait_until
 from tests.gateway.engine import chunked
 from tests.triton.scripted import Peer, scripted
@@ -158,14 +156,23 @@ def put_on_sale(folder: Path, *models: dict[str, Any]) -> None:
     publish_catalog_prices(path)
 
 
+def limit_rate(tenant: OnboardedOrganisation, per_minute: int, burst: int) -> None:
+    """Let an organisation ask so often."""
+    set_limit(
+        tenant_id=tenant.id,
+        level="organisation",
+        scope_id=tenant.id,
+        kind="requests",
+        window="minute",
+        amount=per_minute,
+        burst=burst,
+    )
+
+
 def let_in(onboard: Callable[..., OnboardedOrganisation], **limits: int) -> OnboardedOrganisation:
     """A tenant who may ask as often as a test does, and leaves no connection to PostgreSQL open."""
     tenant = onboard("acme", **limits)
-    with tenant_scope(tenant.id):
-        Organisation.objects.filter(id=tenant.id).update(
-            requests_per_minute=6_000_000, request_burst=1_000_000
-        )
-        recompile(tenant.id)
+    limit_rate(tenant, 6_000_000, 1_000_000)
     connections.close_all()
     return tenant
 

@@ -16,6 +16,7 @@ from meterplane.contracts.policy import KeyPolicy, ModelPolicy, UnitPrices
 from meterplane.contracts.serving import ModelServing, Target
 from meterplane.gateway import forward
 from meterplane.gateway.admit import Admission
+from meterplane.gateway.callers import Caller
 from meterplane.gateway.exchange import Exchange
 from meterplane.gateway.offers import Plan
 from meterplane.gateway.prompts import Prompts
@@ -140,12 +141,14 @@ class Shop:
 
     async def reach(self, work: Work) -> tuple[Run, list[Request]]:
         """What servers are sent for it. Raises `CallerError` or `WorldError` for a refusal."""
-        plan = Plan(work, "standard", self.servings, forward.speakers, self.prompts)
+        plan = Plan(work, Caller(b""), self.servings, forward.speakers, self.prompts)
         reserved = plan.cost_nano(self.policy)
         assert 0 <= reserved < 2**63
-        admission = Admission(NOBODY, self.policy, reserved, 0, [], b"", None)  # type: ignore[arg-type]
+        admission = Admission(NOBODY, self.policy, reserved, [], "", b"", None, 0)  # type: ignore[arg-type]
         run = Run(plan, admission, None, None)  # type: ignore[arg-type]
-        exchange = Exchange(None, b"POST", b"/v1/x", b"", {}, chunked=True)  # type: ignore[arg-type]
+        exchange = Exchange(
+            SimpleNamespace(transport=None), b"POST", b"/v1/x", b"", {}, chunked=True
+        )  # type: ignore[arg-type]
         recorder = Recorder()
         way = forward._WAYS[work.surface, run.model.adapter]
         try:

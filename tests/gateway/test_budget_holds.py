@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests import environment
+from tests.gateway.deployments import limit_rate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -72,14 +73,8 @@ def test_what_a_request_did_not_use_is_given_back(gateway, selling, onboard):
 
 
 def test_a_burst_is_limited_and_told_when_to_come_back(gateway, selling, onboard):
-    from tenants.models import Organisation
-    from tenants.policy_port import recompile
-    from tenants.scoping import tenant_scope
-
     tenant = onboard("acme")
-    with tenant_scope(tenant.id):
-        Organisation.objects.filter(id=tenant.id).update(requests_per_minute=60, request_burst=5)
-        recompile(tenant.id)
+    limit_rate(tenant, 60, 5)
     statuses = asyncio.run(ask_at_once(gateway, tenant.secret, 30))
     assert 5 <= statuses.count(200) <= 7  # one more for each second the burst itself took
     assert set(statuses) == {200, 429}

@@ -14,11 +14,10 @@ from django.db import connections
 from meterplane.contracts import admission_keys
 from meterplane.contracts.policy import Limit
 from meterplane.kernel import clock
-from meterplane.policy.compile import recompile
-from tenants.models import ApiKey, Organisation, Project
-from tenants.scoping import tenant_scope
+from tenants.limits import set_limit
 from tests import environment
 from tests.conftest import wait_until
+from tests.gateway.deployments import limit_rate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -33,18 +32,15 @@ CHAT = (
 )
 
 
-def change(tenant, model, row_id, **values):
-    """Change a row and recompile. In an async test too, whose connections nobody else closes."""
+def set_budget(tenant, level, scope_id, limit_nano):
+    """In an async test too, whose connections nobody else closes."""
     try:
-        with tenant_scope(tenant.id):
-            model.objects.filter(id=row_id).update(**values)
-            recompile(tenant.id)
+        set_limit(
+            tenant_id=tenant.id, level=level, scope_id=scope_id, kind="spend", window="month",
+            amount=limit_nano,
+        )  # fmt: skip
     finally:
         connections.close_all()
-
-
-def set_budget(tenant, model, row_id, limit_nano):
-    change(tenant, model, row_id, monthly_budget_nano=limit_nano)
 
 
 def granted_nano(tenant, scope_id):
@@ -90,7 +86,7 @@ async def test_two_hundred_at_once_on_a_budget_for_sixty_are_exactly_sixty(
 ):
     """Through two gateways, which share nothing but PostgreSQL and Redis."""
     limit_nano = 60 * PRICE_NANO + PRICE_NANO // 2
-    set_budget(acme, Organisation, acme.id, limit_nano)
+    set_budget(acme, "organisation", acme.id, limit_nano)
     gateways = [start_gateway(triton.http_url) for _ in range(2)]
     answers = await ask_at_once(gateways, acme.secret, INFER, 200)
     told = Counter(answer.status_code for answer in answers)
@@ -109,7 +105,7 @@ async def test_two_hundred_at_once_on_a_budget_for_sixty_are_exactly_sixty(
 
 async def test_what_a_stream_did_not_use_is_there_for_the_next_request(gateway, acme, redis_url):
     """Reservations are worst cases; the books are exact once they are settled."""
-    set_budget(acme, Organisation, acme.id, 400_000)
+    set_budget(acme, "organisation", acme.id, 400_000)
     answers = await ask_at_once([gateway], acme.secret, CHAT, 60)
     assert {(answer.status_code, code_of(answer)) for answer in answers} == {
         (200, ""),
@@ -133,25 +129,17 @@ async def test_what_a_stream_did_not_use_is_there_for_the_next_request(gateway, 
 
 @pytest.mark.parametrize("scope", ["key", "project", "organisation"])
 def test_each_scope_holds_and_is_named(gateway, acme, redis_url, scope):
-    model, row_id = {
-        "key": (ApiKey, acme.key_id),
-        "project": (Project, acme.project_id),
-        "organisation": (Organisation, acme.id),
-    }[scope]
-    for other, other_id in (
-        (ApiKey, acme.key_id),
-        (Project, acme.project_id),
-        (Organisation, acme.id),
-    ):
+    scopes = {"key": acme.key_id, "project": acme.project_id, "organisation": acme.id}
+    for other, other_id in scopes.items():
         set_budget(acme, other, other_id, 1_000 * PRICE_NANO)
-    set_budget(acme, model, row_id, 2 * PRICE_NANO)
+    set_budget(acme, scope, scopes[scope], 2 * PRICE_NANO)
     with gateway.client(acme.secret) as client:
         statuses = [client.post(INFER[0], json=INFER[1]).status_code for _ in range(3)]
         assert statuses == [200, 200, 402]
         refused = client.post(CHAT[0], json=CHAT[1]).json()["error"]
         assert (refused["code"], refused["type"]) == ("insufficient_quota", "insufficient_quota")
         assert f"budget of this {scope}" in refused["message"]
-        set_budget(acme, model, row_id, 3 * PRICE_NANO)  # a raised limit is there at once
+        set_budget(acme, scope, scopes[scope], 3 * PRICE_NANO)  # a raised limit is there at once
         statuses = [client.post(INFER[0], json=INFER[1]).status_code for _ in range(2)]
         assert statuses == [200, 402]
     for name, scope_id in (("project", acme.project_id), ("organisation", acme.id)):
@@ -160,7 +148,7 @@ def test_each_scope_holds_and_is_named(gateway, acme, redis_url, scope):
 
 
 def test_an_exhausted_budget_does_not_ask_postgres_each_time(start_gateway, triton, acme):
-    set_budget(acme, Organisation, acme.id, PRICE_NANO)
+    set_budget(acme, "organisation", acme.id, PRICE_NANO)
     gateway = start_gateway(triton.http_url)
     log = environment.HOME / "logs" / "postgres.log"
     with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
@@ -180,7 +168,8 @@ def test_an_exhausted_budget_does_not_ask_postgres_each_time(start_gateway, trit
 
 
 async def test_a_rate_lets_its_burst_through_and_says_when_to_come_back(gateway, acme):
-    change(acme, Organisation, acme.id, requests_per_minute=6, request_burst=3)
+    limit_rate(acme, 6, 3)
+    connections.close_all()
     answers = await ask_at_once([gateway], acme.secret, CHAT, 12)
     assert Counter(answer.status_code for answer in answers) == {200: 3, 429: 9}
     remaining = {a.headers["x-ratelimit-remaining-requests"] for a in answers if a.is_success}
@@ -191,7 +180,7 @@ async def test_a_rate_lets_its_burst_through_and_says_when_to_come_back(gateway,
 
 
 async def test_a_redis_that_stalls_admits_nobody_and_withholds_nothing(gateway, acme, redis_url):
-    set_budget(acme, Organisation, acme.id, 1_000 * PRICE_NANO)
+    set_budget(acme, "organisation", acme.id, 1_000 * PRICE_NANO)
     with redis.Redis.from_url(redis_url) as admission:
         pid = admission.info("server")["process_id"]
     warm = await ask_at_once([gateway], acme.secret, INFER, 10)
@@ -218,7 +207,7 @@ async def test_a_redis_that_stalls_admits_nobody_and_withholds_nothing(gateway, 
 
 async def test_a_redis_that_forgets_everything_overspends_nothing(gateway, acme, redis_url):
     limit_nano = 100 * PRICE_NANO
-    set_budget(acme, Organisation, acme.id, limit_nano)
+    set_budget(acme, "organisation", acme.id, limit_nano)
     served = 0
     for _ in range(8):
         answers = await ask_at_once([gateway], acme.secret, INFER, 25)

@@ -16,10 +16,8 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
-from tenants.models import Organisation
-from tenants.policy_port import recompile
-from tenants.scoping import tenant_scope
 from tenants.standing import set_standing
+from tests.gateway.deployments import limit_rate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -143,12 +141,6 @@ async def test_the_async_stream_may_be_left(aio, gateway):
 # --- its errors: the class, the status, and the code
 
 
-def limit(acme, **fields):
-    with tenant_scope(acme.id):
-        Organisation.objects.filter(id=acme.id).update(**fields)
-        recompile(acme.id)
-
-
 def test_a_wrong_key_is_an_authentication_error(gateway):
     with openai.OpenAI(
         base_url=f"{gateway.url}/v1", api_key="sk-nonsense", max_retries=0
@@ -192,7 +184,7 @@ def test_what_cannot_be_served_is_a_bad_request_that_names_the_field(sdk, fields
 
 
 def test_too_many_requests_are_a_rate_limit_error_that_says_when(sdk, acme):
-    limit(acme, requests_per_minute=1, request_burst=1)
+    limit_rate(acme, 1, 1)
     sdk.chat.completions.create(**ASK | {"max_tokens": 1})
     with pytest.raises(openai.RateLimitError) as refused:
         sdk.chat.completions.create(**ASK)

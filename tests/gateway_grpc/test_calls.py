@@ -12,6 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from meterplane.gateway.readiness import FOUND_FOR_S
 from tests.conftest import free_port, wait_until
+from tests.gateway.deployments import limit_rate
 from tests.gateway_grpc.tensors import FINAL, SERVICE, floats, infer_stub, message, text
 from tests.gateway_grpc.upstream import serving
 
@@ -177,14 +178,8 @@ def test_a_message_above_the_bound_is_refused(client, gateway, headers):
 
 
 def test_a_rate_limit_is_resource_exhausted(client, gateway, selling, onboard):
-    from tenants.models import Organisation
-    from tenants.policy_port import recompile
-    from tenants.scoping import tenant_scope
-
     tenant = onboard("slow")
-    with tenant_scope(tenant.id):
-        Organisation.objects.filter(id=tenant.id).update(requests_per_minute=1, request_burst=1)
-        recompile(tenant.id)
+    limit_rate(tenant, 1, 1)
     headers = {"authorization": f"Bearer {tenant.secret}"}
     client.infer("identity", floats(1), headers=headers)
     refused(

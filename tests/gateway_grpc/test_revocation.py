@@ -52,10 +52,9 @@ def test_each_message_of_a_stream_is_told_and_then_the_stream(start_gateway, acm
             for _ in range(6):
                 assert next(call).infer_response.outputs
             set_standing(tenant_id=acme.id, standing="suspended", reason="unpaid")
-            told = {}
+            told: dict[str, str] = {}
             with pytest.raises(grpc.RpcError) as refused:
-                for each in call:
-                    told[each.infer_response.id] = each.error_message
+                told.update((each.infer_response.id, each.error_message) for each in call)
             asked.put(None)
         assert told.keys() == {"1", "2"}
         assert all("suspended (unpaid)" in each for each in told.values())

@@ -104,7 +104,8 @@ def test_budgets_of_all_three_levels_are_compiled(onboard):
         issued = issue_key(
             tenant_id=made.id, project_id=made.project_id, name="capped", monthly_budget_nano=7
         )
-    budgets = {b.scope: b.limit_nano for b in compiled(made.id, issued.key.id).budgets}
+    limits = compiled(made.id, issued.key.id).limits
+    budgets = {each.level: each.amount for each in limits if each.kind == "spend"}
     assert budgets == {"key": 7, "organisation": 5_000_000_000}
 
 

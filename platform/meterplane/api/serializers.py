@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from meterplane.kernel import money
+from tenants.queries import monthly_budget_nano
 
 
 class OrganisationOut(serializers.Serializer[Any]):
@@ -21,7 +22,7 @@ class OrganisationOut(serializers.Serializer[Any]):
 
     def get_monthly_budget(self, organisation: Any) -> str | None:
         """Decimal string in the organisation's currency; null when there is no limit."""
-        budget_nano = organisation.monthly_budget_nano
+        budget_nano = monthly_budget_nano(organisation)
         return None if budget_nano is None else money.nano_to_text(budget_nano)
 
 

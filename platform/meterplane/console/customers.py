@@ -12,7 +12,8 @@ from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
 from tenants.keys import revoke_key
-from tenants.models import ApiKey, Member, Organisation, Project
+from tenants.models import ApiKey, Limit, Member, Organisation, Project
+from tenants.queries import monthly_budget_nano
 from tenants.standing import set_standing
 
 STANDING_LABELS = {"active": "success", "past_due": "warning", "suspended": "danger"}
@@ -24,6 +25,17 @@ class ProjectInline(ReadOnlyInline):
 
     model = Project
     fields = ("slug", "name", "created_at")
+    tab = True
+
+
+class LimitInline(ReadOnlyInline):
+    """What differs from the plan, at any scope of an organisation."""
+
+    model = Limit
+    fields = (
+        "level", "scope_id", "model", "kind", "window", "amount", "burst", "mode", "raised_to",
+        "raised_until",
+    )  # fmt: skip
     tab = True
 
 
@@ -39,16 +51,17 @@ class MemberInline(ReadOnlyInline):
 class OrganisationPage(ReadOnly):
     """Tenants."""
 
-    list_display = ("header", "shown_standing", "currency", "budget", "rate", "created_at")
+    list_display = ("header", "shown_standing", "currency", "plan", "budget", "created_at")
     list_filter = ("standing", "is_demo")
     search_fields = ("slug", "name")
     actions = ("suspend", "resume")
-    inlines = (ProjectInline, MemberInline)
+    inlines = (ProjectInline, MemberInline, LimitInline)
     fields = (
-        "id", "slug", "name", "currency", "standing", "standing_reason", "budget",
-        "requests_per_minute", "request_burst", "is_demo", "created_at",
+        "id", "slug", "name", "currency", "standing", "standing_reason", "plan", "budget",
+        "priority", "weight", "is_demo", "created_at",
     )  # fmt: skip
     readonly_fields = ("id", "budget")
+    list_select_related = ("plan",)
 
     @shown.column(description="Organisation", header=True, ordering="name")
     def header(self, row: Organisation) -> list[str]:
@@ -60,11 +73,7 @@ class OrganisationPage(ReadOnly):
 
     @shown.column(description="Monthly budget")
     def budget(self, row: Organisation) -> str:
-        return shown.nano(row.monthly_budget_nano, row.currency)
-
-    @shown.column(description="Rate")
-    def rate(self, row: Organisation) -> str:
-        return f"{row.requests_per_minute:,} / min, burst {row.request_burst:,}"
+        return shown.nano(monthly_budget_nano(row), row.currency)
 
     @admin.action(description="Suspend: their keys stop working at once")
     def suspend(self, request: HttpRequest, rows: "QuerySet[Organisation]") -> None:

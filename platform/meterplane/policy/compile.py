@@ -5,6 +5,7 @@ two changes cannot overwrite each other's result. A document that did not change
 The servings that policies name are stored in that same transaction.
 """
 
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -14,10 +15,11 @@ from billing.pricing.queries import ModelPrices, PublishedBook, published_versio
 from meterplane.catalog.models import Model
 from meterplane.contracts import policy as contract
 from meterplane.kernel import clock
+from meterplane.policy.effective_limits import Scopes, effective_limits, effective_restrictions
 from meterplane.policy.models import GatewayPolicy
 from meterplane.policy.publish import publish_versions
 from meterplane.policy.servings import current_servings, forget_superseded
-from tenants.models import ApiKey, Organisation
+from tenants.models import ApiKey, Limit, Organisation, Restriction
 from tenants.scoping import system_scope, tenant_scope
 
 
@@ -27,10 +29,11 @@ def recompile(tenant_id: UUID) -> None:
         organisation = Organisation.objects.select_for_update().get(id=tenant_id)
         book = published_version(clock.now())
         models = compiled_models(book)
+        said = Said(list(Limit.objects.all()), list(Restriction.objects.all()))
         before = {row.key_id: row for row in GatewayPolicy.objects.all()}
         changed: dict[UUID, int] = {}
         for key in ApiKey.objects.select_related("project"):
-            policy = compile_key(organisation, key, book, models)
+            policy = compile_key(organisation, key, book, models, said)
             row = before.get(key.id)
             if row is not None and _same(row, policy):
                 changed[key.id] = row.version
@@ -69,13 +72,24 @@ def compiled_models(book: PublishedBook | None) -> dict[str, contract.ModelPolic
     }
 
 
+class Said(NamedTuple):
+    """What an organisation's rows say about its limits, read once for all of its keys."""
+
+    limits: list[Limit]
+    restrictions: list[Restriction]
+
+
 def compile_key(
     organisation: Organisation,
     key: ApiKey,
     book: PublishedBook | None,
     models: dict[str, contract.ModelPolicy],
+    said: Said,
 ) -> contract.KeyPolicy:
     """One key's policy, with version 0 until it is stored."""
+    scopes = Scopes(organisation.id, key.project_id, key.limits_scope_id or key.id, key.id)
+    plan = organisation.plan
+    allowed = effective_restrictions(said.restrictions, scopes)
     return contract.KeyPolicy(
         version=0,
         key_id=key.id,
@@ -86,8 +100,15 @@ def compile_key(
         expires_at_ms=clock.to_ms(key.expires_at) if key.expires_at else None,
         currency=book.currency if book else organisation.currency,
         price_version_id=book.version_id if book else UUID(int=0),
-        models=models,
-        limits=_limits(organisation, key),
+        models=models
+        if allowed.models is None
+        else {name: model for name, model in models.items() if name in allowed.models},
+        limits=effective_limits(plan.limits if plan else [], said.limits, scopes),
+        surfaces=allowed.surfaces,
+        ip_ranges=allowed.ip_ranges,
+        request_tokens_max=allowed.request_tokens_max,
+        priority=msgspec.convert(organisation.priority, contract.Priority),
+        weight=organisation.weight,
     )
 
 
@@ -97,27 +118,6 @@ def _status(organisation: Organisation, key: ApiKey) -> contract.KeyStatus:
     if organisation.standing == Organisation.Standing.SUSPENDED:
         return "suspended"
     return "active"  # past due still infers: dunning decides when that ends
-
-
-def _limits(organisation: Organisation, key: ApiKey) -> list[contract.Limit]:
-    budgets: list[tuple[contract.LimitLevel, UUID, int | None]] = [
-        ("key", key.id, key.monthly_budget_nano),
-        ("project", key.project_id, key.project.monthly_budget_nano),
-        ("organisation", organisation.id, organisation.monthly_budget_nano),
-    ]
-    rate = contract.Limit(
-        level="organisation",
-        scope_id=organisation.id,
-        kind="requests",
-        window="minute",
-        amount=organisation.requests_per_minute,
-        burst=organisation.request_burst,
-    )
-    return [rate] + [
-        contract.Limit(level=level, scope_id=scope_id, kind="spend", window="month", amount=amount)
-        for level, scope_id, amount in budgets
-        if amount is not None
-    ]
 
 
 def _model_policy(model: Model, serving_version: int, price: ModelPrices) -> contract.ModelPolicy:

@@ -21,6 +21,7 @@ from meterplane.stack.demo_usage import Caller, Habit
 from meterplane.stack.installation import Login
 from meterplane.stack.layout import ROOT, Layout
 from tenants.keys import issue_key, issue_operator_key, operator_key_by_secret
+from tenants.limits import set_limit
 from tenants.models import ApiKey, Organisation, Project
 from tenants.onboard import create_organisation, create_project
 from tenants.queries import organisation_by_slug
@@ -112,10 +113,15 @@ def _organisation(owner: Login) -> Organisation:
 
 def _let_load_be_tried(organisation: Organisation) -> None:
     """A newcomer's first load test should find the product's limits, not the demo's."""
-    with tenant_scope(organisation.id):
-        organisation.requests_per_minute = REQUESTS_PER_MINUTE
-        organisation.request_burst = REQUEST_BURST
-        organisation.save(update_fields=["requests_per_minute", "request_burst"])
+    set_limit(
+        tenant_id=organisation.id,
+        level="organisation",
+        scope_id=organisation.id,
+        kind="requests",
+        window="minute",
+        amount=REQUESTS_PER_MINUTE,
+        burst=REQUEST_BURST,
+    )
 
 
 def _operator(login: Login) -> None:

@@ -77,9 +77,8 @@ def sell(folder: Path) -> str:
     from billing.pricing.catalog_prices import publish_catalog_prices
     from meterplane.catalog.sync import sync_catalog
     from tenants.keys import issue_key
-    from tenants.models import Organisation, Project
+    from tenants.limits import set_limit
     from tenants.onboard import create_organisation
-    from tenants.scoping import tenant_scope
 
     catalog = folder / "catalog.json"
     catalog.write_text(json.dumps({"models": [_entry(name) for name in MODELS]}))
@@ -93,11 +92,14 @@ def sell(folder: Path) -> str:
         monthly_budget_nano=BUDGET_NANO,
     )
     tenant_id = made.organisation.id
-    with tenant_scope(tenant_id):
-        Project.objects.filter(id=made.project.id).update(monthly_budget_nano=BUDGET_NANO)
-        Organisation.objects.filter(id=tenant_id).update(
-            requests_per_minute=REQUESTS_PER_MINUTE, request_burst=BURST
-        )
+    set_limit(
+        tenant_id=tenant_id, level="project", scope_id=made.project.id, kind="spend",
+        window="month", amount=BUDGET_NANO,
+    )  # fmt: skip
+    set_limit(
+        tenant_id=tenant_id, level="organisation", scope_id=tenant_id, kind="requests",
+        window="minute", amount=REQUESTS_PER_MINUTE, burst=BURST,
+    )  # fmt: skip
     issued = issue_key(
         tenant_id=tenant_id,
         project_id=made.project.id,

@@ -12,7 +12,7 @@ from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.requests_shown import listed
 from meterplane.portal.snippets import quickstart
 from meterplane.portal.usage_report import chart, legend, totals_of, usage_report
-from tenants.queries import list_keys, organisation
+from tenants.queries import list_keys, monthly_budget_nano, organisation
 
 REQUESTS_SHOWN = 8
 
@@ -27,7 +27,7 @@ def overview(request: HttpRequest, acting: Acting) -> HttpResponse:
     month_sums = totals_of(totals(month.start, month.end))
     report = usage_report(periods.period("30d", now), "model")
     requests = listed(REQUESTS_SHOWN)
-    budget_nano = own.monthly_budget_nano
+    budget_nano = monthly_budget_nano(own)
     context = {
         "currency": own.currency,
         "standing": own.standing,

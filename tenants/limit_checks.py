@@ -1,0 +1,62 @@
+"""Whether a limit can be: which kinds have which windows, how much, and for whom."""
+
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import get_args
+
+from meterplane.contracts import policy as contract
+from meterplane.kernel.errors import CallerError
+
+AMOUNT_MAX = 10**18  # a billion of the currency in nano; a quintillion tokens
+RATE_MAX = 10**9  # requests or tokens a second: below it a microsecond's fraction is told apart
+IP_RANGES_MAX = 100
+
+
+def refuse(field: str, message: str) -> CallerError:
+    """What a limit that cannot be is told."""
+    return CallerError("limit_invalid", message, field=field)
+
+
+def checked_limit(
+    *, level: str, kind: str, window: str, amount: int | None, burst: int | None, mode: str,
+    model: str,
+) -> None:  # fmt: skip
+    """Raises `CallerError` naming the field that is wrong."""
+    if level not in get_args(contract.LimitLevel):
+        raise refuse("level", f"Choose one of {', '.join(get_args(contract.LimitLevel))}.")
+    windows = {str(each): allowed for each, allowed in contract.WINDOWS.items()}.get(kind)
+    if windows is None:
+        raise refuse("kind", f"Choose one of {', '.join(contract.WINDOWS)}.")
+    if window not in windows:
+        raise refuse("window", f"A limit of {kind} is per {' or '.join(windows)}.")
+    if window == "prepaid" and level != "organisation":
+        raise refuse("level", "A prepaid balance is the organisation's.")
+    if mode not in get_args(contract.LimitMode):
+        raise refuse("mode", "Choose enforce or notify.")
+    if (level == "key_model") != bool(model):
+        raise refuse("model", "Name the model of a key_model limit, and of no other.")
+    if any(each.isspace() for each in model) or len(model) > 128:
+        raise refuse("model", "A model's name has at most 128 characters and no spaces.")
+    most = RATE_MAX * (60 if window == "minute" else 1)
+    most = most if window in ("second", "minute") else AMOUNT_MAX
+    if amount is not None and not 0 <= amount <= most:
+        raise refuse("amount", f"Choose an amount of 0 to {most:,}.")
+    if burst is not None and (kind != "requests" or window not in ("second", "minute")):
+        raise refuse("burst", "Only requests per second and per minute have a burst.")
+    if burst is not None and not 1 <= burst <= RATE_MAX:
+        raise refuse("burst", f"Choose a burst of 1 to {RATE_MAX:,}.")
+
+
+def checked_ip_ranges(ip_ranges: Sequence[str]) -> list[str]:
+    """The ranges as they are compared: networks without host bits."""
+    if len(ip_ranges) > IP_RANGES_MAX:
+        raise refuse("ip_ranges", f"Give at most {IP_RANGES_MAX} ranges.")
+    found = []
+    for each in ip_ranges:
+        try:
+            found.append(str(ip_network(each.strip(), strict=False)))
+        except ValueError:
+            raise refuse(
+                "ip_ranges", f"{each[:50]!r} is no address and no range like 203.0.113.0/24."
+            ) from None
+    return sorted(set(found))

@@ -1,0 +1,108 @@
+"""What an organisation may use: plans with defaults, and what differs from them at one scope."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from meterplane.kernel import clock
+from meterplane.kernel.ids import uuid7
+from tenants.scoping import TenantModel
+
+
+class Plan(models.Model):
+    """A tier: the limits of whoever is on it, as far as nothing else is said for them.
+
+    `limits` is a list of objects {level, kind, window, amount, burst, mode, model}, checked by
+    `tenants.plans`; a limit of level `key` holds for each key by itself.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    slug = models.SlugField(max_length=40, unique=True)
+    name = models.CharField(max_length=80)
+    description = models.CharField(max_length=200, blank=True, default="")
+    limits = models.JSONField(default=list)
+    created_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "plan"
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Limit(TenantModel):
+    """One limit of one scope, instead of the plan's. No amount: nothing limits it here.
+
+    Units as in `contracts.policy.Limit`; the verbs of `tenants.limits` are the only writers.
+    """
+
+    level = models.CharField(max_length=16)
+    scope_id = models.UUIDField()
+    model = models.CharField(max_length=128, blank=True, default="")
+    kind = models.CharField(max_length=16)
+    window = models.CharField(max_length=16)
+    amount = models.BigIntegerField(null=True, blank=True)
+    burst = models.BigIntegerField(null=True, blank=True)
+    mode = models.CharField(max_length=8, default="enforce")
+    raised_to = models.BigIntegerField(null=True, blank=True)
+    raised_until = models.DateTimeField(null=True, blank=True)
+    changed_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "tenant_limit"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "level", "scope_id", "model", "kind", "window"],
+                name="tenant_limit_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(amount__isnull=True) | Q(amount__gte=0), name="tenant_limit_amount"
+            ),
+            models.CheckConstraint(
+                condition=Q(burst__isnull=True) | Q(burst__gte=1), name="tenant_limit_burst"
+            ),
+            models.CheckConstraint(
+                condition=Q(level__in=["organisation", "project", "key"], model="")
+                | (Q(level="key_model") & ~Q(model="")),
+                name="tenant_limit_level",
+            ),
+            models.CheckConstraint(
+                condition=Q(mode__in=["enforce", "notify"]), name="tenant_limit_mode"
+            ),
+            models.CheckConstraint(
+                condition=Q(raised_to__isnull=True, raised_until__isnull=True)
+                | Q(raised_to__gte=0, raised_until__isnull=False, amount__isnull=False),
+                name="tenant_limit_raise_ends",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.level} {self.kind}/{self.window}: {self.amount}"
+
+
+class Restriction(TenantModel):
+    """What the keys of one scope may be used for, and from where. None: whatever else allows."""
+
+    level = models.CharField(max_length=16)
+    scope_id = models.UUIDField()
+    allowed_models = ArrayField(models.CharField(max_length=128), null=True, blank=True)
+    surfaces = ArrayField(models.CharField(max_length=32), null=True, blank=True)
+    ip_ranges = ArrayField(models.CharField(max_length=50), null=True, blank=True)
+    request_tokens_max = models.PositiveIntegerField(null=True, blank=True)
+    changed_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "tenant_restriction"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "level", "scope_id"], name="tenant_restriction_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(level__in=["organisation", "project", "key"]),
+                name="tenant_restriction_level",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.level} {self.scope_id}"

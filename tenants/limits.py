@@ -1,0 +1,207 @@
+"""Set, raise and remove limits and restrictions. When a verb returns, the gateways obey.
+
+Each verb is one transaction with the recompilation of the organisation's policies: a limit that is
+refused, or that cannot be published, has changed nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, get_args
+from uuid import UUID
+
+from meterplane.contracts import policy as contract
+from meterplane.contracts.usage import Surface
+from meterplane.kernel import clock
+from meterplane.kernel.errors import CallerError
+from tenants import policy_port
+from tenants.limit_checks import checked_ip_ranges, checked_limit, refuse
+from tenants.models import ApiKey, Limit, Organisation, Plan, Project, Restriction
+from tenants.scoping import tenant_scope
+
+TOKENS_MAX = 2**31 - 1
+
+
+def set_limit(
+    *,
+    tenant_id: UUID,
+    level: str,
+    scope_id: UUID,
+    kind: str,
+    window: str,
+    amount: int | None,
+    burst: int | None = None,
+    mode: str = "enforce",
+    model: str = "",
+) -> Limit:
+    """Set one limit of a scope; `amount` None lifts what the plan says for it.
+
+    Amounts are requests, tokens, requests at once, or nano of the organisation's currency. A raise
+    that is under way ends. Raises `CallerError` naming the field, 404 for a scope that is not here.
+    """
+    checked_limit(
+        level=level, kind=kind, window=window, amount=amount, burst=burst, mode=mode, model=model
+    )
+    with tenant_scope(tenant_id):
+        _check_scope(tenant_id, level, scope_id)
+        row: Limit
+        row, _ = Limit.objects.update_or_create(
+            tenant_id=tenant_id,
+            level=level,
+            scope_id=_counted_under(level, scope_id),
+            model=model,
+            kind=kind,
+            window=window,
+            defaults={
+                "amount": amount,
+                "burst": burst,
+                "mode": mode,
+                "raised_to": None,
+                "raised_until": None,
+                "changed_at": clock.now(),
+            },
+        )
+        policy_port.recompile(tenant_id)
+    return row
+
+
+def remove_limit(*, tenant_id: UUID, limit_id: UUID) -> None:
+    """Remove one limit: from then on the plan's holds there. Raises `CallerError` 404."""
+    with tenant_scope(tenant_id):
+        _limit(limit_id).delete()
+        policy_port.recompile(tenant_id)
+
+
+def raise_temporarily(*, tenant_id: UUID, limit_id: UUID, amount: int, until: datetime) -> Limit:
+    """Let `amount` hold until an instant; then what is set holds again, by itself."""
+    if until <= clock.now():
+        raise refuse("until", "Choose an end in the future.")
+    with tenant_scope(tenant_id):
+        row = _limit(limit_id)
+        if row.amount is None or amount <= row.amount:
+            raise refuse("amount", "A raise is to more than the limit that is set.")
+        checked_limit(
+            level=row.level, kind=row.kind, window=row.window, amount=amount, burst=row.burst,
+            mode=row.mode, model=row.model,
+        )  # fmt: skip
+        row.raised_to, row.raised_until, row.changed_at = amount, until, clock.now()
+        row.save(update_fields=["raised_to", "raised_until", "changed_at"])
+        policy_port.recompile(tenant_id)
+    return row
+
+
+def add_balance(*, tenant_id: UUID, nano: int) -> Limit:
+    """Pay in to the organisation's prepaid balance, in nano of its currency; the first opens it."""
+    if nano <= 0:
+        raise refuse("amount", "Pay in more than nothing.")
+    with tenant_scope(tenant_id):
+        Organisation.objects.select_for_update().get(id=tenant_id)
+        row: Limit
+        row, _ = Limit.objects.get_or_create(
+            tenant_id=tenant_id,
+            level="organisation",
+            scope_id=tenant_id,
+            kind="spend",
+            window="prepaid",
+            defaults={"amount": 0},
+        )
+        row.amount = (row.amount or 0) + nano
+        checked_limit(
+            level=row.level, kind=row.kind, window=row.window, amount=row.amount, burst=None,
+            mode=row.mode, model="",
+        )  # fmt: skip
+        row.changed_at = clock.now()
+        row.save(update_fields=["amount", "changed_at"])
+        policy_port.recompile(tenant_id)
+    return row
+
+
+def set_restriction(
+    *,
+    tenant_id: UUID,
+    level: str,
+    scope_id: UUID,
+    models: Sequence[str] | None = None,
+    surfaces: Sequence[str] | None = None,
+    ip_ranges: Sequence[str] | None = None,
+    request_tokens_max: int | None = None,
+) -> Restriction | None:
+    """Say what the keys of a scope may be used for; all None removes what was said.
+
+    A key is bound by what is said at each of its levels. Raises `CallerError` naming the field.
+    """
+    if level not in ("organisation", "project", "key"):
+        raise refuse("level", "Restrict an organisation, a project or a key.")
+    known = get_args(Surface)
+    for surface in surfaces or ():
+        if surface not in known:
+            raise refuse("surfaces", f"{surface[:40]!r} is none of {', '.join(known)}.")
+    if request_tokens_max is not None and not 1 <= request_tokens_max <= TOKENS_MAX:
+        raise refuse("request_tokens_max", f"Allow 1 to {TOKENS_MAX:,} tokens per request.")
+    values: dict[str, Any] = {
+        "allowed_models": None if models is None else sorted(set(models)),
+        "surfaces": None if surfaces is None else sorted(set(surfaces)),
+        "ip_ranges": None if ip_ranges is None else checked_ip_ranges(ip_ranges),
+        "request_tokens_max": request_tokens_max,
+    }
+    with tenant_scope(tenant_id):
+        _check_scope(tenant_id, level, scope_id)
+        scope: dict[str, Any] = {"tenant_id": tenant_id, "level": level, "scope_id": scope_id}
+        row: Restriction | None = None
+        if all(value is None for value in values.values()):
+            Restriction.objects.filter(**scope).delete()
+        else:
+            row, _ = Restriction.objects.update_or_create(
+                **scope, defaults=values | {"changed_at": clock.now()}
+            )
+        policy_port.recompile(tenant_id)
+    return row
+
+
+def set_plan(*, tenant_id: UUID, slug: str | None) -> None:
+    """Put the organisation on a plan, or on none. Raises `CallerError` `plan_not_found`."""
+    plan = None if slug is None else Plan.objects.filter(slug=slug).first()
+    if slug is not None and plan is None:
+        raise CallerError("plan_not_found", f"There is no plan {slug!r}.", status=404, field="plan")
+    with tenant_scope(tenant_id):
+        Organisation.objects.filter(id=tenant_id).update(plan=plan)
+        policy_port.recompile(tenant_id)
+
+
+def set_priority(*, tenant_id: UUID, priority: str, weight: int) -> None:
+    """Say who is served first where a model is busy. Raises `CallerError` naming the field."""
+    if priority not in get_args(contract.Priority):
+        raise refuse("priority", "Choose high, normal or low.")
+    if not 1 <= weight <= 1000:
+        raise refuse("weight", "Choose a weight of 1 to 1,000.")
+    with tenant_scope(tenant_id):
+        Organisation.objects.filter(id=tenant_id).update(priority=priority, weight=weight)
+        policy_port.recompile(tenant_id)
+
+
+def _limit(limit_id: UUID) -> Limit:
+    row: Limit | None = Limit.objects.select_for_update().filter(id=limit_id).first()
+    if row is None:
+        raise CallerError("limit_not_found", "There is no such limit here.", status=404)
+    return row
+
+
+def _check_scope(tenant_id: UUID, level: str, scope_id: UUID) -> None:
+    if level == "organisation":
+        here = scope_id == tenant_id
+    elif level == "project":
+        here = Project.objects.filter(id=scope_id).exists()
+    else:
+        here = ApiKey.objects.filter(id=scope_id).exists()
+    if not here:
+        name = {"key_model": "API key", "key": "API key"}.get(level, level)
+        raise CallerError(
+            "scope_not_found", f"There is no such {name} here.", status=404, field="scope_id"
+        )
+
+
+def _counted_under(level: str, scope_id: UUID) -> UUID:
+    """Keys that follow one another in a rotation share their limits."""
+    if level not in ("key", "key_model"):
+        return scope_id
+    key: ApiKey = ApiKey.objects.get(id=scope_id)
+    return key.limits_scope_id or key.id

@@ -1,0 +1,67 @@
+"""Plans: named sets of limits that many organisations share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+
+from meterplane.kernel.errors import CallerError
+from tenants.limit_checks import checked_limit, refuse
+from tenants.models import Organisation, Plan
+from tenants.policy_port import recompile
+from tenants.scoping import system_scope
+
+STANDARD = "standard"  # what a new organisation is on; a migration makes it
+FIELDS = ("level", "kind", "window", "amount", "burst", "mode", "model")
+
+
+@transaction.atomic
+def set_plan_limits(
+    *, slug: str, name: str, description: str = "", limits: Sequence[dict[str, Any]]
+) -> Plan:
+    """Make a plan or change it; whoever is on it is bound when this returns.
+
+    Each limit is an object of `FIELDS` (level, kind, window and amount are needed). Raises
+    `CallerError` naming the limit by its number and the field.
+    """
+    if not slug or not name.strip():
+        raise refuse("name", "Give the plan a slug and a name.")
+    checked = [_checked(number, each) for number, each in enumerate(limits, 1)]
+    said = [(each["level"], each["kind"], each["window"], each["model"]) for each in checked]
+    for number, each in enumerate(said, 1):
+        if each in said[: number - 1]:
+            raise refuse("limits", f"Limit {number} says what another one says already.")
+    plan, _ = Plan.objects.update_or_create(
+        slug=slug,
+        defaults={"name": name.strip(), "description": description, "limits": checked},
+    )
+    with system_scope("a plan changed: list the organisations on it"):
+        tenant_ids = list(
+            Organisation.objects.filter(plan=plan).order_by("id").values_list("id", flat=True)
+        )
+    for tenant_id in tenant_ids:
+        recompile(tenant_id)
+    return plan
+
+
+def _checked(number: int, limit: dict[str, Any]) -> dict[str, Any]:
+    unknown = set(limit) - set(FIELDS)
+    if unknown:
+        raise refuse("limits", f"Limit {number} has an unknown field {min(unknown)!r}.")
+    values = {"burst": None, "mode": "enforce", "model": ""} | limit
+    for field in ("level", "kind", "window", "mode", "model"):
+        if not isinstance(values.get(field), str):
+            raise refuse("limits", f"Limit {number} needs a {field}.")
+    for field in ("amount", "burst"):
+        value = values.get(field)
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            raise refuse("limits", f"Limit {number}: {field} is a whole number.")
+    if values.get("amount") is None:
+        raise refuse("limits", f"Limit {number} needs an amount.")
+    if values["window"] == "prepaid":
+        raise refuse("limits", f"Limit {number}: a balance is paid in, no plan gives one.")
+    try:
+        checked_limit(**values)
+    except CallerError as wrong:
+        raise refuse("limits", f"Limit {number}, {wrong.field}: {wrong.message}") from None
+    return values
