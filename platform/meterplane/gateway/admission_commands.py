@@ -68,10 +68,11 @@ class PreparedCommands:
         limits: what applies, in the order in which `admission.lua` is told of it.
         from_ms, until_ms: when it was prepared, and until when it holds.
         holds: whether an admission leaves a reservation.
+        fixed_keys: those that are there for any limits.
     """
 
     __slots__ = ("_admit_head", "_admit_limits", "_admit_rules", "_settle_head", "_settle_limits",
-                 "_settle_rules", "from_ms", "holds", "limits", "policy", "until_ms")  # fmt: skip
+                 "_settle_rules", "fixed_keys", "from_ms", "holds", "limits", "policy", "until_ms")  # fmt: skip
 
     def __init__(self, policy: KeyPolicy, model: str, at_ms: int) -> None:
         tenant_id = policy.tenant_id
@@ -85,10 +86,10 @@ class PreparedCommands:
         sample = f"{_NO_ID}:{'0' * TOKEN_CHARS}"
         reservation = names.reservation(tenant_id, _NO_ID).replace(str(_NO_ID), sample)
         named = _bulks([reservation]).removesuffix(f"{sample}\r\n".encode())
-        keys = _bulks([names.version(tenant_id, policy.key_id), names.epoch(tenant_id)])
+        self.fixed_keys = [names.version(tenant_id, policy.key_id), names.epoch(tenant_id)]
         self._admit_head = (
             _called(ADMIT, FIXED_KEYS + len(limit_keys), FIXED_ARGUMENTS + len(rules))
-            + keys
+            + _bulks(self.fixed_keys)
             + named
         )
         version = _bulks([str(policy.version)])

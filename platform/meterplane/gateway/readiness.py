@@ -1,9 +1,10 @@
 """Whether a worker can take paid requests, and if not, what is missing: `/readyz`.
 
 Missing is what would refuse every request: a journal that cannot write, an admission Redis that
-does not answer, policies that can neither be read nor are held; and that the worker is about to
-end. Inference servers are not asked: one that is away concerns its models, and a gateway without
-any still answers what it must.
+does not answer, policies that can neither be read nor are held; and what must refuse some and does
+not: a limiter (`self_test.py`, once on each connection). And that the worker is about to end.
+Inference servers are not asked: one that is away concerns its models, and a gateway without any
+still answers what it must.
 
 Anybody may ask, so asking costs little: what was found holds for `FOUND_FOR_S`, and who asks
 meanwhile shares it. Words and no more are told: no address, no reason of the world's. Whether an
@@ -18,6 +19,7 @@ from typing import Generic, TypeVar
 from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable
 from meterplane.gateway.policies import Policies
 from meterplane.gateway.redis_connection import pack
+from meterplane.gateway.self_test import limiter_refuses
 from meterplane.journal.writer import JournalWriter
 
 FOUND_FOR_S = 0.25  # a probe a second, of several probers, is answered from one look
@@ -59,6 +61,7 @@ class Readiness:
         self._calls = calls
         self._policies = policies
         self._journal = journal
+        self._proven_on = 0  # the connection, by its number, on which the limiter was proven
         self._away: Shared[list[str]] = Shared()
 
     async def missing(self) -> list[str]:
@@ -72,14 +75,17 @@ class Readiness:
         return here + away
 
     async def _look(self) -> list[str]:
-        redis, policies = await asyncio.gather(self._redis_answers(), self._policies.readable())
-        away = [] if redis else ["admission_unreachable"]
-        return away if policies else [*away, "no_policy"]
+        limiter, policies = await asyncio.gather(self._limiter(), self._policies.readable())
+        return limiter if policies else [*limiter, "no_policy"]
 
-    async def _redis_answers(self) -> bool:
+    async def _limiter(self) -> list[str]:
         # It connects, too: a worker that is sent no requests would never find Redis again.
         try:
             await self._calls.ask(_PING)
+            if self._proven_on != self._calls.connections:
+                if not await limiter_refuses(self._calls):
+                    return ["limiter_does_not_limit"]
+                self._proven_on = self._calls.connections
         except LuaUnavailable:
-            return False
-        return True
+            return ["admission_unreachable"]
+        return []
