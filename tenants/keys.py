@@ -9,6 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Q
 
 from meterplane.contracts import api_key
 from meterplane.kernel import clock
@@ -57,12 +58,7 @@ def issue_key(
                 status=404,
                 field="project_id",
             )
-        if ApiKey.objects.filter(status="active").count() >= KEYS_PER_ORGANISATION_MAX:
-            raise CallerError(
-                "too_many_keys",
-                f"An organisation has at most {KEYS_PER_ORGANISATION_MAX} active keys; revoke one.",
-                status=409,
-            )
+        check_room_for_a_key()
         minted = api_key.mint("live", settings.API_KEY_PEPPER)
         key = ApiKey.objects.create(
             tenant_id=tenant_id,
@@ -85,6 +81,18 @@ def issue_key(
                 amount=monthly_budget_nano,
             )
     return IssuedKey(key, minted.secret)
+
+
+def check_room_for_a_key() -> None:
+    """Needs the tenant's door. Raises `CallerError` 409 `too_many_keys`."""
+    alive = Q(expires_at__isnull=True) | Q(expires_at__gt=clock.now())
+    active = ApiKey.objects.filter(alive, status=ApiKey.Status.ACTIVE)
+    if active.count() >= KEYS_PER_ORGANISATION_MAX:
+        raise CallerError(
+            "too_many_keys",
+            f"An organisation has at most {KEYS_PER_ORGANISATION_MAX} active keys; revoke one.",
+            status=409,
+        )
 
 
 def revoke_key(*, tenant_id: UUID, key_id: UUID) -> ApiKey:

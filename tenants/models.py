@@ -148,6 +148,10 @@ class ApiKey(TenantModel):
     # What its limits are counted under: its own id, or that of the key it replaced. None: its own.
     limits_scope_id = models.UUIDField(null=True, blank=True, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
+    # The key whose place this one takes. A key is replaced once.
+    replaces = models.OneToOneField(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="replaced_by"
+    )
 
     class Meta:
         db_table = "api_key"
@@ -159,10 +163,35 @@ class ApiKey(TenantModel):
                 | Q(status="revoked", revoked_at__isnull=False),
                 name="api_key_revoked_at_iff_revoked",
             ),
+            models.CheckConstraint(
+                condition=~Q(replaces=models.F("id")), name="api_key_replaces_another"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…{self.last4})"
+
+
+class LeakReport(TenantModel):
+    """A live key was found where everyone could read it, and revoked. Its owner is to be told.
+
+    `found_url` is what a stranger wrote: to be shown as text, never followed.
+    """
+
+    key = models.OneToOneField(ApiKey, on_delete=models.PROTECT, related_name="+")
+    found_url = models.CharField(max_length=500, blank=True, default="")
+    reported_at = models.DateTimeField(default=clock.now)
+    dismissed_at = models.DateTimeField(null=True, blank=True)
+    dismissed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        db_table = "leak_report"
+        ordering = ["-reported_at"]
+
+    def __str__(self) -> str:
+        return f"{self.key_id} at {self.reported_at:%Y-%m-%d %H:%M}"
 
 
 class OperatorKey(models.Model):

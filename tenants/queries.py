@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from tenants.models import ApiKey, Limit, Member, Organisation, Project
+from tenants.models import ApiKey, LeakReport, Limit, Member, Organisation, Project
 from tenants.scoping import system_scope
 
 
@@ -57,9 +57,15 @@ def monthly_budget_nano(of: Organisation) -> int | None:
 
 
 def list_keys() -> "QuerySet[ApiKey]":
-    """Keys of the open door, newest first, with their projects."""
-    keys: QuerySet[ApiKey] = ApiKey.objects.select_related("project").order_by("-created_at", "-id")
-    return keys
+    """Keys of the open door, newest first, with their projects and who takes their place."""
+    keys: QuerySet[ApiKey] = ApiKey.objects.select_related("project", "replaced_by")
+    return keys.order_by("-created_at", "-id")
+
+
+def list_leaks() -> "QuerySet[LeakReport]":
+    """Leaks of the open door that nobody has dismissed, newest first, with their keys."""
+    leaks: QuerySet[LeakReport] = LeakReport.objects.select_related("key")
+    return leaks.filter(dismissed_at__isnull=True).order_by("-reported_at", "-id")
 
 
 def list_projects() -> "QuerySet[Project]":
