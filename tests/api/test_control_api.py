@@ -37,6 +37,7 @@ ROUTES = [
     ("get", "/api/v1/organisations/acme/keys"),
     ("post", "/api/v1/organisations/acme/keys"),
     ("delete", "/api/v1/organisations/acme/keys/01900000-0000-7000-8000-000000000000"),
+    ("post", "/api/v1/organisations/acme/keys/01900000-0000-7000-8000-000000000000/rotate"),
     ("get", "/api/v1/organisations/acme/usage"),
     ("get", "/api/v1/organisations/acme/usage/by/deployment"),
     ("get", "/api/v1/organisations/acme/invoices"),
@@ -81,13 +82,40 @@ def test_a_key_is_shown_once_and_revoked(operator, organisation):
         assert ApiKey.objects.get(id=made["id"]).status == "revoked"
 
 
+def test_a_key_is_rotated_and_both_say_so(operator, organisation):
+    keys = "/api/v1/organisations/acme/keys"
+    made = operator.post(
+        f"{keys}/{organisation.key_id}/rotate", {"overlap_hours": 2}, format="json"
+    )
+    assert made.status_code == 201
+    new = made.json()
+    assert new["secret"].startswith("mp_live_")
+    assert (new["replaces"], new["replaced_by"]) == (str(organisation.key_id), None)
+    listed = {each["id"]: each for each in operator.get(keys).json()}
+    old = listed[str(organisation.key_id)]
+    assert (old["replaced_by"], old["status"]) == (new["id"], "active")
+    assert old["expires_at"] > new["created_at"]
+    assert "secret" not in listed[new["id"]]
+    again = operator.post(f"{keys}/{organisation.key_id}/rotate", {}, format="json")
+    assert (again.status_code, again.json()["code"]) == (409, "key_replaced")
+
+
+@pytest.mark.parametrize("hours", [-1, 721, "soon"])
+def test_an_overlap_beyond_thirty_days_is_refused(operator, organisation, hours):
+    path = f"/api/v1/organisations/acme/keys/{organisation.key_id}/rotate"
+    refused = operator.post(path, {"overlap_hours": hours}, format="json")
+    assert refused.status_code == 400
+    assert refused.json()["errors"].keys() == {"overlap_hours"}
+
+
 def test_another_tenants_key_is_as_missing_as_one_that_never_was(operator, onboard):
     onboard("acme")
     globex = onboard("globex")
-    theirs = operator.delete(f"/api/v1/organisations/acme/keys/{globex.key_id}")
-    never = operator.delete(f"/api/v1/organisations/acme/keys/{uuid7()}")
-    assert theirs.status_code == never.status_code == 404
-    assert theirs.content == never.content
+    for verb, end in ((operator.delete, ""), (operator.post, "/rotate")):
+        theirs = verb(f"/api/v1/organisations/acme/keys/{globex.key_id}{end}")
+        never = verb(f"/api/v1/organisations/acme/keys/{uuid7()}{end}")
+        assert theirs.status_code == never.status_code == 404
+        assert theirs.content == never.content
 
 
 def test_bad_input_names_the_field_and_what_to_do(operator, organisation):

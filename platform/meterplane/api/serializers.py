@@ -1,6 +1,7 @@
 """The JSON of the control API. Money is a decimal string beside its currency, never a number."""
 
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -47,6 +48,13 @@ class KeyOut(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     revoked_at = serializers.DateTimeField(allow_null=True)
     expires_at = serializers.DateTimeField(allow_null=True)
+    replaces = serializers.UUIDField(source="replaces_id", allow_null=True)
+    replaced_by = serializers.SerializerMethodField()
+
+    def get_replaced_by(self, key: Any) -> UUID | None:
+        """The key that takes this one's place; this one ends at `expires_at`, or has ended."""
+        successor = getattr(key, "replaced_by", None)
+        return None if successor is None else successor.id
 
     def get_hint(self, key: Any) -> str:
         """What is left of the secret: its first and last characters."""
@@ -65,6 +73,12 @@ class KeyIn(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=80)
     project = serializers.SlugField(default="default")
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class RotationIn(serializers.Serializer[Any]):
+    """How long both keys work. Without any overlap the old one is revoked."""
+
+    overlap_hours = serializers.IntegerField(default=24, min_value=0, max_value=720)
 
 
 class UsageQuery(serializers.Serializer[Any]):

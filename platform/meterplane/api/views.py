@@ -1,6 +1,6 @@
 """The control API's endpoints. Thin: parse, open the tenant's door, call a verb or a query."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from meterplane.metering import queries as metering
 from tenants import keys, onboard
 from tenants import queries as tenants
 from tenants.models import Organisation
+from tenants.rotate import rotate_key
 from tenants.scoping import system_scope, tenant_scope
 
 ORGANISATIONS_PAGE_MAX = 200
@@ -102,6 +103,26 @@ class KeyDetail(APIView):
         keys.revoke_key(tenant_id=tenant_id, key_id=key_id)
         with tenant_scope(tenant_id):
             return Response(serializers.KeyOut(tenants.list_keys().get(id=key_id)).data)
+
+
+class KeyRotation(APIView):
+    """The successor of an API key."""
+
+    @extend_schema(request=serializers.RotationIn, responses={201: serializers.KeyCreated})
+    def post(self, request: Request, slug: str, key_id: UUID) -> Response:
+        """Rotate the key: a successor with its limits, and for a while both work.
+
+        The successor's secret is in this answer and nowhere else.
+        """
+        body = serializers.RotationIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        tenant_id = _organisation(slug).id
+        overlap = timedelta(hours=body.validated_data["overlap_hours"])
+        issued = rotate_key(tenant_id=tenant_id, key_id=key_id, overlap=overlap)
+        with tenant_scope(tenant_id):
+            row = tenants.list_keys().get(id=issued.key.id)
+            shown = serializers.KeyOut(row).data | {"secret": issued.secret}
+        return Response(shown, status=201)
 
 
 class Usage(APIView):

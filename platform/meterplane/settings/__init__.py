@@ -193,6 +193,8 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "meterplane.api.problems.as_problem",
     "UNAUTHENTICATED_USER": None,
+    # uvicorn has settled who the peer is: it heeds X-Forwarded-For of FORWARDED_ALLOW_IPS only.
+    "NUM_PROXIES": 0,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Meterplane control API",
