@@ -72,7 +72,8 @@ class PreparedCommands:
     """
 
     __slots__ = ("_admit_head", "_admit_limits", "_admit_rules", "_settle_head", "_settle_limits",
-                 "_settle_rules", "fixed_keys", "from_ms", "holds", "limits", "policy", "until_ms")  # fmt: skip
+                 "_settle_rules", "fixed_keys", "from_ms", "holds", "limits", "policy",
+                 "until_ms")  # fmt: skip
 
     def __init__(self, policy: KeyPolicy, model: str, at_ms: int) -> None:
         tenant_id = policy.tenant_id
