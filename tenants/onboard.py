@@ -13,8 +13,8 @@ from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
 from tenants import policy_port
 from tenants.limits import set_limit
-from tenants.models import Member, Organisation, Plan, Project
-from tenants.plans import STANDARD
+from tenants.models import Member, Organisation, Project
+from tenants.plans import standard_plan
 from tenants.scoping import system_scope, tenant_scope
 
 
@@ -54,7 +54,7 @@ def create_organisation(
                 slug=slug,
                 name=name,
                 currency=currency,
-                plan=Plan.objects.filter(slug=STANDARD).first(),
+                plan=standard_plan(),
                 is_demo=is_demo,
             )
             project = Project.objects.create(tenant_id=tenant_id, slug="default", name="Default")

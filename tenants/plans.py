@@ -11,8 +11,32 @@ from tenants.models import Organisation, Plan
 from tenants.policy_port import recompile
 from tenants.scoping import system_scope
 
-STANDARD = "standard"  # what a new organisation is on; a migration makes it
+STANDARD = "standard"  # what a new organisation is on
+STANDARD_LIMITS = [
+    {
+        "level": "organisation",
+        "kind": "requests",
+        "window": "minute",
+        "amount": 6000,
+        "burst": 200,
+        "mode": "enforce",
+        "model": "",
+    }
+]
 FIELDS = ("level", "kind", "window", "amount", "burst", "mode", "model")
+
+
+def standard_plan() -> Plan:
+    """The plan of new organisations, as the operator has made it; made where there is none."""
+    plan, _ = Plan.objects.get_or_create(
+        slug=STANDARD,
+        defaults={
+            "name": "Standard",
+            "description": "What a new organisation starts with.",
+            "limits": STANDARD_LIMITS,
+        },
+    )
+    return plan
 
 
 @transaction.atomic

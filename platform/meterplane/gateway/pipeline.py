@@ -102,9 +102,6 @@ async def open_run(
 
     From then on it is cut if its key may not infer any more: whoever calls forgets it at its end.
     """
-    if work.model not in policy.models:
-        # It may have come on sale since this policy was read.
-        policy = await parts.policies.find(caller.digest, REFUSING_POLICY_AGE_S_MAX) or policy
     plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
     admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
     parts.open_runs.note(caller.digest, admission.policy, asker)
@@ -122,12 +119,29 @@ async def _admit(
 ) -> Admission:
     for _ in range(SERVINGS_READ_MAX):
         try:
-            plan.worst(policy)  # what it refuses costs no round trip
+            policy = await _letting(parts, caller, policy, plan)
             return await parts.admitter.admit(request_id, caller.digest, policy, plan)
         except ServingUnread as unread:
             policy = unread.policy
             await plan.read_serving(unread)
     raise WorldError("serving_unsettled", "This model is being changed just now; try again.")
+
+
+async def _letting(parts: Parts, caller: Caller, policy: KeyPolicy, plan: Plan) -> KeyPolicy:
+    """The policy if the request is possible under it, without a round trip.
+
+    What refuses one is a moment old at the most: a model may have come on sale since, or a limit of
+    the key been lifted. Raises `CallerError` as `plan.worst` does, and 401 or 403 for the key.
+    """
+    try:
+        plan.worst(policy)
+    except CallerError:
+        current = await authenticate(caller.digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
+        if current is policy:
+            raise
+        plan.worst(current)
+        return current
+    return policy
 
 
 async def conclude(
