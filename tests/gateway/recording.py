@@ -125,7 +125,7 @@ class Shop:
         self.policy = KeyPolicy(
             version=1, key_id=NOBODY, tenant_id=NOBODY, project_id=NOBODY, status="active",
             status_reason="", expires_at_ms=None, currency="usd", price_version_id=NOBODY,
-            models=self.models, rate=None, budgets=[],
+            models=self.models, limits=[],
         )  # fmt: skip
 
     def _sell(self, name: str, adapter: Any, **fields: Any) -> None:

@@ -13,6 +13,7 @@ from meterplane.gateway.adapters.llmapi import LlmApi
 from meterplane.gateway.adapters.tensorrtllm import TensorRtLlm
 from meterplane.gateway.adapters.text import asks_for
 from meterplane.gateway.adapters.vllm import Vllm
+from meterplane.gateway.callers import Caller
 from meterplane.gateway.fit import FIT_TOKENS_MIN, sole_stop
 from meterplane.gateway.offers import Plan
 from meterplane.gateway.prompts import Prompts
@@ -68,7 +69,7 @@ def plan(work, fallbacks=(), **told):
     servings._held[work.model, 1] = serving
     prompts = Prompts()
     prompts.tokenizers._held["bytes"] = byte_tokenizer()
-    return Plan(work, "standard", servings, lambda _: set(ENGINES) | {"openai", "tensor"}, prompts)
+    return Plan(work, Caller(b""), servings, lambda _: set(ENGINES) | {"openai", "tensor"}, prompts)
 
 
 def chat(**fields):
