@@ -83,6 +83,10 @@ class Request:
         self.asks = Worst(min(self.asks.nano, room_nano), self.asks.tokens_in, self.asks.tokens_out)
         return self.asks.nano
 
+    def fits(self, policy, room_nano):
+        least = self.asks.nano if self.least_nano is None else self.least_nano
+        return room_nano >= least
+
 
 class AfreshPolicies(Policies):
     """PostgreSQL's part: what it has now for the one key."""

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from meterplane.contracts.policy import KeyPolicy, ModelPolicy, UnitPrices
+from meterplane.contracts.policy import KeyPolicy, Limit, ModelPolicy, UnitPrices
 from meterplane.contracts.serving import ModelServing, Target
 from meterplane.gateway.adapters.engine import Engine
 from meterplane.gateway.adapters.llmapi import LlmApi
@@ -52,12 +52,17 @@ def model(name, adapter="vllm", *, dear=1, **fields):
     )
 
 
-def policy(*models, **fields):
+def policy(*models, limits=(), **fields):
     return KeyPolicy(
         version=1, key_id=NOBODY, tenant_id=NOBODY, project_id=NOBODY, status="active",
         status_reason="", expires_at_ms=None, currency="USD", price_version_id=NOBODY,
-        models={each.name: each for each in models}, limits=[], **fields,
+        models={each.name: each for each in models}, limits=list(limits), **fields,
     )  # fmt: skip
+
+
+def tokens(kind, amount, **fields):
+    told = {"level": "organisation", "scope_id": NOBODY, "kind": kind, "window": "minute"}
+    return Limit(**told | {"amount": amount} | fields)
 
 
 def plan(work, fallbacks=(), **told):
@@ -290,6 +295,43 @@ def test_an_input_above_what_one_request_may_have_is_refused_whatever_it_asks():
         else:
             with pytest.raises(CallerError, match="shorten it"):
                 plan(embedding).cost_nano(under)
+
+
+@pytest.mark.parametrize(
+    ("limits", "bound"),
+    [
+        ([tokens("output_tokens", 100)], 100),
+        ([tokens("output_tokens", 100, window="day"), tokens("total_tokens", 1000)], 100),
+        ([tokens("total_tokens", TOKENS_IN + 90)], 90),
+        ([tokens("output_tokens", 1000, burst=70)], 70),
+        ([tokens("output_tokens", 5, raised_to=80, raised_until_ms=2**52)], 80),
+        ([tokens("output_tokens", 50, level="key_model", model="vllm")], 50),
+        ([tokens("output_tokens", 50, level="key_model", model="other")], DEFAULT),
+        ([tokens("output_tokens", 50, mode="notify")], DEFAULT),
+        ([tokens("input_tokens", 1), tokens("requests", 1)], DEFAULT),
+        ([tokens("total_tokens", TOKENS_IN)], DEFAULT),  # admission's to refuse
+        ([tokens("output_tokens", 0)], DEFAULT),  # as above
+    ],
+)
+def test_an_open_request_asks_for_no_more_than_a_limit_ever_lets_through_at_once(limits, bound):
+    made, under = plan(chat()), policy(model("vllm"), limits=limits)
+    assert made.cost_nano(under) == cost_nano(TOKENS_IN, bound)
+    assert told_to_engine(made) == {bound}
+    assert bool(made.header()) == (bound != DEFAULT)
+    named = plan(chat(max_tokens=DEFAULT))
+    assert named.cost_nano(under) == cost_nano(TOKENS_IN, DEFAULT)
+
+
+def test_whether_it_would_fit_is_told_without_a_change():
+    made, under = plan(chat()), policy(model("vllm"))
+    whole_nano = made.cost_nano(under)
+    assert made.fits(under, whole_nano)
+    assert made.fits(under, cost_nano(TOKENS_IN, FIT_TOKENS_MIN))
+    assert not made.fits(under, cost_nano(TOKENS_IN, FIT_TOKENS_MIN) - 1)
+    assert made.cost_nano(under) == whole_nano
+    named = plan(chat(max_tokens=DEFAULT))
+    assert not named.fits(under, whole_nano - 1)
+    assert named.fits(under, whole_nano)
 
 
 def test_tensors_have_no_tokens_to_bound():

@@ -77,6 +77,10 @@ class Asked(Protocol):
         """
         ...
 
+    def fits(self, policy: KeyPolicy, room_nano: int) -> bool:
+        """Whether `fit` would have an answer. Changes nothing."""
+        ...
+
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
     """A request that may be forwarded, and what it holds until it settles.
@@ -268,8 +272,14 @@ class Admitter:
         if attempt.asked.fit(attempt.policy, room_nano) is not None:
             self.fitted += 1
             return
+        # Less output than it might have had is still an answer: not the last word while others run.
+        held_by_others = attempt.held_nano and attempt.asked.fits(
+            attempt.policy, room_nano + attempt.held_nano
+        )
+        if held_by_others and not last:
+            raise _OthersHoldIt
         self.refused_budget += 1
-        if attempt.held_nano and attempt.cost_nano <= room_nano + attempt.held_nano:
+        if held_by_others:
             raise budget_reserved(short)
         raise budget_exceeded(short, clock.now())
 

@@ -11,6 +11,7 @@ Pure: no clock, nothing reached. A bound that the caller named is never touched.
 
 import msgspec
 
+from meterplane.contracts.policy import Limit
 from meterplane.gateway import errors
 from meterplane.gateway.surface import Bounds, Offer
 from meterplane.kernel.money import PICO_PER_NANO
@@ -62,6 +63,30 @@ def within_tokens(offer: Offer, bounds: Bounds, tokens_max: int) -> tuple[Offer,
             bounds.tokens_in_max, bounds.tokens_out_max, tokens_max
         )
     return _bounded(offer, bounds, left // bounds.open_sequences)
+
+
+def within_limits(
+    offer: Offer, bounds: Bounds, limits: list[Limit], model: str, at_ms: int
+) -> tuple[Offer, Bounds]:
+    """Answers nobody bounded within what the limits on tokens ever let through at once.
+
+    Above that, such a request would pass at no time. One whose input alone is above it is left as
+    it is: it is for admission to refuse.
+    """
+    if not bounds.open_sequences:
+        return offer, bounds
+    tokens_out_max = bounds.tokens_out_max
+    for limit in limits:
+        if limit.mode != "enforce" or (limit.level == "key_model" and limit.model != model):
+            continue
+        at_once = limit.amount_at(at_ms) if limit.burst is None else limit.burst
+        if limit.kind == "output_tokens":
+            tokens_out_max = min(tokens_out_max, at_once)
+        elif limit.kind == "total_tokens":
+            tokens_out_max = min(tokens_out_max, at_once - bounds.tokens_in_max)
+    if not bounds.open_sequences <= tokens_out_max < bounds.tokens_out_max:
+        return offer, bounds
+    return _bounded(offer, bounds, tokens_out_max // bounds.open_sequences)
 
 
 def _first_within(offer: Offer, bounds: Bounds, room_nano: int) -> tuple[Offer, Bounds] | None:

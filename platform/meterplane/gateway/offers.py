@@ -17,6 +17,7 @@ from meterplane.gateway.callers import Caller, check_allowed
 from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Bounds, Offer, Work
+from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
 
 FALLBACKS_MAX = 3
@@ -91,7 +92,7 @@ class Plan:
         """
         if policy is not self._policy:
             self._policy = None  # what is refused below is not half of another policy's
-            self._bound(self._choose(policy), policy.request_tokens_max)
+            self._bound(self._choose(policy), policy)
             self._cost_nano = self._dearest_nano()
             self._policy = policy
         return self._cost_nano
@@ -114,6 +115,12 @@ class Plan:
             cost_nano = self._cost_nano = self._dearest_nano()
         return cost_nano
 
+    def fits(self, policy: KeyPolicy, room_nano: int) -> bool:
+        """Whether `fit` would have an answer. Changes nothing."""
+        if self.cost_nano(policy) <= room_nano:
+            return True
+        return fit.within_room(self.offers, self.bounds, room_nano) is not None
+
     def header(self) -> bytes:
         """The bound of each answer, where it is ours and not the model's ordinary one."""
         offer, bounds = self.offers[0], self.bounds[0]
@@ -128,14 +135,16 @@ class Plan:
             for offer, bounds in zip(self.offers, self.bounds, strict=True)
         )
 
-    def _bound(self, offers: list[Offer], tokens_max: int | None) -> None:
+    def _bound(self, offers: list[Offer], policy: KeyPolicy) -> None:
         """Keep what can take the request: the model asked for, and fallbacks that do."""
         self.offers, self.bounds = [], []
+        tokens_max, limits, now_ms = policy.request_tokens_max, policy.limits, clock.now_ms()
         for offer in offers:
             try:
                 bounds = self.work.bounds(offer)
                 if tokens_max is not None:
                     offer, bounds = fit.within_tokens(offer, bounds, tokens_max)
+                offer, bounds = fit.within_limits(offer, bounds, limits, self.model, now_ms)
             except (CallerError, WorldError):
                 if not self.offers:
                     raise
