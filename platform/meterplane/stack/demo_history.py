@@ -24,6 +24,7 @@ from meterplane.journal.segment import SegmentPath, list_segments
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
 from meterplane.kernel.invariant import ensure
+from meterplane.policy.learn import learn_reservations
 from meterplane.stack import demo, demo_payment, demo_progress, demo_usage
 from meterplane.stack.demo_progress import Progress
 from meterplane.stack.demo_usage import UnitPrices
@@ -48,6 +49,7 @@ def load_history(layout: Layout) -> int:
     )
     written = asyncio.run(_write(requests))
     _wait_until_taken_in()
+    learn_reservations()  # not only an hour from now
     this_month = until.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     demo_payment.provide_card(organisation.id)
     close_period(organisation.id, this_month)
