@@ -47,7 +47,7 @@ def test_prepared_calls_are_what_the_contract_names():
         made = prepared(policy)
         request_id, token = UUID(int=random_.getrandbits(128)), tokens.mint()
         worst = Worst(*(random_.randrange(10 ** random_.randrange(1, 16)) for _ in range(3)))
-        fresh = random_.random() < 0.5
+        read_in = random_.choice([b"", b"%032x" % random_.getrandbits(128)])
         tenant, key = policy.tenant_id, policy.key_id
         reservation = f"{names.reservation(tenant, request_id)}:{token.decode()}"
         month = f"{clock.now():%Y-%m}"
@@ -57,10 +57,10 @@ def test_prepared_calls_are_what_the_contract_names():
         rules += ["p", "-", "0", "0"] * len(spend)
         used = [str(worst.nano), str(worst.tokens_in), str(worst.tokens_out)]
         fixed = [names.version(tenant, key), names.epoch(tenant), reservation, names.hits(tenant)]
-        arguments = [str(policy.version), "1" if fresh else "0", token.decode()]
+        arguments = [str(policy.version), read_in.decode(), token.decode()]
         arguments += [str(RESERVATION_TTL_S if spend else 0), *used, *rules]
         ending = reserved_as(request_id, token)
-        assert made.admit(ending, worst, token, fresh) == ADMIT.command(
+        assert made.admit(ending, worst, token, read_in) == ADMIT.command(
             [*fixed, *limits], arguments
         )
         assert made.settle(ending, worst) == SETTLE.command([reservation, *limits], [*used, *rules])
@@ -123,6 +123,33 @@ async def test_nothing_is_admitted_under_a_policy_that_is_not_current(bench):
     with pytest.raises(CallerError) as revoked:
         await bench.admit(10, policy=newer)
     assert (revoked.value.status, bench.admitter.refused_key) == (401, 1)
+
+
+async def test_what_was_read_before_redis_was_lost_is_read_again(bench):
+    """Revoked after it was read, told to the Redis that is lost then, and asked for in the next."""
+    policy, reads = bench.policy, []
+    await bench.server.flushall()
+
+    async def read_afresh(digest):
+        reads.append(digest)
+        if len(reads) > 1:
+            return None  # it is revoked
+        await bench.server.flushall()
+        return policy
+
+    bench.policies.read_afresh = read_afresh
+    with pytest.raises(CallerError) as revoked:
+        await bench.admit(10)
+    assert (revoked.value.status, len(reads)) == (401, 2)
+    assert await bench.server.get(names.version(policy.tenant_id, policy.key_id)) is None
+
+
+async def test_a_policy_that_was_read_for_a_new_redis_is_current_there(bench):
+    bench.policies.current = bench.policy
+    await bench.server.delete(names.version(bench.policy.tenant_id, bench.policy.key_id))
+    for _ in range(3):
+        await bench.admit()
+    assert bench.admitter.stale == 1
 
 
 async def test_what_the_cost_refuses_asks_redis_nothing(bench):

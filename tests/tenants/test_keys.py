@@ -79,6 +79,49 @@ def test_a_version_is_only_ever_raised(organisation, redis_url):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_redis_that_is_new_is_told_what_is_current_however_late_the_call(organisation, redis_url):
+    """A change that is told late, after a newer one was told to a Redis that is gone since."""
+    from meterplane.policy.publish import publish_versions
+
+    names = [
+        admission_keys.version(organisation.id, organisation.key_id),
+        admission_keys.epoch(organisation.id),
+    ]
+    late = compiled(organisation.id, organisation.key_id).version
+    revoke_key(tenant_id=organisation.id, key_id=organisation.key_id)
+    with redis.Redis.from_url(redis_url) as admission:
+        before = admission.mget(names)
+        admission.flushall()
+        publish_versions(organisation.id, {organisation.key_id: late})
+        after = admission.mget(names)
+    assert int(after[0]) == compiled(organisation.id, organisation.key_id).version > late
+    assert after[1] not in (None, before[1])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_redis_that_is_lost_while_it_is_told_is_told_again(organisation, redis_url, monkeypatch):
+    from meterplane.policy import publish
+
+    stored, reads = publish._stored, []
+
+    def losing(tenant_id, versions):
+        found = stored(tenant_id, versions)
+        reads.append(found)
+        if len(reads) == 1:  # it forgets its epoch: what was read in it counts no more
+            revoke_key(tenant_id=organisation.id, key_id=organisation.key_id)
+            admission.flushall()
+        return found
+
+    with redis.Redis.from_url(redis_url) as admission:
+        admission.flushall()
+        late = compiled(organisation.id, organisation.key_id).version
+        monkeypatch.setattr(publish, "_stored", losing)
+        publish.publish_versions(organisation.id, {organisation.key_id: late})
+        told = admission.get(admission_keys.version(organisation.id, organisation.key_id))
+    assert int(told) == compiled(organisation.id, organisation.key_id).version > late
+
+
+@pytest.mark.django_db(transaction=True)
 def test_revoking_with_redis_down_says_so_and_is_stored(organisation, settings, monkeypatch):
     monkeypatch.setattr("meterplane.policy.publish.PATIENCE_S", 0.2)
     settings.ADMISSION_REDIS_URL = "unix:///nonexistent.sock"

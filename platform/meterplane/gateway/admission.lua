@@ -2,7 +2,7 @@
 --
 -- KEYS[1] version   KEYS[2] epoch   KEYS[3] reservation   KEYS[4] hits   KEYS[5..] the limits
 -- ARGV[1] policy version the gateway holds
--- ARGV[2] "1" when that version was just read from PostgreSQL, "0" when it comes from a cache
+-- ARGV[2] the epoch in which that version was read from PostgreSQL; empty when it was held before
 -- ARGV[3] epoch to open when there is none
 -- ARGV[4] reservation lifetime in seconds; "0" where nothing would have to be given back
 -- ARGV[5] worst-case cost in nano   ARGV[6] input tokens at most   ARGV[7] output tokens at most
@@ -16,7 +16,7 @@
 -- Units: r requests, i input tokens, o output tokens, t both.
 --
 -- Answers {"ok", epoch, and of each limit what is left: in its unit, or for a pool left - granted
--- (nil: nothing was granted yet)} or {"stale"}
+-- (nil: nothing was granted yet)} or {"stale", epoch}
 -- or {"limit", its number from 1, microseconds until it would pass; -1: never}
 -- or {"budget", its number, what its pool has left, what open requests hold of it, epoch}.
 --
@@ -26,22 +26,26 @@
 -- Numbers are doubles here: integers are exact to 2^53 nano, nine million of the currency's units,
 -- which is far above any one pool (a pool is a few granted blocks). Time is counted in microseconds
 -- since 1,700,000,000 s, which leaves fractions of 1/128.
-local version = redis.call('GET', KEYS[1])
-local given = tonumber(ARGV[1])
-if ARGV[2] == '1' then
-  if version and tonumber(version) > given then
-    return {'stale'}
-  end
-  redis.call('SET', KEYS[1], ARGV[1])
-elseif not version or tonumber(version) ~= given then
-  -- Absent means this Redis is new: only PostgreSQL knows what is current.
-  return {'stale'}
-end
-
 local epoch = redis.call('GET', KEYS[2])
 if not epoch then
   epoch = ARGV[3]
   redis.call('SET', KEYS[2], epoch)
+end
+
+local version = redis.call('GET', KEYS[1])
+local given = tonumber(ARGV[1])
+if ARGV[2] == '' then
+  if not version or tonumber(version) ~= given then
+    -- Absent means this Redis is new: only PostgreSQL knows what is current.
+    return {'stale', epoch}
+  end
+else
+  -- Read in this epoch: else the change that made it stale may have been told to the Redis before
+  -- this one, and whoever made it told that it is in force.
+  if ARGV[2] ~= epoch or (version and tonumber(version) > given) then
+    return {'stale', epoch}
+  end
+  redis.call('SET', KEYS[1], ARGV[1])
 end
 
 local clock = redis.call('TIME')

@@ -71,9 +71,9 @@ class PreparedCommands:
         fixed_keys: those that are there for any limits.
     """
 
-    __slots__ = ("_admit_head", "_admit_limits", "_admit_rules", "_settle_head", "_settle_limits",
-                 "_settle_rules", "fixed_keys", "from_ms", "holds", "limits", "policy",
-                 "until_ms")  # fmt: skip
+    __slots__ = ("_admit_head", "_admit_held", "_admit_read", "_admit_rules", "_settle_head",
+                 "_settle_limits", "_settle_rules", "fixed_keys", "from_ms", "holds", "limits",
+                 "policy", "until_ms")  # fmt: skip
 
     def __init__(self, policy: KeyPolicy, model: str, at_ms: int) -> None:
         tenant_id = policy.tenant_id
@@ -93,24 +93,25 @@ class PreparedCommands:
             + _bulks(self.fixed_keys)
             + named
         )
-        version = _bulks([str(policy.version)])
-        # By `fresh`: whether the version was just read from PostgreSQL.
-        self._admit_limits = tuple(
-            b"\r\n" + _bulks([names.hits(tenant_id), *limit_keys]) + version + _bulks([flag])
-            for flag in ("0", "1")
-        )
+        limits = _bulks([names.hits(tenant_id), *limit_keys, str(policy.version)])
+        self._admit_read = b"\r\n" + limits
+        self._admit_held = self._admit_read + _bulks([""])
         lifetime = _bulks([str(RESERVATION_TTL_S if self.holds else 0)])
         self._admit_rules = b"$%d\r\n%%b\r\n" % TOKEN_CHARS + lifetime + b"%b"
         self._settle_rules = _bulks(rules)
         self._settle_head = _called(SETTLE, 1 + len(limit_keys), 3 + len(rules)) + named
         self._settle_limits = b"\r\n" + _bulks(limit_keys)
 
-    def admit(self, reservation: bytes, worst: Worst, token: bytes, fresh: bool = False) -> bytes:
-        """A call of `admission.lua`; `reservation` is `reserved_as(request_id, token)`."""
+    def admit(self, reservation: bytes, worst: Worst, token: bytes, read_in: bytes = b"") -> bytes:
+        """A call of `admission.lua`; `reservation` is `reserved_as(request_id, token)`.
+
+        `read_in` is the epoch in which the policy was read, where it was not held before.
+        """
+        limits = self._admit_held
+        if read_in:
+            limits = b"%b$%d\r\n%b\r\n" % (self._admit_read, len(read_in), read_in)
         tail = self._admit_rules % (token, _used(worst))
-        return b"".join(
-            (self._admit_head, reservation, self._admit_limits[fresh], tail, self._settle_rules)
-        )
+        return b"".join((self._admit_head, reservation, limits, tail, self._settle_rules))
 
     def settle(self, reservation: bytes, used: Worst) -> bytes:
         """A call of `settle.lua` for what `admit` reserved."""

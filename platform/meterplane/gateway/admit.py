@@ -101,13 +101,15 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class _Attempt:
-    """What is known so far of one admission. `short` is the pool that was found short."""
+    """What is known so far of one admission. `short` is the pool that was found short, `read_in`
+    the epoch of Redis that had begun before the policy was read; empty for one that was held.
+    """
 
     request_id: UUID
     digest: bytes
     policy: KeyPolicy
     asked: Asked
-    fresh: bool = False
+    read_in: bytes = b""
     short: AppliedLimit | None = None
     cost_nano: int = 0
     left_nano: int = 0
@@ -206,7 +208,7 @@ class Admitter:
             reservation = reserved_as(attempt.request_id, token)
             try:
                 answer = await self._calls.ask(
-                    prepared.admit(reservation, worst, token, attempt.fresh)
+                    prepared.admit(reservation, worst, token, attempt.read_in)
                 )
             except (LuaUnavailable, asyncio.CancelledError) as failure:
                 self.unavailable += isinstance(failure, LuaUnavailable)
@@ -236,7 +238,7 @@ class Admitter:
                 return None
             ensure(verdict == b"stale", "admission.lua has four answers")
             self.stale += 1
-            attempt.policy, attempt.fresh = await self._reread(attempt.digest), True
+            attempt.policy, attempt.read_in = await self._reread(attempt.digest), answer[1]
         self.contended += 1
         raise WorldError("policy_unsettled", "This key is being changed just now; try again.")
 

@@ -80,15 +80,18 @@ class _Proof:
     async def failed(self) -> str:
         """What went wrong; empty when all that must be refused was."""
         expected = [
+            (self._rated, 0, False, b"stale"),  # nobody has told this Redis of it
             (self._rated, 0, True, b"ok"),
             (self._rated, 0, False, b"limit"),
             (self._superseding, 0, False, b"stale"),
             (self._budgeted, 1, False, b"budget"),
         ]
-        for prepared, nano, fresh, verdict in expected:
-            found, epoch, _ = await self._ask(prepared, nano, fresh)
+        epoch = b""
+        for prepared, nano, read, verdict in expected:
+            found, told, _ = await self._ask(prepared, nano, epoch if read else b"")
             if found != verdict:
                 return f"{found!r} where {verdict!r} was due"
+            epoch = told or epoch
         return await self._failed_to_hold(epoch)
 
     async def _failed_to_hold(self, epoch: bytes) -> str:
@@ -98,21 +101,22 @@ class _Proof:
         command = credit(self._budgeted.policy, pool, epoch.decode(), uuid7(), granted)
         for _ in range(2):
             await self._calls.ask(command)  # the second time is none
-        found, _, reservation = await self._ask(self._budgeted, GRANTED_NANO, False)
-        if found != b"ok" or (await self._ask(self._budgeted, 1, False))[0] != b"budget":
+        found, _, reservation = await self._ask(self._budgeted, GRANTED_NANO)
+        if found != b"ok" or (await self._ask(self._budgeted, 1))[0] != b"budget":
             return "a budget does not end where its grant does"
         for _ in range(2):
             await self._calls.ask(self._budgeted.settle(reservation, Worst(GRANTED_NANO - 1, 0, 0)))
-        if (await self._ask(self._budgeted, 2, False))[0] != b"budget":
+        if (await self._ask(self._budgeted, 2))[0] != b"budget":
             return "what was given back once is there twice"
         return ""
 
     async def _ask(
-        self, prepared: PreparedCommands, nano: int, fresh: bool
+        self, prepared: PreparedCommands, nano: int, read_in: bytes = b""
     ) -> tuple[bytes, bytes, bytes]:
-        """The verdict, the epoch where a budget refused, and the reservation."""
+        """The verdict, the epoch where it is told beside a refusal, and the reservation."""
         token = self._tokens.mint()
         reservation = reserved_as(uuid7(), token)
-        answer = await self._calls.ask(prepared.admit(reservation, Worst(nano, 0, 0), token, fresh))
-        epoch = answer[4] if answer[0] == b"budget" else b""
-        return answer[0], epoch, reservation
+        command = prepared.admit(reservation, Worst(nano, 0, 0), token, read_in)
+        verdict, *rest = await self._calls.ask(command)
+        epoch = rest[-1] if verdict in (b"budget", b"stale") else b""
+        return verdict, epoch, reservation
