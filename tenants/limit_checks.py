@@ -10,6 +10,7 @@ from meterplane.kernel.errors import CallerError
 AMOUNT_MAX = 10**18  # a billion of the currency in nano; a quintillion tokens
 RATE_MAX = 10**9  # requests or tokens a second: below it a microsecond's fraction is told apart
 IP_RANGES_MAX = 100
+MODEL_NAME_MAX = 128
 
 
 def refuse(field: str, message: str) -> CallerError:
@@ -35,8 +36,7 @@ def checked_limit(
         raise refuse("mode", "Choose enforce or notify.")
     if (level == "key_model") != bool(model):
         raise refuse("model", "Name the model of a key_model limit, and of no other.")
-    if any(each.isspace() for each in model) or len(model) > 128:
-        raise refuse("model", "A model's name has at most 128 characters and no spaces.")
+    check_model_name("model", model)
     most = RATE_MAX * (60 if window == "minute" else 1)
     most = most if window in ("second", "minute") else AMOUNT_MAX
     if amount is not None and not 0 <= amount <= most:
@@ -45,6 +45,14 @@ def checked_limit(
         raise refuse("burst", "Only requests per second and per minute have a burst.")
     if burst is not None and not 1 <= burst <= RATE_MAX:
         raise refuse("burst", f"Choose a burst of 1 to {RATE_MAX:,}.")
+
+
+def check_model_name(field: str, name: str) -> None:
+    """A name a model could have; whether one has it is another matter, and may change."""
+    if any(each.isspace() for each in name) or len(name) > MODEL_NAME_MAX:
+        raise refuse(
+            field, f"A model's name has at most {MODEL_NAME_MAX} characters and no spaces."
+        )
 
 
 def checked_ip_ranges(ip_ranges: Sequence[str]) -> list[str]:

@@ -2,11 +2,19 @@
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
+from meterplane.contracts.policy import WINDOWS
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
 from tenants.scoping import TenantModel
+
+
+def _kind_has_window() -> Q:
+    allowed = Q()
+    for kind, windows in WINDOWS.items():
+        allowed |= Q(kind=kind, window__in=list(windows))
+    return allowed
 
 
 class Plan(models.Model):
@@ -72,8 +80,27 @@ class Limit(TenantModel):
             ),
             models.CheckConstraint(
                 condition=Q(raised_to__isnull=True, raised_until__isnull=True)
-                | Q(raised_to__gte=0, raised_until__isnull=False, amount__isnull=False),
+                | Q(
+                    raised_to__isnull=False,
+                    raised_to__gte=0,
+                    raised_until__isnull=False,
+                    amount__isnull=False,
+                ),  # an unknown alone would not be refused,
                 name="tenant_limit_raise_ends",
+            ),
+            models.CheckConstraint(condition=_kind_has_window(), name="tenant_limit_kind_window"),
+            models.CheckConstraint(
+                condition=Q(burst__isnull=True)
+                | Q(kind="requests", window__in=["second", "minute"]),
+                name="tenant_limit_burst_of_rates",
+            ),
+            models.CheckConstraint(
+                condition=~Q(level="organisation") | Q(scope_id=F("tenant")),
+                name="tenant_limit_organisation_is_its_own",
+            ),
+            models.CheckConstraint(
+                condition=~Q(window="prepaid") | Q(level="organisation"),
+                name="tenant_limit_prepaid_of_organisation",
             ),
         ]
 
@@ -101,6 +128,14 @@ class Restriction(TenantModel):
             models.CheckConstraint(
                 condition=Q(level__in=["organisation", "project", "key"]),
                 name="tenant_restriction_level",
+            ),
+            models.CheckConstraint(
+                condition=Q(request_tokens_max__isnull=True) | Q(request_tokens_max__gte=1),
+                name="tenant_restriction_tokens",
+            ),
+            models.CheckConstraint(
+                condition=~Q(level="organisation") | Q(scope_id=F("tenant")),
+                name="tenant_restriction_organisation_is_its_own",
             ),
         ]
 

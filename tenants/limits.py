@@ -1,7 +1,9 @@
 """Set, raise and remove limits and restrictions. When a verb returns, the gateways obey.
 
 Each verb is one transaction with the recompilation of the organisation's policies: a limit that is
-refused, or that cannot be published, has changed nothing.
+refused has changed nothing. It locks the organisation before anything of it, and a plan before
+that: of two changes at once one waits for the other, never both. An organisation that is not there
+is `CallerError` `organisation_not_found`.
 """
 
 from collections.abc import Sequence
@@ -14,8 +16,9 @@ from meterplane.contracts.usage import Surface
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants import policy_port
-from tenants.limit_checks import checked_ip_ranges, checked_limit, refuse
-from tenants.models import ApiKey, Limit, Organisation, Plan, Project, Restriction
+from tenants.limit_checks import check_model_name, checked_ip_ranges, checked_limit, refuse
+from tenants.models import ApiKey, Limit, Organisation, Project, Restriction
+from tenants.plan_lock import locked_plan
 from tenants.scoping import tenant_scope
 
 TOKENS_MAX = 2**31 - 1
@@ -42,6 +45,7 @@ def set_limit(
         level=level, kind=kind, window=window, amount=amount, burst=burst, mode=mode, model=model
     )
     with tenant_scope(tenant_id):
+        _lock(tenant_id)
         _check_scope(tenant_id, level, scope_id)
         row: Limit
         row, _ = Limit.objects.update_or_create(
@@ -67,6 +71,7 @@ def set_limit(
 def remove_limit(*, tenant_id: UUID, limit_id: UUID) -> None:
     """Remove one limit: from then on the plan's holds there. Raises `CallerError` 404."""
     with tenant_scope(tenant_id):
+        _lock(tenant_id)
         _limit(limit_id).delete()
         policy_port.recompile(tenant_id)
 
@@ -76,6 +81,7 @@ def raise_temporarily(*, tenant_id: UUID, limit_id: UUID, amount: int, until: da
     if until <= clock.now():
         raise refuse("until", "Choose an end in the future.")
     with tenant_scope(tenant_id):
+        _lock(tenant_id)
         row = _limit(limit_id)
         if row.amount is None or amount <= row.amount:
             raise refuse("amount", "A raise is to more than the limit that is set.")
@@ -94,7 +100,7 @@ def add_balance(*, tenant_id: UUID, nano: int) -> Limit:
     if nano <= 0:
         raise refuse("amount", "Pay in more than nothing.")
     with tenant_scope(tenant_id):
-        Organisation.objects.select_for_update().get(id=tenant_id)
+        _lock(tenant_id)
         row: Limit
         row, _ = Limit.objects.get_or_create(
             tenant_id=tenant_id,
@@ -131,6 +137,8 @@ def set_restriction(
     """
     if level not in ("organisation", "project", "key"):
         raise refuse("level", "Restrict an organisation, a project or a key.")
+    for name in models or ():
+        check_model_name("models", name)
     known = get_args(Surface)
     for surface in surfaces or ():
         if surface not in known:
@@ -144,6 +152,7 @@ def set_restriction(
         "request_tokens_max": request_tokens_max,
     }
     with tenant_scope(tenant_id):
+        _lock(tenant_id)
         _check_scope(tenant_id, level, scope_id)
         scope: dict[str, Any] = {"tenant_id": tenant_id, "level": level, "scope_id": scope_id}
         row: Restriction | None = None
@@ -159,10 +168,13 @@ def set_restriction(
 
 def set_plan(*, tenant_id: UUID, slug: str | None) -> None:
     """Put the organisation on a plan, or on none. Raises `CallerError` `plan_not_found`."""
-    plan = None if slug is None else Plan.objects.filter(slug=slug).first()
-    if slug is not None and plan is None:
-        raise CallerError("plan_not_found", f"There is no plan {slug!r}.", status=404, field="plan")
     with tenant_scope(tenant_id):
+        plan = None if slug is None else locked_plan(slug)
+        if slug is not None and plan is None:
+            raise CallerError(
+                "plan_not_found", f"There is no plan {slug!r}.", status=404, field="plan"
+            )
+        _lock(tenant_id)
         Organisation.objects.filter(id=tenant_id).update(plan=plan)
         policy_port.recompile(tenant_id)
 
@@ -174,8 +186,14 @@ def set_priority(*, tenant_id: UUID, priority: str, weight: int) -> None:
     if not 1 <= weight <= 1000:
         raise refuse("weight", "Choose a weight of 1 to 1,000.")
     with tenant_scope(tenant_id):
+        _lock(tenant_id)
         Organisation.objects.filter(id=tenant_id).update(priority=priority, weight=weight)
         policy_port.recompile(tenant_id)
+
+
+def _lock(tenant_id: UUID) -> None:
+    if Organisation.objects.select_for_update().filter(id=tenant_id).first() is None:
+        raise CallerError("organisation_not_found", "There is no such organisation.", status=404)
 
 
 def _limit(limit_id: UUID) -> Limit:

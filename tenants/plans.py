@@ -8,6 +8,7 @@ from django.db import transaction
 from meterplane.kernel.errors import CallerError
 from tenants.limit_checks import checked_limit, refuse
 from tenants.models import Organisation, Plan
+from tenants.plan_lock import locked_plan
 from tenants.policy_port import recompile
 from tenants.scoping import system_scope
 
@@ -27,15 +28,20 @@ FIELDS = ("level", "kind", "window", "amount", "burst", "mode", "model")
 
 
 def standard_plan() -> Plan:
-    """The plan of new organisations, as the operator has made it; made where there is none."""
-    plan, _ = Plan.objects.get_or_create(
-        slug=STANDARD,
-        defaults={
-            "name": "Standard",
-            "description": "What a new organisation starts with.",
-            "limits": STANDARD_LIMITS,
-        },
-    )
+    """The plan of new organisations, as the operator has made it; made where there is none.
+
+    Locked: whoever is onboarded while it changes is bound by the change.
+    """
+    plan = locked_plan(STANDARD)
+    if plan is None:
+        plan, _ = Plan.objects.get_or_create(
+            slug=STANDARD,
+            defaults={
+                "name": "Standard",
+                "description": "What a new organisation starts with.",
+                "limits": STANDARD_LIMITS,
+            },
+        )
     return plan
 
 
@@ -55,10 +61,9 @@ def set_plan_limits(
     for number, each in enumerate(said, 1):
         if each in said[: number - 1]:
             raise refuse("limits", f"Limit {number} says what another one says already.")
-    plan, _ = Plan.objects.update_or_create(
-        slug=slug,
-        defaults={"name": name.strip(), "description": description, "limits": checked},
-    )
+    plan = locked_plan(slug) or Plan(slug=slug)
+    plan.name, plan.description, plan.limits = name.strip(), description, checked
+    plan.save()
     with system_scope("a plan changed: list the organisations on it"):
         tenant_ids = list(
             Organisation.objects.filter(plan=plan).order_by("id").values_list("id", flat=True)

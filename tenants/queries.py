@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
+from meterplane.kernel import clock
 from tenants.models import ApiKey, LeakReport, Limit, Member, Organisation, Project
 from tenants.scoping import system_scope
 
@@ -48,7 +49,8 @@ def monthly_budget_nano(of: Organisation) -> int | None:
         tenant_id=of.id, level="organisation", kind="spend", window="month"
     ).first()
     if own is not None:
-        amount: int | None = own.amount
+        raised = own.raised_until is not None and clock.now() < own.raised_until
+        amount: int | None = own.raised_to if raised else own.amount
         return amount
     for limit in of.plan.limits if of.plan else []:
         if (limit["level"], limit["kind"], limit["window"]) == ("organisation", "spend", "month"):
