@@ -262,9 +262,7 @@ async def test_a_fallback_answers_a_stream_and_says_its_own_name(shop, gateway):
     assert settled.cost_nano == 4 * IN_NANO + 3 * OUT_NANO
 
 
-async def test_a_fallback_the_budget_cannot_pay_refuses_before_anyone_is_asked(
-    shop, gateway, onboard, tmp_path
-):
+async def test_a_fallback_the_budget_cannot_pay_is_none(shop, gateway, onboard, tmp_path):
     """What may serve is reserved at the dearest: a fallback never costs more than was held."""
     dear = {"input_token": "0.1", "output_token": "0.1", "request": "0"}
     async with deployed(says(completion())) as (server,):
@@ -277,9 +275,15 @@ async def test_a_fallback_the_budget_cannot_pay_refuses_before_anyone_is_asked(
         tenant = let_in(onboard, monthly_budget_nano=1_000_000)
         with gateway.client(tenant.secret) as client:
             answer = await asyncio.to_thread(client.post, CHAT, json=asking(name))
-        assert answer.status_code == 402
-        assert server.asked == 0
-    assert gateway.settles() == []
+            assert answer.status_code == 200
+            nobody = model(name, targets=[target("a", nowhere())], fallbacks=[spare])
+            put_on_sale(
+                tmp_path, nobody, model(spare, targets=[target("a", server.url)], prices=dear)
+            )
+            answer = await asyncio.to_thread(client.post, CHAT, json=asking(name))
+            assert answer.status_code == 503
+        assert server.asked == 1
+    assert [settle.model for settle in gateway.settles()] == [name, name]
 
 
 async def test_a_canary_gets_its_share_and_usage_tells_the_arms_apart(shop, gateway):
