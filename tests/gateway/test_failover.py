@@ -266,24 +266,22 @@ async def test_a_fallback_the_budget_cannot_pay_is_none(shop, gateway, onboard, 
     """What may serve is reserved at the dearest: a fallback never costs more than was held."""
     dear = {"input_token": "0.1", "output_token": "0.1", "request": "0"}
     async with deployed(says(completion())) as (server,):
-        name, spare = new_name(), new_name()
+        here, away, spare = new_name(), new_name(), new_name()
         put_on_sale(
             tmp_path,
-            model(name, targets=[target("a", server.url)], fallbacks=[spare]),
+            model(here, targets=[target("a", server.url)], fallbacks=[spare]),
+            model(away, targets=[target("a", nowhere())], fallbacks=[spare]),
             model(spare, targets=[target("a", server.url)], prices=dear),
         )
         tenant = let_in(onboard, monthly_budget_nano=1_000_000)
         with gateway.client(tenant.secret) as client:
-            answer = await asyncio.to_thread(client.post, CHAT, json=asking(name))
-            assert answer.status_code == 200
-            nobody = model(name, targets=[target("a", nowhere())], fallbacks=[spare])
-            put_on_sale(
-                tmp_path, nobody, model(spare, targets=[target("a", server.url)], prices=dear)
-            )
-            answer = await asyncio.to_thread(client.post, CHAT, json=asking(name))
-            assert answer.status_code == 503
+            answers = [
+                await asyncio.to_thread(client.post, CHAT, json=asking(name))
+                for name in (here, away)
+            ]
+        assert [answer.status_code for answer in answers] == [200, 503]
         assert server.asked == 1
-    assert [settle.model for settle in gateway.settles()] == [name, name]
+    assert [settle.model for settle in gateway.settles()] == [here, away]
 
 
 async def test_a_canary_gets_its_share_and_usage_tells_the_arms_apart(shop, gateway):
