@@ -124,30 +124,37 @@ def stop(process: "subprocess.Popen[bytes]", within_s: float = 10) -> None:
         process.wait()
 
 
+def redis_server(role: redis.Role) -> Iterator[None]:
+    """One Redis of this test process, while it is asked for."""
+    home = environment.HOME / f"redis-{role}"
+    command = redis.redis_command(home, role=role, password=environment.REDIS_PASSWORD)
+    process = spawn(command, environment.HOME / "logs" / f"redis-{role}.log")
+    try:
+        wait_until(lambda: redis.is_ready(environment.redis_url(role)), f"the {role} answering")
+        yield
+    finally:
+        stop(process)
+
+
 @pytest.fixture(scope="session")
-def servers() -> Iterator[None]:
+def admission_redis() -> Iterator[None]:
+    """The admission Redis of this test process."""
+    yield from redis_server("admission")
+
+
+@pytest.fixture(scope="session")
+def servers(admission_redis: None) -> Iterator[None]:
     """PostgreSQL and both Redis instances of this test process."""
     home = environment.HOME
     postgres.prepare(home / "postgres", environment.SUPERUSER_PASSWORD)
-    (home / "logs").mkdir(exist_ok=True)
     admin = environment.database_url("postgres", "postgres")
-    commands = {"postgres": postgres.postgres_command(home / "postgres", durable=False)} | {
-        f"redis-{role}": redis.redis_command(
-            home / f"redis-{role}", role=role, password=environment.REDIS_PASSWORD
-        )
-        for role in ("broker", "admission")
-    }
-    processes = [spawn(each, home / "logs" / f"{name}.log") for name, each in commands.items()]
+    command = postgres.postgres_command(home / "postgres", durable=False)
+    process = spawn(command, home / "logs" / "postgres.log")
     try:
         wait_until(lambda: postgres.is_ready(admin), "PostgreSQL answering")
-        wait_until(lambda: redis.is_ready(environment.redis_url("broker")), "the broker answering")
-        wait_until(
-            lambda: redis.is_ready(environment.redis_url("admission")), "admission Redis answering"
-        )
-        yield
+        yield from redis_server("broker")
     finally:
-        for process in processes:
-            stop(process)
+        stop(process)
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +201,7 @@ TransactionTestCase._fixture_teardown = _after_a_test_that_committed  # type: ig
 
 
 @pytest.fixture
-def redis_url(servers: None) -> str:
+def redis_url(admission_redis: None) -> str:
     """The admission Redis of this test process, empty."""
     address = environment.redis_url("admission")
     with redis_client.Redis.from_url(address) as connection:

@@ -33,12 +33,13 @@ class Insist:
         self._owed: deque[tuple[float, bytes]] = deque(maxlen=OWED_MAX)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._being_paid = 0
         self.owed_ever = 0
 
     @property
     def owed(self) -> int:
-        """How many calls are owed now."""
-        return len(self._owed)
+        """How many calls are owed now, those among them that are being made."""
+        return len(self._owed) + self._being_paid
 
     def start(self) -> None:
         """Begin to repeat. Needs a running event loop."""
@@ -76,6 +77,7 @@ class Insist:
             now = time.monotonic()
             asked = [(each, self._calls.ask(each[1])) for each in trip if now < each[0]]
             unpaid = [each for each, _ in asked]
+            self._being_paid = len(unpaid)
             try:
                 answers = await asyncio.gather(*(a for _, a in asked), return_exceptions=True)
                 unpaid = [
@@ -84,6 +86,7 @@ class Insist:
                     if isinstance(answer, BaseException)
                 ]
             finally:
+                self._being_paid = 0
                 self._owed.extendleft(reversed(unpaid))
             if unpaid:
                 raise LuaUnavailable
