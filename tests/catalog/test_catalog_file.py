@@ -67,6 +67,9 @@ def test_everything_a_file_says_about_serving_is_stored(catalog_file):
         "first_byte_timeout_s": 5,
         "idle_timeout_s": 2.5,
         "duration_s_max": 60,
+        "in_flight_max": 4,
+        "queue_max": 100,
+        "queue_s_max": 2.5,
     }
     sync_catalog(catalog_file(SOUND | said, SOUND | {"name": "other"}))
     mine = catalog_entries()["mine"]

@@ -101,6 +101,11 @@ FAULTS = [
     ({"first_byte_timeout_s": -1}, "first_byte_timeout_s", "600 seconds"),
     ({"idle_timeout_s": float("nan")}, "idle_timeout_s", "600 seconds"),
     ({"duration_s_max": 601}, "duration_s_max", "600 seconds"),
+    ({"in_flight_max": -1}, "in_flight_max", "0 (no bound) to 16,384"),
+    ({"queue_max": 16_385}, "queue_max", "0 (nobody waits) to 16,384"),
+    ({"queue_s_max": float("nan")}, "queue_s_max", "0 (nobody waits) to 30"),
+    ({"adapter": "tensor", "priority_levels": 17}, "priority_levels", "0 (none) to 16"),
+    ({"adapter": "vllm", "priority_levels": 2}, "priority_levels", "vllm adapter does not send"),
 ]
 
 
@@ -125,6 +130,7 @@ SOUND = [
     {"tokenizer": "meta-llama/Llama-3.1-8B-Instruct"},
     {"parameters": ["top_k", "min_p", "repetition_penalty", "guided_json"]},
     {"inputs": ["INPUT__0", "images:0"], "secret_env": "VLLM_API_KEY", "duration_s_max": 600},
+    {"in_flight_max": 8, "queue_max": 0, "queue_s_max": 0.5},
 ]
 
 

@@ -50,6 +50,7 @@ def form_of(name: str, **changed: object) -> dict[str, object]:
         "display_name", "description", "adapter", "upstream", "secret_env", "chat_template",
         "tokenizer", "context_tokens_max", "output_tokens_max", "output_tokens_default", "reserve",
         "first_byte_timeout_s", "idle_timeout_s", "duration_s_max",
+        "in_flight_max", "queue_max", "queue_s_max", "priority_levels",
     )  # fmt: skip
     form: dict[str, object] = {field: getattr(row, field) for field in fields}
     form |= {field: json.dumps(getattr(row, field)) for field in LISTS}

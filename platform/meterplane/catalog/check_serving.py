@@ -22,6 +22,10 @@ WEIGHT_MAX = 1000  # the smallest share is one in 16,000
 NAMES_MAX = 64  # parameters, inputs, outputs: a whole serving stays below 200 kB
 CHAT_TEMPLATE_CHARS_MAX = 65_536  # published templates reach 20,000
 UPSTREAM_CHARS_MAX = 200
+IN_FLIGHT_MAX = 16_384  # one gateway worker has no more connections
+QUEUE_MAX = 16_384
+QUEUE_S_MAX = 30
+PRIORITY_LEVELS_MAX = 16
 
 _TARGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _TRITON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -73,6 +77,25 @@ def serving_faults(entry: CatalogEntry) -> Iterator[Fault]:
                 f"is {getattr(entry, field)}; state 0 (the gateway's own) to"
                 f" {STREAM_DURATION_S_MAX} seconds: a reservation is held no longer",
             )
+    yield from _queue_faults(entry)
+
+
+def _queue_faults(entry: CatalogEntry) -> Iterator[Fault]:
+    for field, most, what in (
+        ("in_flight_max", IN_FLIGHT_MAX, "0 (no bound)"),
+        ("queue_max", QUEUE_MAX, "0 (nobody waits)"),
+        ("queue_s_max", QUEUE_S_MAX, "0 (nobody waits)"),
+        ("priority_levels", PRIORITY_LEVELS_MAX, "0 (none)"),
+    ):
+        # Written so that NaN, which is neither below nor above anything, is a fault too.
+        if not 0 <= getattr(entry, field) <= most:
+            yield entry.fault(field, f"is {getattr(entry, field)}; state {what} to {most:,}")
+    if entry.priority_levels and entry.adapter not in ("tensor", "embedding"):
+        yield entry.fault(
+            "priority_levels",
+            f"are told to Triton with tensors, which the {entry.adapter} adapter does not send;"
+            " leave it 0",
+        )
 
 
 def _upstream_problem(upstream: str, adapter: str) -> str | None:

@@ -57,6 +57,10 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     first_byte_timeout_s: float = 0
     idle_timeout_s: float = 0
     duration_s_max: float = 0
+    in_flight_max: int = 0
+    queue_max: int = 512
+    queue_s_max: float = 10
+    priority_levels: int = 0
     prices: dict[str, str] = {}
 
     def fault(self, field: str, problem: str) -> Fault:

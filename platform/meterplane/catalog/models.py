@@ -64,6 +64,10 @@ class Model(models.Model):
     first_byte_timeout_s = models.FloatField(default=0)
     idle_timeout_s = models.FloatField(default=0)
     duration_s_max = models.FloatField(default=0)
+    in_flight_max = models.PositiveIntegerField(default=0)
+    queue_max = models.PositiveIntegerField(default=512)
+    queue_s_max = models.FloatField(default=10)
+    priority_levels = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(default=clock.now)
     output_tokens_learned = models.PositiveIntegerField(null=True, editable=False)
     answers_learned_from = models.PositiveBigIntegerField(default=0, editable=False)
@@ -104,6 +108,9 @@ class Model(models.Model):
                     first_byte_timeout_s__gte=0, idle_timeout_s__gte=0, duration_s_max__gte=0
                 ),
                 name="model_timeouts_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(queue_s_max__gte=0, queue_s_max__lte=30), name="model_queue_is_short"
             ),
         ]
 

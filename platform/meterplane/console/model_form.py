@@ -48,6 +48,10 @@ HELP = {
     "first_byte_timeout_s": "Seconds until its server must have begun to answer; 0: the gateway's.",
     "idle_timeout_s": "Seconds between two chunks of a stream; 0: the gateway's.",
     "duration_s_max": "Seconds one request may take; 0: the gateway's.",
+    "in_flight_max": "Requests one gateway worker forwards at once; 0: no bound, and nobody waits.",
+    "queue_max": "Requests that wait for their turn in one gateway worker; more are refused.",
+    "queue_s_max": "Seconds a request waits at most; refused at once where it would take longer.",
+    "priority_levels": "As in the model's dynamic_batching on Triton; 0: it has none.",
 }
 LISTS = ("targets", "fallbacks", "parameters", "inputs", "outputs")
 
@@ -101,6 +105,10 @@ class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic when i
             "first_byte_timeout_s": "First byte within (s)",
             "idle_timeout_s": "Next chunk within (s)",
             "duration_s_max": "Longest request (s)",
+            "in_flight_max": "At once",
+            "queue_max": "Waiting",
+            "queue_s_max": "Longest wait (s)",
+            "priority_levels": "Priority levels",
             "context_tokens_max": "Context, tokens",
             "output_tokens_max": "Output, tokens",
             "output_tokens_default": "Output unless asked, tokens",

@@ -46,6 +46,7 @@ LIMITS = {
         ("context_tokens_max", "output_tokens_max", "output_tokens_default"),
         "reserve",
         ("first_byte_timeout_s", "idle_timeout_s", "duration_s_max"),
+        ("in_flight_max", "queue_max", "queue_s_max", "priority_levels"),
     ),
     "description": "How much one request may ask for, and how long it may take.",
 }

@@ -40,6 +40,9 @@ class ModelServing(msgspec.Struct, frozen=True, kw_only=True):
         continuous_usage: the `openai` upstream reports running totals in every chunk when asked.
         secret_env: name of the gateway's environment variable that holds the upstream's API key.
         first_byte_timeout_s, idle_timeout_s, duration_s_max: 0 is the gateway's own bound.
+        in_flight_max: requests one gateway worker forwards at once; 0: no bound, and no queue.
+        queue_max, queue_s_max: how many more wait for their turn there, and how long each at most.
+        priority_levels: of the model's scheduler on Triton; 0: it has none.
     """
 
     name: str
@@ -57,6 +60,10 @@ class ModelServing(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_timeout_s: float = 0
     idle_timeout_s: float = 0
     duration_s_max: float = 0
+    in_flight_max: int = 0
+    queue_max: int = 512
+    queue_s_max: float = 10
+    priority_levels: int = 0
 
 
 _decoder = msgspec.json.Decoder(ModelServing)

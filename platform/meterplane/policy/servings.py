@@ -64,6 +64,10 @@ def compiled_serving(entry: CatalogEntry) -> contract.ModelServing:
         first_byte_timeout_s=entry.first_byte_timeout_s,
         idle_timeout_s=entry.idle_timeout_s,
         duration_s_max=entry.duration_s_max,
+        in_flight_max=entry.in_flight_max,
+        queue_max=entry.queue_max,
+        queue_s_max=entry.queue_s_max,
+        priority_levels=entry.priority_levels,
     )
 
 
