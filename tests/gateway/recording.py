@@ -25,6 +25,7 @@ from meterplane.gateway.servings import Servings
 from meterplane.gateway.surface import Work
 from meterplane.gateway.surfaces.generate_keys import KEYS, RESERVED_NAMES, VLLM_SAMPLING
 from meterplane.gateway.tokenizers import Tokenizer
+from meterplane.gateway.turns import Turns
 from meterplane.triton.request import Request
 
 PRICES = UnitPrices(input_token_pico=150_000, output_token_pico=600_000, request_pico=1_000)
@@ -145,7 +146,7 @@ class Shop:
         reserved = plan.cost_nano(self.policy)
         assert 0 <= reserved < 2**63
         admission = Admission(NOBODY, self.policy, reserved, [], "", b"", None, 0)  # type: ignore[arg-type]
-        run = Run(plan, admission, None, None)  # type: ignore[arg-type]
+        run = Run(plan, admission, None, None, Turns())  # type: ignore[arg-type]
         exchange = Exchange(
             SimpleNamespace(transport=None), b"POST", b"/v1/x", b"", {}, chunked=True
         )  # type: ignore[arg-type]

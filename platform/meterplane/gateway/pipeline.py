@@ -1,18 +1,21 @@
 """A metered request, stage by stage:
 
-    authenticate -> parse -> admit (reserve) -> journal ADMIT -> forward -> measure -> SETTLE -> end
+    authenticate -> parse -> admit (reserve) -> wait for a turn, where the model has a bound
+    -> journal ADMIT -> forward -> measure -> SETTLE -> end
 
 Exactly one SETTLE for every ADMIT, however it ends: answered, refused by the model, broken
 upstream, abandoned by the caller, out of time, or cut by our own shutdown.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from meterplane.contracts.policy import KeyPolicy
+from meterplane.gateway import patience
 from meterplane.gateway.access_log import AccessLog
 from meterplane.gateway.addresses import Network, caller_address
 from meterplane.gateway.admission_commands import NOTHING
@@ -30,6 +33,7 @@ from meterplane.gateway.run import Run
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.spans import Spans
 from meterplane.gateway.surface import Work
+from meterplane.gateway.turns import Request, Turn, Turns
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
@@ -57,6 +61,7 @@ class Parts:
     control_url: str
     readiness: Readiness
     open_runs: OpenRuns
+    turns: Turns
     trusted_proxies: Sequence[Network] = ()
     spans: Spans | None = None  # where they are asked for
 
@@ -77,7 +82,9 @@ async def serve(
     policy = await authenticate(caller.digest, parts.policies)
     work = parse(await exchange.body())
     try:
-        run = await open_run(parts, caller, policy, work, speaks, exchange)
+        exchange.allow()  # the body has come; what is waited for from now on has bounds of its own
+        patience_s = patience.of(headers, exchange.received_at)
+        run = await open_run(parts, caller, policy, work, speaks, exchange, patience_s)
         exchange.run = run
         # A line of a batch comes again, under its id, and is the same usage event: what this one is
         # settled with is what that answer costs. So it is computed to its end.
@@ -97,18 +104,29 @@ async def open_run(
     work: Work,
     speaks: Speaks,
     asker: Asker,
+    patience_s: float = math.inf,
 ) -> Run:
     """Admit a request and write its ADMIT. Raises `CallerError` or `WorldError`, nothing held.
+
+    Where the model is busy it waits for its turn, no longer than `patience_s`: then its caller
+    does not wait any more.
 
     From then on it is cut if its key may not infer any more: whoever calls forgets it at its end.
     """
     plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
     admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
     parts.open_runs.note(caller.digest, admission.policy, asker)
-    run = Run(plan, admission, parts.journal, parts.admitter)
+    turn: Turn | None = None
     try:
+        serving = plan.offers[0].serving
+        if serving.in_flight_max:
+            asked = Request(plan, admission.policy)
+            turn = await parts.turns.gate(serving).take(asked, patience_s)
+        run = Run(plan, admission, parts.journal, parts.admitter, parts.turns, turn)
         run.begin()
-    except WorldError:
+    except (WorldError, asyncio.CancelledError):
+        if turn is not None:
+            turn.end()
         parts.admitter.release(admission, NOTHING)
         raise
     return run
@@ -152,6 +170,15 @@ async def conclude(
     `cut` tells why the task was cancelled, if it was: the caller left, time is up, or the key may
     not infer any more (then `asker.refusal` is what the caller is told).
     """
+    try:
+        await _settled(run, forwarding, asker, cut)
+    finally:
+        run.end_turn()
+
+
+async def _settled(
+    run: Run, forwarding: Awaitable[None], asker: Asker, cut: Callable[[], str]
+) -> None:
     try:
         await forwarding
     except CallerError as refused:

@@ -19,6 +19,7 @@ from meterplane.gateway.fit import sole_stop
 from meterplane.gateway.limit_headers import limit_headers
 from meterplane.gateway.offers import Plan, targets_in_order
 from meterplane.gateway.surface import Offer
+from meterplane.gateway.turns import Request, Turn, Turns
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
 
@@ -47,6 +48,7 @@ class Run:
         "_queued_us",
         "_target_at",
         "_targets",
+        "_turns",
         "admission",
         "bytes_out",
         "due_despite_failure",
@@ -64,11 +66,18 @@ class Run:
         "tokens_in",
         "tokens_out",
         "trace_id",
+        "turn",
         "work",
     )
 
     def __init__(
-        self, plan: Plan, admission: Admission, journal: JournalWriter, admitter: Admitter
+        self,
+        plan: Plan,
+        admission: Admission,
+        journal: JournalWriter,
+        admitter: Admitter,
+        turns: Turns,
+        turn: Turn | None = None,
     ) -> None:
         self.plan = plan
         self.work = plan.work
@@ -88,6 +97,8 @@ class Run:
         self.settled: usage.Settle | None = None
         self._journal = journal
         self._admitter = admitter
+        self._turns = turns
+        self.turn = turn  # of the model that serves, where that has a bound
         self._began = time.monotonic()
         self._queued_us = 0
         self._forwarded = 0.0
@@ -116,14 +127,32 @@ class Run:
         if self._target_at + 1 < len(self._targets):
             self._target_at += 1
             self.target = self._targets[self._target_at]
-        elif self._offer_at + 1 < len(self.plan.offers):
-            self._use(self._offer_at + 1)
-        else:
+        elif not self._next_model():
             return False
         self.retries += 1
         self._forwarded = self._first_byte = self._last_byte = 0.0  # of the one that serves
         self.begin()
         return True
+
+    def _next_model(self) -> bool:
+        """To the next model that takes it at once: one that is busy is no help."""
+        self.end_turn()
+        for offer_at in range(self._offer_at + 1, len(self.plan.offers)):
+            serving = self.plan.offers[offer_at].serving
+            if serving.in_flight_max:
+                asked = Request(self.plan, self.admission.policy, offer_at)
+                self.turn = self._turns.gate(serving).free(asked)
+                if self.turn is None:
+                    continue
+            self._use(offer_at)
+            return True
+        return False
+
+    def end_turn(self) -> None:
+        """The server is done with it. Nothing where that was told before."""
+        if self.turn is not None:
+            self.turn.end()
+            self.turn = None
 
     def begin(self) -> None:
         """Write ADMIT. Raises `JournalUnavailable`: then nothing may be forwarded."""
@@ -181,6 +210,7 @@ class Run:
     def last_byte(self) -> None:
         """The last of the answer arrived from the server."""
         self._last_byte = time.monotonic()
+        self.end_turn()
 
     def checkpoint(self) -> None:
         """Write the counts so far: what a crash would be settled from."""

@@ -19,6 +19,7 @@ from meterplane.gateway.readiness import Readiness
 from meterplane.gateway.revocation import OpenRuns
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.spans import Spans
+from meterplane.gateway.turns import Turns
 from meterplane.journal.writer import JournalWriter
 from meterplane.triton.fleet import Fleet
 
@@ -83,6 +84,7 @@ class Worker:
             control_url=config.control_url,
             readiness=Readiness(calls, policies, journal),
             open_runs=open_runs,
+            turns=Turns(),
             spans=spans,
             trusted_proxies=config.trusted_proxies,
         )

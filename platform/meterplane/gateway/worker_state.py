@@ -21,6 +21,7 @@ def families(parts: Parts) -> Iterator[Family]:
         "Requests under way that were ended because their key may not infer any more.",
         parts.open_runs.cut,
     )
+    yield from parts.turns.families()
     journal = parts.journal
     yield _gauge("journal_healthy", "1 while the journal takes usage.", journal.healthy)
     yield _gauge(

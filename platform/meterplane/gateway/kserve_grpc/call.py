@@ -6,6 +6,7 @@ us, with the reason in `cut`; it is told to the log and counted once, whatever b
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable
 from typing import Literal
@@ -40,6 +41,7 @@ class Call:
             self.trace = parts.spans.begin(headers, self.method, "grpc")
         elif b"traceparent" in headers:
             self.trace = trace.read(headers)
+        self.patience_s = math.inf  # the caller's own deadline, from when it was asked
         self.begun = False  # something of an answer was sent
         self.cut: Cut = ""
         self.refusal: CallerError | None = None  # what the caller is told where it is "refused"

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import grpc
 
+from meterplane.gateway import patience
 from meterplane.gateway.exchange import ClientGone
 from meterplane.gateway.kserve_grpc.call import Call, Cut
 from meterplane.gateway.kserve_grpc.infer import Metered, Streamed
@@ -152,6 +153,7 @@ class Conversation:
 
     async def _answer(self, content: bytes, turn: "asyncio.Future[None]") -> None:
         call = Call("ModelStreamInfer", self._headers, self._metered.parts)
+        call.patience_s = patience.until(self._context.time_remaining())
         task = asyncio.current_task()
         if task is not None:
             self._calls[task] = call

@@ -60,7 +60,9 @@ class Metered:
         policy = await authenticate(self._caller.digest, self.parts.policies)
         work = parse(content, surface)
         try:
-            run = await open_run(self.parts, self._caller, policy, work, speakers, call)
+            run = await open_run(
+                self.parts, self._caller, policy, work, speakers, call, call.patience_s
+            )
             call.run = run
             if call.trace is not None:
                 run.trace_id = call.trace.trace_id

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from meterplane.gateway import patience
 from meterplane.gateway.addresses import caller_address
 from meterplane.gateway.authenticate import authenticate, bearer_digest
 from meterplane.gateway.callers import Caller
@@ -146,6 +147,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
             try:
                 policy = await authenticate(metered.digest, self.parts.policies)
                 async with only_message(context, self._room, policy.tenant_id) as content:
+                    call.patience_s = patience.until(context.time_remaining())
                     await metered.serve(call, content, "grpc.infer", unary.once, why)
             except asyncio.CancelledError:
                 self._note_left(call, context)
