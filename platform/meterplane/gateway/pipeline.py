@@ -9,6 +9,7 @@ upstream, abandoned by the caller, out of time, or cut by our own shutdown.
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -117,12 +118,14 @@ async def open_run(
     admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
     parts.open_runs.note(caller.digest, admission.policy, asker)
     turn: Turn | None = None
+    wanted_by = time.monotonic() + patience_s
     try:
         serving = plan.offers[0].serving
         if serving.in_flight_max:
             asked = Request(plan, admission.policy)
             turn = await parts.turns.gate(serving).take(asked, patience_s)
         run = Run(plan, admission, parts.journal, parts.admitter, parts.turns, turn)
+        run.wanted_by = wanted_by
         run.begin()
     except (WorldError, asyncio.CancelledError):
         if turn is not None:

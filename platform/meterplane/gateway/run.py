@@ -7,6 +7,7 @@ nothing unless its model's policy says otherwise, or it had parts that did not f
 """
 
 import logging
+import math
 import time
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ class Run:
         "tokens_out",
         "trace_id",
         "turn",
+        "wanted_by",
         "work",
     )
 
@@ -88,6 +90,7 @@ class Run:
         self.bytes_out = 0
         self.tensor_bytes_out = 0
         self.retries = 0
+        self.wanted_by = math.inf  # monotonic: the caller's own deadline
         self.served = False  # something of an answer was computed: the request itself is due
         # Of the counts: what parts of it delivered that did not fail themselves.
         self.due_despite_failure: Due | None = None

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from meterplane.contracts.policy import KeyPolicy, Priority
 from meterplane.contracts.serving import ModelServing
+from meterplane.contracts.usage import ServiceTier
 from meterplane.gateway.exposition import Family, Histogram
 from meterplane.gateway.fair_queue import FairQueue, Waiting
 from meterplane.gateway.offers import Plan
@@ -43,11 +44,16 @@ class Request(Waiting):
 
     def __init__(self, plan: Plan, policy: KeyPolicy, offer_at: int = 0) -> None:
         bounds = plan.bounds[offer_at]
-        rank = RANKS["low" if plan.tier == "batch" else policy.priority]
+        rank = rank_of(plan.tier, policy)
         tokens = bounds.tokens_in_max + bounds.tokens_out_max
         super().__init__(policy.tenant_id, rank, policy.weight, tokens or bounds.rows)
         self.since = time.monotonic()
         self.admitted: asyncio.Future[Turn] | None = None
+
+
+def rank_of(tier: ServiceTier, policy: KeyPolicy) -> int:
+    """The class of a request, 0 first."""
+    return RANKS["low" if tier == "batch" else policy.priority]
 
 
 class Turn:

@@ -12,6 +12,7 @@ from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces import kserve_infer, openai_embeddings
+from meterplane.gateway.triton_priority import scheduling_of
 from meterplane.kernel.errors import CallerError
 from meterplane.triton.request import Request
 
@@ -24,7 +25,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     assert isinstance(work, openai_embeddings.EmbeddingsWork)
     path = kserve_infer.path(run.target.upstream, run.target.version)
     texts = work.texts(run.offer)
-    body = _with_parameters(openai_embeddings.upstream_body(texts), work.extras)
+    body = _with_parameters(openai_embeddings.upstream_body(texts), work.extras, scheduling_of(run))
     request = Request("POST", path, body, headers_for(exchange, run, JSON_REQUEST))
     answer = await fetch(exchange, run, request, parts)
     split = answer.headers.get(kserve_infer.HEADER_LENGTH, b"0")
@@ -47,8 +48,10 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     await finish(exchange, run, JSON, content)
 
 
-def _with_parameters(body: bytes, extras: dict[str, msgspec.Raw]) -> bytes:
-    if not extras:
+def _with_parameters(
+    body: bytes, extras: dict[str, msgspec.Raw], scheduling: dict[str, int]
+) -> bytes:
+    if not extras and not scheduling:
         return body
     for name, value in extras.items():
         if not isinstance(msgspec.json.decode(value), (str, int, float)):
@@ -57,4 +60,5 @@ def _with_parameters(body: bytes, extras: dict[str, msgspec.Raw]) -> bytes:
                 f"This model takes a text, a number or true or false as {name[:80]!r}.",
                 field=name[:80],
             )
-    return body[:-1] + b"," + msgspec.json.encode({"parameters": extras})[1:]
+    parameters = {"parameters": {**extras, **scheduling}}
+    return body[:-1] + b"," + msgspec.json.encode(parameters)[1:]

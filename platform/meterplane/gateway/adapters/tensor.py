@@ -8,6 +8,7 @@ from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.run import Run
 from meterplane.gateway.surfaces import kserve_infer
 from meterplane.gateway.surfaces.kserve_models import target_with
+from meterplane.gateway.triton_priority import scheduling_of
 from meterplane.triton.failures import TritonBroken
 from meterplane.triton.request import Request
 from meterplane.triton.upstream import Response
@@ -17,7 +18,7 @@ async def forward(exchange: Exchange, run: Run, parts: Parts) -> None:
     """`infer`, JSON or binary both ways. Raises `CallerError` or `WorldError`."""
     work = run.work
     assert isinstance(work, kserve_infer.InferWork)
-    body, json_bytes = work.upstream(run.offer)
+    body, json_bytes = work.upstream(run.offer, scheduling_of(run))
     content = JSON_REQUEST
     if json_bytes is not None:
         content = (

@@ -15,6 +15,7 @@ from meterplane.gateway.surface import Bounds, Offer
 from meterplane.gateway.surfaces import kserve_infer, kserve_models
 from meterplane.gateway.surfaces.generate_keys import KEYS
 from meterplane.gateway.surfaces.kserve_generate import GenerateWork
+from meterplane.gateway.triton_priority import scheduling_of
 from meterplane.kernel.errors import CallerError, WorldError
 
 ENABLE_FINAL = "triton_enable_empty_final_response"
@@ -88,6 +89,11 @@ class InferWork:
         message.model_version = self.version or run.target.version
         if self.stream:
             message.parameters[ENABLE_FINAL].bool_param = True
+        scheduling = scheduling_of(run)
+        if scheduling:  # Triton insists on these types
+            message.parameters["priority"].uint64_param = scheduling["priority"]
+            if "timeout" in scheduling:
+                message.parameters["timeout"].int64_param = scheduling["timeout"]
         hidden: list[str] = []
         if not message.outputs:
             for name in run.offer.serving.outputs:

@@ -97,16 +97,25 @@ class InferWork:
             )
         return Bounds(0, 0, self.rows)
 
-    def upstream(self, offer: Offer) -> tuple[bytes, int | None]:
+    def upstream(
+        self, offer: Offer, scheduling: dict[str, int] | None = None
+    ) -> tuple[bytes, int | None]:
         """What goes to the model: a body, and how much of it is JSON (None: all of it).
 
         A server gives every output to a request that names none: of a model whose catalog lists
-        outputs, those are then asked for by name.
+        outputs, those are then asked for by name. A raw binary request has no place for
+        `scheduling`, the parameters that are ours.
         """
-        if not offer.serving.outputs or self.request.outputs:
+        request = self.request
+        if offer.serving.outputs and not request.outputs:
+            named = [OutputTensor(name) for name in offer.serving.outputs]
+            request = msgspec.structs.replace(request, outputs=named)
+        if scheduling and request.inputs:
+            parameters = (request.parameters or {}) | scheduling
+            request = msgspec.structs.replace(request, parameters=parameters)
+        if request is self.request:
             return self.body, self.json_bytes
-        named = [OutputTensor(name) for name in offer.serving.outputs]
-        return self._written(msgspec.structs.replace(self.request, outputs=named))
+        return self._written(request)
 
 
 _decoder = msgspec.json.Decoder(InferRequest)
