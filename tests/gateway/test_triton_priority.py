@@ -40,15 +40,20 @@ ONE = {"inputs": [{"name": "INPUT0", "shape": [1, 1], "datatype": "FP32", "data"
 @pytest.fixture
 def sold(transactional_db, redis_url, onboard, tmp_path):
     """`sold(levels, priority)`: a name the model is sold under, and the key of who may use it."""
-    tenant = []
+    names = {levels: new_name() for levels, _, _ in CASES}
+    put_on_sale(
+        tmp_path,
+        *(
+            model(name, "tensor", upstream="levels", priority_levels=levels)
+            for levels, name in names.items()
+        ),
+    )
+    tenant = let_in(onboard)
 
     def make(levels, priority):
-        name = new_name()
-        put_on_sale(tmp_path, model(name, "tensor", upstream="levels", priority_levels=levels))
-        tenant[:] = tenant or [let_in(onboard)]
-        set_priority(tenant_id=tenant[0].id, priority=priority, weight=1)
+        set_priority(tenant_id=tenant.id, priority=priority, weight=1)
         connections.close_all()
-        return name, tenant[0].secret
+        return names[levels], tenant.secret
 
     return make
 
@@ -98,7 +103,8 @@ def run_of(levels, priority, *, tier="standard", within_s=math.inf):
         name="m", version=1, targets=[Target(upstream="m")], priority_levels=levels
     )
     return SimpleNamespace(
-        offer=SimpleNamespace(serving=serving, model=SimpleNamespace(adapter="tensor")),
+        offer=SimpleNamespace(serving=serving),
+        model=SimpleNamespace(adapter="tensor"),
         plan=SimpleNamespace(tier=tier),
         admission=SimpleNamespace(policy=SimpleNamespace(priority=priority)),
         wanted_by=time.monotonic() + within_s,
