@@ -141,3 +141,22 @@ class Restriction(TenantModel):
 
     def __str__(self) -> str:
         return f"{self.level} {self.scope_id}"
+
+
+class BalanceTopUp(TenantModel):
+    """An amount paid into the organisation's prepaid balance. `reference` names the payment."""
+
+    amount_nano = models.BigIntegerField()
+    reference = models.CharField(max_length=120)
+    paid_in_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "balance_top_up"
+        ordering = ["-paid_in_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "reference"], name="balance_top_up_once"),
+            models.CheckConstraint(condition=Q(amount_nano__gte=1), name="balance_top_up_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.amount_nano} nano, {self.reference}"

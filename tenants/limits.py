@@ -17,11 +17,12 @@ from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants import policy_port
 from tenants.limit_checks import check_model_name, checked_ip_ranges, checked_limit, refuse
-from tenants.models import ApiKey, Limit, Organisation, Project, Restriction
+from tenants.models import ApiKey, BalanceTopUp, Limit, Organisation, Project, Restriction
 from tenants.plan_lock import locked_plan
 from tenants.scoping import tenant_scope
 
 TOKENS_MAX = 2**31 - 1
+REFERENCE_MAX = 120
 
 
 def set_limit(
@@ -95,12 +96,22 @@ def raise_temporarily(*, tenant_id: UUID, limit_id: UUID, amount: int, until: da
     return row
 
 
-def add_balance(*, tenant_id: UUID, nano: int) -> Limit:
-    """Pay in to the organisation's prepaid balance, in nano of its currency; the first opens it."""
+def add_balance(*, tenant_id: UUID, nano: int, reference: str) -> Limit:
+    """Pay in to the organisation's prepaid balance, in nano of its currency; the first opens it.
+
+    `reference` names the payment: told of it again, nothing is paid in. Raises `CallerError` naming
+    the field, `reference_taken` for one that named another amount.
+    """
     if nano <= 0:
         raise refuse("amount", "Pay in more than nothing.")
+    if not 1 <= len(reference.strip()) <= REFERENCE_MAX:
+        raise refuse(
+            "reference",
+            f"Name the payment in 1 to {REFERENCE_MAX} characters, so that it is paid in once.",
+        )
     with tenant_scope(tenant_id):
         _lock(tenant_id)
+        is_new = _is_new_payment(tenant_id, reference.strip(), nano)
         row: Limit
         row, _ = Limit.objects.get_or_create(
             tenant_id=tenant_id,
@@ -110,7 +121,7 @@ def add_balance(*, tenant_id: UUID, nano: int) -> Limit:
             window="prepaid",
             defaults={"amount": 0},
         )
-        row.amount = (row.amount or 0) + nano
+        row.amount = (row.amount or 0) + (nano if is_new else 0)
         checked_limit(
             level=row.level, kind=row.kind, window=row.window, amount=row.amount, burst=None,
             mode=row.mode, model="",
@@ -189,6 +200,20 @@ def set_priority(*, tenant_id: UUID, priority: str, weight: int) -> None:
         _lock(tenant_id)
         Organisation.objects.filter(id=tenant_id).update(priority=priority, weight=weight)
         policy_port.recompile(tenant_id)
+
+
+def _is_new_payment(tenant_id: UUID, reference: str, nano: int) -> bool:
+    known, is_new = BalanceTopUp.objects.get_or_create(
+        tenant_id=tenant_id, reference=reference, defaults={"amount_nano": nano}
+    )
+    if known.amount_nano != nano:
+        raise CallerError(
+            "reference_taken",
+            f"Payment {reference!r} was paid in with another amount.",
+            status=409,
+            field="reference",
+        )
+    return bool(is_new)
 
 
 def _lock(tenant_id: UUID) -> None:

@@ -6,11 +6,12 @@ from django.db.models import Q
 
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
-from tenants.limit_models import Limit, Plan, Restriction
+from tenants.limit_models import BalanceTopUp, Limit, Plan, Restriction
 from tenants.scoping import TenantManager, TenantModel
 
 __all__ = [
     "ApiKey",
+    "BalanceTopUp",
     "Limit",
     "Member",
     "OperatorKey",

@@ -129,11 +129,11 @@ def test_a_raise_ends_by_itself(organisation):
 
 
 def test_a_balance_is_all_that_was_ever_paid_in(organisation):
-    for nano in (5, 7):
-        limits.add_balance(tenant_id=organisation.id, nano=nano)
+    for nano, reference in ((5, "p1"), (7, "p2"), (5, "p1")):
+        limits.add_balance(tenant_id=organisation.id, nano=nano, reference=reference)
     assert said(organisation)["organisation", "spend", "prepaid", ""] == 12
     with pytest.raises(CallerError, match="more than nothing"):
-        limits.add_balance(tenant_id=organisation.id, nano=0)
+        limits.add_balance(tenant_id=organisation.id, nano=0, reference="p3")
 
 
 def test_restrictions_of_all_levels_hold_together(organisation):

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.utils import ProgrammingError
 
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -18,10 +19,10 @@ from tenants.limits import (
     set_priority,
     set_restriction,
 )
-from tenants.models import Limit, Organisation, Plan, Restriction
+from tenants.models import BalanceTopUp, Limit, Organisation, Plan, Restriction
 from tenants.plans import set_plan_limits
 from tenants.queries import monthly_budget_nano
-from tenants.scoping import tenant_scope
+from tenants.scoping import system_scope, tenant_scope
 from tests import environment
 from tests.conftest import wait_until
 from tests.tenants.test_keys import compiled
@@ -98,7 +99,7 @@ def test_a_plan_that_is_no_list_is_refused_by_the_database(db):
         lambda tenant_id: raise_temporarily(
             tenant_id=tenant_id, limit_id=uuid7(), amount=1, until=clock.now() + TOLD
         ),
-        lambda tenant_id: add_balance(tenant_id=tenant_id, nano=1),
+        lambda tenant_id: add_balance(tenant_id=tenant_id, nano=1, reference="p"),
         lambda tenant_id: set_restriction(
             tenant_id=tenant_id, level="organisation", scope_id=tenant_id, models=[]
         ),
@@ -130,6 +131,35 @@ def test_the_months_budget_is_what_it_was_raised_to_until_that_ends(onboard):
     for instant, amount in ((until - timedelta(seconds=1), 9), (until, 5)):
         with clock.frozen(instant), tenant_scope(tenant.id):
             assert monthly_budget_nano(own) == amount
+
+
+def test_a_payment_is_paid_in_once(organisation):
+    for reference, nano, balance in (("p1", 5, 5), (" p1 ", 5, 5), ("p2", 7, 12), ("p1", 5, 12)):
+        row = add_balance(tenant_id=organisation.id, nano=nano, reference=reference)
+        assert row.amount == balance
+    for reference, nano, code, field in (
+        ("p1", 6, "reference_taken", "reference"),
+        ("", 1, "limit_invalid", "reference"),
+        ("x" * 121, 1, "limit_invalid", "reference"),
+        ("p3", 10**18, "limit_invalid", "amount"),
+    ):
+        with pytest.raises(CallerError) as refused:
+            add_balance(tenant_id=organisation.id, nano=nano, reference=reference)
+        assert (refused.value.code, refused.value.field) == (code, field)
+    with tenant_scope(organisation.id):
+        paid_in = dict(BalanceTopUp.objects.values_list("reference", "amount_nano"))
+    assert paid_in == {"p1": 5, "p2": 7}
+
+
+def test_what_was_paid_in_stays_written(organisation):
+    for statement in ("UPDATE balance_top_up SET amount_nano = 1", "DELETE FROM balance_top_up"):
+        for door in (tenant_scope(organisation.id), system_scope("test")):
+            with (
+                pytest.raises(ProgrammingError, match="permission denied"),
+                transaction.atomic(),
+                door,
+            ):
+                connection.cursor().execute(statement)
 
 
 def in_a_thread(act) -> threading.Thread:
@@ -186,7 +216,7 @@ def test_who_signs_up_while_the_standard_plan_changes_is_bound_by_the_change(onb
 @pytest.mark.django_db(transaction=True)
 def test_two_who_change_one_balance_never_wait_for_each_other(organisation):
     """A raise of the balance and a payment into it lock in one order: the organisation first."""
-    add_balance(tenant_id=organisation.id, nano=5)
+    add_balance(tenant_id=organisation.id, nano=5, reference="p1")
     with tenant_scope(organisation.id):
         balance = Limit.objects.get()
         Organisation.objects.select_for_update().get()
@@ -199,7 +229,7 @@ def test_two_who_change_one_balance_never_wait_for_each_other(organisation):
             )
         )
         wait_until(is_waited_for, "the raise waiting for the organisation")
-        add_balance(tenant_id=organisation.id, nano=7)
+        add_balance(tenant_id=organisation.id, nano=7, reference="p2")
     raising.join(30)
     with tenant_scope(organisation.id):
         balance = Limit.objects.get()
