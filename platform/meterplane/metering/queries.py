@@ -97,6 +97,16 @@ class UsageSlice:
 
 
 @dataclass(frozen=True, slots=True)
+class Spend:
+    """What one key of a project spent on one model over an interval."""
+
+    project_id: UUID
+    key_id: UUID
+    model: str
+    cost_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRow:
     """One request. `project_id` and `key_id` are looked up by who shows them."""
 
@@ -183,6 +193,17 @@ def usage_by_model(start: datetime, end: datetime) -> list[UsageSlice]:
 def totals(start: datetime, end: datetime) -> list[UsageSlice]:
     """Sums over the interval, one row per currency; no row without usage."""
     return usage_by("none", start, end)
+
+
+def spend_by_key_and_model(start: datetime, end: datetime) -> list[Spend]:
+    """Who spent what: a key's limits, its project's and the organisation's are sums of these."""
+    source, parameters = _usage(start, end)
+    rows = read(
+        f"SELECT project_id, key_id, model, sum(cost_nano) FROM ({source}) AS usage"
+        " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        parameters,
+    )
+    return [Spend(row[0], row[1], row[2], int(row[3])) for row in rows]
 
 
 def recent_requests(

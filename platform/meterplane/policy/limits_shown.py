@@ -1,0 +1,227 @@
+"""The limits of an organisation as people read them: what holds where, who says so, what is left.
+
+Of a spend limit it is told what was spent in its window, from metered usage: what requests that
+run now hold is not in it. A limit that began within its window counts from when it began, so that
+of one that is enforced no more was spent than was granted. Of other kinds, how much is left is
+known in the admission Redis alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from meterplane.contracts import policy as contract
+from meterplane.contracts import windows
+from meterplane.kernel import clock
+from meterplane.metering.queries import Spend, spend_by_key_and_model
+from meterplane.policy.effective_limits import Scopes, effective_limits
+from meterplane.policy.models import BudgetWindow
+from tenants.models import ApiKey, Limit, Organisation, Project
+
+NOBODY = UUID(int=0)  # the scope of levels that are not asked about
+BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)  # of windows that never began: before any usage
+
+Source = Literal["plan", "override"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLimit:
+    """One limit of one scope.
+
+    `limit_id` is the override's, where one says it. `amount` None: the override lifts the plan's
+    limit. `raised_to` and `raised_until` are there while the raise lasts. `spent_nano` is of spend
+    limits; `resets_at` of calendar windows.
+    """
+
+    level: contract.LimitLevel
+    scope_id: UUID
+    scope_name: str
+    kind: contract.LimitKind
+    window: contract.LimitWindow
+    model: str
+    amount: int | None
+    burst: int | None
+    mode: contract.LimitMode
+    source: Source
+    limit_id: UUID | None = None
+    raised_to: int | None = None
+    raised_until: datetime | None = None
+    spent_nano: int | None = None
+    resets_at: datetime | None = None
+
+    @property
+    def amount_now(self) -> int | None:
+        """What holds at this moment."""
+        return self.amount if self.raised_to is None else self.raised_to
+
+    @property
+    def left_nano(self) -> int | None:
+        """What may still be spent, none below nought; None where nothing bounds it."""
+        if self.spent_nano is None or self.amount_now is None:
+            return None
+        return max(0, self.amount_now - self.spent_nano)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownScope:
+    """An organisation, a project or a key that is not revoked, and the limits that are its own."""
+
+    level: Literal["organisation", "project", "key"]
+    scope_id: UUID
+    name: str
+    project_id: UUID | None
+    limits: list[ShownLimit]
+
+
+def shown_limits(organisation: Organisation) -> list[ShownScope]:
+    """The organisation, then each project with its keys after it. Needs its door.
+
+    Keys that follow one another in a rotation share their limits: the newest of them is named.
+    """
+    now = clock.now()
+    overrides = list(Limit.objects.all())
+    scopes = list(_scopes(organisation))
+    spent = _Spent(now, {key.id: key.limits_scope_id or key.id for key in ApiKey.objects.all()})
+    said = {_identity(row): row for row in overrides}
+    plan = organisation.plan.limits if organisation.plan else []
+    shown = []
+    for scope in scopes:
+        levels = ("key", "key_model") if scope.level == "key" else (scope.level,)
+        held = [
+            each
+            for each in effective_limits(plan, overrides, _only(organisation, scope))
+            if each.level in levels
+        ]
+        lifted = [
+            row
+            for row in overrides
+            if row.amount is None and row.scope_id == scope.scope_id and row.level in levels
+        ]
+        limits = [_shown(each, said, scope.name, spent, now) for each in held]
+        shown.append(
+            ShownScope(
+                scope.level,
+                scope.scope_id,
+                scope.name,
+                scope.project_id,
+                limits + [_lifted(row, scope.name) for row in lifted],
+            )
+        )
+    return shown
+
+
+def _scopes(organisation: Organisation) -> Iterator[ShownScope]:
+    yield ShownScope("organisation", organisation.id, organisation.name, None, [])
+    keys: dict[UUID, list[ApiKey]] = {}
+    newest_first = ApiKey.objects.filter(status=ApiKey.Status.ACTIVE).order_by("-created_at", "-id")
+    named: set[UUID] = set()
+    for key in newest_first:
+        scope_id = key.limits_scope_id or key.id
+        if scope_id not in named:
+            named.add(scope_id)
+            keys.setdefault(key.project_id, []).append(key)
+    for project in Project.objects.order_by("name", "id"):
+        yield ShownScope("project", project.id, project.name, project.id, [])
+        for key in keys.get(project.id, []):
+            scope_id = key.limits_scope_id or key.id
+            yield ShownScope("key", scope_id, key.name, project.id, [])
+
+
+def _only(organisation: Organisation, scope: ShownScope) -> Scopes:
+    """The scopes of a level; what holds at the others is told of them."""
+    key = scope.scope_id if scope.level == "key" else NOBODY
+    project = scope.scope_id if scope.level == "project" else NOBODY
+    return Scopes(organisation.id, project, key, key)
+
+
+Identity = tuple[str, UUID, str, str, str]
+
+
+def _identity(limit: Limit | contract.Limit) -> Identity:
+    return limit.level, limit.scope_id, limit.kind, limit.window, limit.model
+
+
+def _shown(
+    limit: contract.Limit,
+    said: dict[Identity, Limit],
+    scope_name: str,
+    spent: "_Spent",
+    now: datetime,
+) -> ShownLimit:
+    row = said.get(_identity(limit))
+    raised = limit.amount_at(clock.to_ms(now)) != limit.amount
+    return ShownLimit(
+        level=limit.level,
+        scope_id=limit.scope_id,
+        scope_name=scope_name,
+        kind=limit.kind,
+        window=limit.window,
+        model=limit.model,
+        amount=limit.amount,
+        burst=limit.burst,
+        mode=limit.mode,
+        source="plan" if row is None else "override",
+        limit_id=None if row is None else row.id,
+        raised_to=limit.raised_to if raised else None,
+        raised_until=row.raised_until if raised and row is not None else None,
+        spent_nano=spent.of(limit) if limit.kind == "spend" else None,
+        resets_at=windows.ends(limit.window, now),
+    )
+
+
+def _lifted(row: Limit, scope_name: str) -> ShownLimit:
+    return ShownLimit(
+        level=msgspec.convert(row.level, contract.LimitLevel),
+        scope_id=row.scope_id,
+        scope_name=scope_name,
+        kind=msgspec.convert(row.kind, contract.LimitKind),
+        window=msgspec.convert(row.window, contract.LimitWindow),
+        model=row.model,
+        amount=None,
+        burst=None,
+        mode=msgspec.convert(row.mode, contract.LimitMode),
+        source="override",
+        limit_id=row.id,
+    )
+
+
+class _Spent:
+    """What was spent in each window, read once a window."""
+
+    def __init__(self, now: datetime, limits_scopes: dict[UUID, UUID]) -> None:
+        self._now = now
+        self._limits_scopes = limits_scopes
+        self._read: dict[contract.LimitWindow, list[Spend]] = {}
+        self._granted: dict[tuple[str, UUID, str, str], int] = {
+            (row.level, row.scope_id, row.model, row.window): row.granted_nano
+            for row in BudgetWindow.objects.filter(window__in=self._labels())
+        }
+
+    def of(self, limit: contract.Limit) -> int:
+        """In nano of the organisation's currency."""
+        if limit.window not in self._read:
+            begins = windows.begins(limit.window, self._now) or BEGINNING
+            ends = windows.ends(limit.window, self._now) or self._now + timedelta(days=1)
+            self._read[limit.window] = spend_by_key_and_model(begins, ends)
+        used = sum(each.cost_nano for each in self._counted(limit, self._read[limit.window]))
+        if limit.mode == "notify":
+            return used
+        label = windows.label(limit.window, self._now)
+        name = (limit.level, limit.scope_id, limit.model, label)
+        return min(used, self._granted.get(name, 0))
+
+    def _labels(self) -> list[str]:
+        return [windows.label(window, self._now) for window in contract.WINDOWS["spend"]]
+
+    def _counted(self, limit: contract.Limit, spends: Iterable[Spend]) -> Iterator[Spend]:
+        for each in spends:
+            scope_id = {
+                "organisation": limit.scope_id,
+                "project": each.project_id,
+            }.get(limit.level, self._limits_scopes.get(each.key_id, each.key_id))
+            if scope_id == limit.scope_id and limit.model in ("", each.model):
+                yield each
