@@ -32,7 +32,7 @@ def memberships_of(user_id: int) -> list[Membership]:
 
 def organisation_by_slug(slug: str) -> Organisation | None:
     """Needs the system's door."""
-    return Organisation.objects.filter(slug=slug).first()
+    return Organisation.objects.select_related("plan").filter(slug=slug).first()
 
 
 def organisation() -> Organisation:

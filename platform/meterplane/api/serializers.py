@@ -6,7 +6,6 @@ from uuid import UUID
 from rest_framework import serializers
 
 from meterplane.kernel import money
-from tenants.queries import monthly_budget_nano
 
 
 class OrganisationOut(serializers.Serializer[Any]):
@@ -18,13 +17,14 @@ class OrganisationOut(serializers.Serializer[Any]):
     currency = serializers.CharField()
     standing = serializers.ChoiceField(choices=["active", "past_due", "suspended"])
     standing_reason = serializers.CharField(allow_blank=True)
-    monthly_budget = serializers.SerializerMethodField()
+    plan = serializers.SerializerMethodField()
+    priority = serializers.ChoiceField(choices=["high", "normal", "low"])
+    weight = serializers.IntegerField()
     created_at = serializers.DateTimeField()
 
-    def get_monthly_budget(self, organisation: Any) -> str | None:
-        """Decimal string in the organisation's currency; null when there is no limit."""
-        budget_nano = monthly_budget_nano(organisation)
-        return None if budget_nano is None else money.nano_to_text(budget_nano)
+    def get_plan(self, organisation: Any) -> str | None:
+        """The plan's slug; null when only limits of its own hold."""
+        return organisation.plan.slug if organisation.plan else None
 
 
 class OrganisationIn(serializers.Serializer[Any]):

@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import views
+from meterplane.api import limits, views
 from meterplane.api.leaked_keys import LeakedKeys
 
 app_name = "api"
@@ -21,6 +21,20 @@ urlpatterns = [
         name="key_rotation",
     ),
     path("v1/leaked-keys", LeakedKeys.as_view(), name="leaked_keys"),
+    path("v1/plans", limits.Plans.as_view(), name="plans"),
+    path("v1/plans/<slug:slug>", limits.PlanDetail.as_view(), name="plan"),
+    *[
+        path(f"v1/organisations/<slug:slug>/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("plan", limits.OrganisationPlan, "organisation_plan"),
+            ("priority", limits.OrganisationPriority, "organisation_priority"),
+            ("limits", limits.Limits, "limits"),
+            ("limits/<uuid:limit_id>", limits.LimitDetail, "limit"),
+            ("limits/<uuid:limit_id>/raise", limits.LimitRaise, "limit_raise"),
+            ("restrictions", limits.Restrictions, "restrictions"),
+            ("balance", limits.Balance, "balance"),
+        )
+    ],
     path("v1/organisations/<slug:slug>/usage", views.Usage.as_view(), name="usage"),
     path(
         "v1/organisations/<slug:slug>/usage/by/<str:group>",

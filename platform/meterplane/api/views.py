@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 
 from billing.invoicing import queries as invoicing
 from meterplane.api import serializers
+from meterplane.api.organisations import named_organisation
 from meterplane.catalog.models import Model
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -27,14 +28,6 @@ USAGE_GROUPS: tuple[metering.Split, ...] = (
 )  # fmt: skip
 
 
-def _organisation(slug: str) -> Organisation:
-    with system_scope("an operator key names an organisation"):
-        organisation = tenants.organisation_by_slug(slug)
-    if organisation is None:
-        raise CallerError("organisation_not_found", f"No organisation {slug!r}.", status=404)
-    return organisation
-
-
 class Organisations(APIView):
     """All organisations, and new ones."""
 
@@ -42,7 +35,7 @@ class Organisations(APIView):
     def get(self, request: Request) -> Response:
         """List organisations by name, at most 200."""
         with system_scope("an operator key lists organisations"):
-            rows = list(Organisation.objects.all()[:ORGANISATIONS_PAGE_MAX])
+            rows = list(Organisation.objects.select_related("plan")[:ORGANISATIONS_PAGE_MAX])
         return Response(serializers.OrganisationOut(rows, many=True).data)
 
     @extend_schema(request=serializers.OrganisationIn, responses={201: serializers.OrganisationOut})
@@ -60,7 +53,7 @@ class OrganisationDetail(APIView):
     @extend_schema(responses=serializers.OrganisationOut)
     def get(self, request: Request, slug: str) -> Response:
         """The organisation."""
-        return Response(serializers.OrganisationOut(_organisation(slug)).data)
+        return Response(serializers.OrganisationOut(named_organisation(slug)).data)
 
 
 class Keys(APIView):
@@ -69,7 +62,7 @@ class Keys(APIView):
     @extend_schema(responses=serializers.KeyOut(many=True))
     def get(self, request: Request, slug: str) -> Response:
         """List keys, newest first."""
-        with tenant_scope(_organisation(slug).id):
+        with tenant_scope(named_organisation(slug).id):
             rows = list(tenants.list_keys())
         return Response(serializers.KeyOut(rows, many=True).data)
 
@@ -78,7 +71,7 @@ class Keys(APIView):
         """Create a key. The secret is in this answer and nowhere else."""
         body = serializers.KeyIn(data=request.data)
         body.is_valid(raise_exception=True)
-        tenant_id = _organisation(slug).id
+        tenant_id = named_organisation(slug).id
         with tenant_scope(tenant_id):
             project = tenants.list_projects().filter(slug=body.validated_data["project"]).first()
             if project is None:
@@ -99,7 +92,7 @@ class KeyDetail(APIView):
     @extend_schema(responses=serializers.KeyOut)
     def delete(self, request: Request, slug: str, key_id: UUID) -> Response:
         """Revoke the key. When this answers, no gateway admits with it any more."""
-        tenant_id = _organisation(slug).id
+        tenant_id = named_organisation(slug).id
         keys.revoke_key(tenant_id=tenant_id, key_id=key_id)
         with tenant_scope(tenant_id):
             return Response(serializers.KeyOut(tenants.list_keys().get(id=key_id)).data)
@@ -116,7 +109,7 @@ class KeyRotation(APIView):
         """
         body = serializers.RotationIn(data=request.data)
         body.is_valid(raise_exception=True)
-        tenant_id = _organisation(slug).id
+        tenant_id = named_organisation(slug).id
         overlap = timedelta(hours=body.validated_data["overlap_hours"])
         issued = rotate_key(tenant_id=tenant_id, key_id=key_id, overlap=overlap)
         with tenant_scope(tenant_id):
@@ -132,7 +125,7 @@ class Usage(APIView):
     def get(self, request: Request, slug: str) -> Response:
         """Usage by model, service tier and price version in the half-open period [start, end)."""
         start, end = _period(request)
-        with tenant_scope(_organisation(slug).id):
+        with tenant_scope(named_organisation(slug).id):
             rows = metering.usage_between(start, end)
         return Response(serializers.UsageOut(rows, many=True).data)
 
@@ -159,7 +152,7 @@ class UsageBy(APIView):
                 "group_unknown", f"Usage is grouped by one of {known}.", status=404, field="group"
             )
         start, end = _period(request)
-        with tenant_scope(_organisation(slug).id):
+        with tenant_scope(named_organisation(slug).id):
             rows = metering.usage_by(split, start, end)
         return Response(serializers.UsageByOut(rows, many=True).data)
 
@@ -197,6 +190,6 @@ class Invoices(APIView):
     @extend_schema(responses=serializers.InvoiceOut(many=True))
     def get(self, request: Request, slug: str) -> Response:
         """List invoices, newest first, at most 200."""
-        with tenant_scope(_organisation(slug).id):
+        with tenant_scope(named_organisation(slug).id):
             rows = list(invoicing.list_invoices()[:200])
         return Response(serializers.InvoiceOut(rows, many=True).data)

@@ -206,6 +206,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
+    "ENUM_NAME_OVERRIDES": {
+        "LimitLevelEnum": "meterplane.api.limit_shapes.LEVELS",
+        "RestrictionLevelEnum": "meterplane.api.limit_shapes.SCOPES",
+    },
 }
 
 LOGGING = {
