@@ -45,3 +45,13 @@ def begins(window: LimitWindow, at: datetime) -> datetime | None:
     if window == "month":
         return day.replace(day=1)
     return None
+
+
+def of_label(label: str) -> LimitWindow:
+    """The window a label is of."""
+    for window in ENDLESS:
+        if label == window:
+            return window
+    if "W" in label:
+        return "week"
+    return "day" if label.count("-") == 2 else "month"

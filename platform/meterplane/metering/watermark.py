@@ -10,8 +10,8 @@ Guarantees: `drained_until` never claims too much and never goes back, across re
 is known from the shipper's first second, and forgotten when the shipper stops beside an empty one.
 
 Limits: what was admitted and is not yet in a journal is not covered; who relies on this allows for
-it (`policy.stranded`). A root whose disk is gone for good must be told so (`manage.py
-journal_roots --forget`), as must one that was copied: its file `.root` names it.
+it (`policy.stranded`). A root whose disk is gone for good is waited for until somebody says so
+(`manage.py forget_journal_root`). Its name is in its file `.root`, which must not be copied.
 """
 
 import logging
@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -36,6 +36,7 @@ from tenants.scoping import system_scope
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
+SILENT_S = 60
 NAME = ".root"
 # While one stream runs nothing drains: the notes of its first minute are enough to go on from.
 NOTES_MAX = 64
@@ -91,8 +92,7 @@ class Watermark:
         if self._id is None or list_directories(self._root):
             return
         try:
-            with system_scope("a shipper that stops"), connection.cursor() as cursor:
-                cursor.execute("DELETE FROM journal_watermark WHERE root = %s", [self._id])
+            forget(self._id)
         except (OperationalError, InterfaceError) as away:
             log.warning("%s is still known as a journal root: %s", self._root, away)
 
@@ -149,3 +149,34 @@ def _identity(root: Path) -> UUID:
         os.fsync(file.fileno())
     path.with_suffix(".new").replace(path)
     return identity
+
+
+def drained_everywhere() -> datetime | None:
+    """Up to when everything admitted anywhere is settled and taken in; None where no root is known.
+
+    The database's time. A root that was not heard of for `SILENT_S` is logged: it holds up whoever
+    waits for this.
+    """
+    with system_scope("how far all journals are"), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT root, host, clock_timestamp() - seen_at, drained_until"
+            "  FROM journal_watermark ORDER BY drained_until"
+        )
+        roots = cursor.fetchall()
+    for root, host, silence, _ in roots:
+        if silence > timedelta(seconds=SILENT_S):
+            log.error(
+                "no shipper of journal root %s on %s for %s: start it, or if the disk is gone:"
+                " manage.py forget_journal_root %s", root, host, silence, root,
+            )  # fmt: skip
+    return roots[0][3] if roots else None
+
+
+def forget(root: UUID) -> bool:
+    """Wait no longer for a root whose disk is gone for good. False if none has that name.
+
+    What was admitted there and never taken in then counts as never spent.
+    """
+    with system_scope("a journal root is gone"), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM journal_watermark WHERE root = %s", [root])
+        return bool(cursor.rowcount)

@@ -109,7 +109,10 @@ class BudgetEpoch(models.Model):
 
 
 class BudgetGrant(TenantModel):
-    """One block that `take_budget` granted, and whether the pool is known to have been credited."""
+    """One block that `take_budget` granted, or the sum of older ones of its window and epoch.
+
+    `credited`: its pool is known to have it, or to belong to another epoch and never to get it.
+    """
 
     id = models.UUIDField(primary_key=True)
     level = models.CharField(max_length=16)

@@ -2,10 +2,28 @@
 
 from celery import shared_task
 
-from meterplane.policy import learn
+from meterplane.policy import grants, learn, stranded
 
 
 @shared_task(name="policy.learn_reservations")
 def learn_reservations() -> None:
     """What a week of usage says about reservations."""
     learn.learn_reservations()
+
+
+@shared_task(name="policy.credit_grants")
+def credit_grants() -> None:
+    """Blocks whose gateway died before it credited them."""
+    grants.credit_uncredited()
+
+
+@shared_task(name="policy.fold_grants")
+def fold_grants() -> None:
+    """Few rows for many grants."""
+    grants.fold_grants()
+
+
+@shared_task(name="policy.return_stranded_grants")
+def return_stranded_grants() -> None:
+    """What a lost Redis had been granted and nobody spent."""
+    stranded.return_stranded()

@@ -21,6 +21,9 @@ TASK_TIME_LIMIT_S = 600  # below the visibility timeout, or a long task would ru
 BROKER_SILENCE_S = 30
 SWEEP_EVERY_S = 30
 PARTITIONS_EVERY_S = 3600
+CREDIT_GRANTS_EVERY_S = 10
+RETURN_GRANTS_EVERY_S = 5
+FOLD_GRANTS_EVERY_S = 600
 LEARN_EVERY_S = 3600  # each time all events of a week are read
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
 # batches wait in a queue of their own. A worker that is told no queue serves both.
@@ -60,6 +63,18 @@ app.conf.update(
         "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "partitions ahead": {"task": "metering.ensure_partitions", "schedule": PARTITIONS_EVERY_S},
+        # Rung so often that one which nobody heard in time is better forgotten.
+        "credit grants": {
+            "task": "policy.credit_grants",
+            "schedule": CREDIT_GRANTS_EVERY_S,
+            "options": {"expires": CREDIT_GRANTS_EVERY_S},
+        },
+        "return stranded grants": {
+            "task": "policy.return_stranded_grants",
+            "schedule": RETURN_GRANTS_EVERY_S,
+            "options": {"expires": RETURN_GRANTS_EVERY_S},
+        },
+        "fold grants": {"task": "policy.fold_grants", "schedule": FOLD_GRANTS_EVERY_S},
         "learn reservations": {"task": "policy.learn_reservations", "schedule": LEARN_EVERY_S},
     },
 )
