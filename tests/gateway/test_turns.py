@@ -145,7 +145,7 @@ async def test_a_callers_own_deadline_counts(patience_s):
     running = await taking(gate)
     gate.turn_s = 3.0
     with pytest.raises(WorldError) as told:
-        await taking(gate, patience_s=patience_s)
+        await asyncio.wait_for(taking(gate, patience_s=patience_s), 5)  # long before queue_s_max
     assert told.value.code == "model_overloaded"
     assert gate.shed == 1
     patient = taking(gate, patience_s=3.1)
@@ -185,7 +185,8 @@ async def test_who_leaves_frees_the_place_at_once():
 async def test_who_leaves_as_the_turn_comes_passes_it_on(first):
     gate = gate_of()
     running = await taking(gate)
-    leaving, staying = taking(gate, request("a")), taking(gate, request("b"))
+    # The one that runs is of "a", so the next turn is of "b".
+    leaving, staying = taking(gate, request("b")), taking(gate, request("a"))
     await settle()
     if first == "turn":
         running.end()
