@@ -20,6 +20,7 @@ PAGES = {
     "overview": "/",
     "usage": "/usage/?period=30d&metric=requests",
     "keys": "/keys/",
+    "limits": "/limits/",
     "billing": "/billing/",
 }
 

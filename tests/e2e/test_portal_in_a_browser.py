@@ -14,7 +14,14 @@ from tests.e2e.screenshots import LOOKS
 from tests.metering.segments import message, settle
 from tests.portal.history import unit_prices
 
-PATHS = ["/", "/usage/?period=30d", "/usage/?period=today&group=key", "/keys/", "/billing/"]
+PATHS = [
+    "/",
+    "/usage/?period=30d",
+    "/usage/?period=today&group=key",
+    "/keys/",
+    "/limits/",
+    "/billing/",
+]
 
 
 def fits(page: Page) -> bool:

@@ -123,6 +123,7 @@ def navigation() -> list[dict[str, str]]:
         ("overview", "Overview", "layout-dashboard", "home start quickstart"),
         ("usage", "Usage", "chart-column", "requests tokens spend cost chart"),
         ("keys", "API keys", "key-round", "secret token credentials"),
+        ("limits", "Limits", "gauge", "budget quota rate plan balance restriction"),
         ("billing", "Billing", "receipt-text", "invoice pay price"),
     ]
     return [

@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from meterplane.portal.views import billing, keys, overview, request, switch, usage
+from meterplane.portal.views import billing, keys, limits, overview, request, switch, usage
 
 pages = [
     path("", overview.overview, name="overview"),
@@ -13,6 +13,7 @@ pages = [
     path("keys/<uuid:key_id>/revoke/", keys.revoke, name="key-revoke"),
     path("keys/<uuid:key_id>/rotate/", keys.rotate, name="key-rotate"),
     path("keys/leaks/<uuid:report_id>/dismiss/", keys.dismiss, name="leak-dismiss"),
+    path("limits/", limits.limits, name="limits"),
     path("billing/", billing.billing, name="billing"),
     path("billing/<uuid:invoice_id>/", billing.invoice, name="invoice"),
     path("switch/", switch.switch, name="switch"),
