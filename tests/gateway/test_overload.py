@@ -13,6 +13,7 @@ from django.db import connections
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
 from tests.gateway.deployments import (
+    NOT_NOW,
     TENSOR_ANSWER,
     TENSORS,
     clients_of,
@@ -20,6 +21,7 @@ from tests.gateway.deployments import (
     model,
     new_name,
     nowhere,
+    says,
     settlements,
     target,
 )
@@ -187,6 +189,22 @@ async def test_a_model_that_fails_gives_its_turn_to_the_next(shop, gateway):
     assert {answer.status_code for answer in answers} == {503}
     assert gauge("meterplane_gateway_turns", name) == 0
     await settlements(gateway, 5)
+
+
+async def test_who_moves_on_to_another_target_keeps_the_turn(shop, gateway):
+    """What a full server refused is still one of so many that the model's servers have at once."""
+    held = Held()
+    async with deployed(says(NOT_NOW), held.answer) as (full, server):
+        name = new_name()
+        targets = [target("full", full.url, weight=1000), target("free", server.url)]
+        client = shop(model(name, "tensor", targets=targets, in_flight_max=1))
+        asked = [ask(client, name) for _ in range(3)]
+        await until(lambda: held.asked >= 1, "one being forwarded")
+        await queued(name, 2)
+        held.let(3)
+        assert {each.status_code for each in await asyncio.gather(*asked)} == {200}
+    assert held.most == 1
+    await settlements(gateway, 3)
 
 
 async def test_a_wait_that_is_up_is_told(shop, gateway):

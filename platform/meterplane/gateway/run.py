@@ -213,7 +213,6 @@ class Run:
     def last_byte(self) -> None:
         """The last of the answer arrived from the server."""
         self._last_byte = time.monotonic()
-        self.end_turn()
 
     def checkpoint(self) -> None:
         """Write the counts so far: what a crash would be settled from."""
@@ -231,6 +230,7 @@ class Run:
 
         Raises `JournalUnavailable`: then the end of the answer must not leave.
         """
+        self.end_turn()  # not at an answer's last byte: one that refuses is followed by another
         if self.settled is None:
             settled = self.settled = self._settlement(status, http_status)
             # Once it is with the kernel, a caller that leaves must not interrupt what follows.
