@@ -68,6 +68,10 @@ bench: $(READY) ## Measure, on this machine
 bench-gateway: $(READY) ## Measure the gateway beside nginx and nothing (ARGS=--quick)
 	@exec $(BIN)/python -m tests.benchmarks.gateway $(ARGS)
 
+.PHONY: bench-admission
+bench-admission: $(READY) ## Measure what one worker admits, beside bare calls
+	@exec $(BIN)/python -m tests.benchmarks.admission $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types and who imports whom
 	$(BIN)/ruff check .
