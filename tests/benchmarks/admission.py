@@ -129,9 +129,8 @@ def fill(url: str, policies: list[KeyPolicy]) -> None:
         for each in policies:
             client.set(admission_keys.version(each.tenant_id, each.key_id), each.version)
             for applied in PreparedCommands(each, Asked.model, clock.now_ms()).limits:
-                client.hset(
-                    applied.key, mapping={"left": POOL_NANO, "granted": POOL_NANO, "revision": 1}
-                )
+                amounts = dict.fromkeys(("left", "credited", "granted"), POOL_NANO)
+                client.hset(applied.key, mapping=amounts | {"revision": 1})
 
 
 class Asked:

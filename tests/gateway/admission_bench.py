@@ -120,13 +120,15 @@ class Bench:
         await self.know(policy)
         for applied in prepared(policy).limits:
             if applied.is_budget:
-                await self.server.hset(applied.key, "left", nano)
+                await self.server.hset(applied.key, mapping={"left": nano, "credited": nano})
 
     async def pools(self, policy=None):
         """What the pools have left, and what is held of them."""
         keys = [each.key for each in prepared(policy or self.policy).limits if each.is_budget]
-        left = {int(await self.server.hget(key, "left") or 0) for key in keys}
-        return left, {int(await self.server.hget(key, "held") or 0) for key in keys}
+        fields = ("left", "credited", "spent")
+        found = [[int(n or 0) for n in await self.server.hmget(key, fields)] for key in keys]
+        held = {credited - spent - left for left, credited, spent in found}
+        return {left for left, _, _ in found}, held
 
     async def reservations(self):
         return await self.server.keys("*reservation*")

@@ -53,12 +53,12 @@ def test_prepared_calls_are_what_the_contract_names():
         month = f"{clock.now():%Y-%m}"
         limits = [names.limit(tenant, each, "minute") for each in rate]
         limits += [names.limit(tenant, each, month) for each in spend]
-        rules = ["g", "r", "100000", "7"] if rate else []
-        rules += ["p", "-", "0", "0"] * len(spend)
+        rules = ["g" * len(rate) + "p" * len(spend), *(["r", "100000", "7"] if rate else [])]
         used = [str(worst.nano), str(worst.tokens_in), str(worst.tokens_out)]
         fixed = [names.version(tenant, key), names.epoch(tenant), reservation, names.hits(tenant)]
         arguments = [str(policy.version), read_in.decode(), token.decode()]
-        arguments += [str(RESERVATION_TTL_S if spend else 0), *used, *rules]
+        record = "\n".join(" ".join(part) for part in (used, limits, rules))
+        arguments += [str(RESERVATION_TTL_S if spend else 0), *used, record, *rules]
         ending = reserved_as(request_id, token)
         assert made.admit(ending, worst, token, read_in) == ADMIT.command(
             [*fixed, *limits], arguments

@@ -57,7 +57,9 @@ def test_a_grant_nobody_credited_is_credited_once(organisation, admission):
     assert pool(admission, organisation)["left"] == 100
     older(5)
     assert credit_uncredited() == 1
-    assert pool(admission, organisation) == {"left": 300, "granted": 300, "revision": 2}
+    assert pool(admission, organisation) == {
+        "left": 300, "credited": 300, "granted": 300, "revision": 2,
+    }  # fmt: skip
     assert credit(admission, organisation, second, lost) == 0  # the gateway, at last
     assert credit_uncredited() == 0
     assert pool(admission, organisation)["left"] == 300

@@ -52,7 +52,8 @@ def drained(seconds=60.0, root=None):
     with admin() as connection:
         connection.execute(
             "INSERT INTO journal_watermark AS w"
-            " SELECT %s, 'test', COALESCE(max(first_seen_at), now()) + make_interval(secs => %s), clock_timestamp()"
+            " SELECT %s, 'test', COALESCE(max(first_seen_at), now()) + make_interval(secs => %s),"
+            "        clock_timestamp()"
             "   FROM budget_epoch"
             " ON CONFLICT (root) DO UPDATE SET drained_until = excluded.drained_until",
             (root or uuid7(), seconds),
@@ -287,6 +288,7 @@ def test_a_pool_is_told_what_is_granted_now(organisation, admission):
     told = {name.decode(): int(value) for name, value in admission.hgetall(pool).items()}
     assert told == {
         "left": taken.block,
+        "credited": taken.block,
         "granted": taken.block,
         "revision": taken.revision + 1,
     }

@@ -47,8 +47,8 @@ def bug(name: str, test: str, *edit: str) -> Bug:
     return Bug(name, edits, test)
 
 
-_TAKES = "redis.call('HINCRBY', KEYS[i], 'left', '-' .. ARGV[5])"
-_TOLD = "answer[i - 2] = pool[3] and left - cost - tonumber(pool[3])"
+_TAKES = "call('HINCRBY', KEYS[i], 'left', taken)"
+_TOLD = "answer[i - 2] = pool[2] and left - cost - tonumber(pool[2])"
 _OWED = "self._insist.owe(prepared.settle(reservation, NOTHING))"
 _ADMITTED = (
     'return Admission(attempt.request_id, policy, 0, [None] * len(prepared.limits), "",'
@@ -62,14 +62,14 @@ QUICK = (
         ADMIT_LUA, "if left < cost then", "if left < cost and i == #KEYS then"),
     bug("a settlement that comes twice gives back twice",
         ADMISSION + "test_a_reservation_is_held_in_every_pool_and_settled_once",
-        SETTLE_LUA, "redis.call('DEL', KEYS[1])\n", ""),
+        SETTLE_LUA, "call('DEL', KEYS[1])\n", ""),
     bug("who gets no answer of Redis is let in",
         POOLS + "test_a_redis_that_is_away_admits_nobody",
         ADMIT, f"                    {_OWED}\n                raise\n",
         f"                    {_OWED}\n                {_ADMITTED}\n"),
     bug("the version of a policy is not checked",
         ADMISSION + "test_nothing_is_admitted_under_a_policy_that_is_not_current",
-        ADMIT_LUA, "if not version or tonumber(version) ~= given then", "if false then"),
+        ADMIT_LUA, "if version ~= ARGV[1] then", "if false then"),
 )  # fmt: skip
 
 MORE = (
@@ -78,16 +78,17 @@ MORE = (
         ADMIT_LUA, _TAKES, ""),
     bug("a pool is taken from before the others are checked",
         POOLS + "test_who_is_refused_holds_nothing_in_the_pools_that_had_enough",
-        ADMIT_LUA, _TAKES, "", ADMIT_LUA, _TOLD, f"{_TAKES} {_TOLD}"),
+        ADMIT_LUA, _TAKES, "",
+        ADMIT_LUA, _TOLD, f"call('HINCRBY', KEYS[i], 'left', '-' .. ARGV[5]) {_TOLD}"),
     bug("what was not used is not given back",
         ADMISSION + "test_a_reservation_is_held_in_every_pool_and_settled_once",
-        SETTLE_LUA, "redis.call('HINCRBY', KEYS[i], 'left', string.format('%.0f', back))", ""),
+        SETTLE_LUA, "call('HINCRBY', KEYS[i], 'left', back)", ""),
     bug("unused tokens of a day are not given back",
         LIMITS + "test_tokens_that_were_not_used_are_there_again",
-        SETTLE_LUA, "redis.call('DECRBY', KEYS[i], count)", ""),
+        SETTLE_LUA, "call('DECRBY', KEYS[i], count)", ""),
     bug("a place of those at once is never free again",
         LIMITS + "test_who_is_open_at_once_is_told_by_settling_and_by_nothing_else",
-        SETTLE_LUA, "redis.call('ZREM', KEYS[i], KEYS[1])", ""),
+        SETTLE_LUA, "call('ZREM', KEYS[i], KEYS[1])", ""),
     bug("an admission without an answer is not given back",
         ADMISSION + "test_a_stall_withholds_nothing_however_much_stood_in_the_socket",
         ADMIT, _OWED, "pass"),
@@ -101,7 +102,7 @@ MORE = (
         'reserved")', "pass"),
     bug("a policy that was just read is current, whatever came since",
         POOLS + "test_a_policy_just_read_that_is_outdated_already_is_not_made_current",
-        ADMIT_LUA, "or (version and tonumber(version) > given) then", "then"),
+        ADMIT_LUA, "or (version and tonumber(version) > tonumber(ARGV[1])) then", "then"),
     bug("a Redis that lost everything is taken for what it was",
         ADMISSION + "test_each_redis_that_forgot_everything_opens_an_epoch_of_its_own",
         ADMIT_LUA, "epoch = ARGV[3]", "epoch = '1'"),
@@ -119,8 +120,7 @@ MORE = (
         ADMIT, "if granted.stranded:", "if False:"),
     bug("what others hold is told as spent",
         POOLS + "test_what_others_hold_is_waited_for_and_then_told_as_held",
-        ADMIT_LUA, "string.format('%.0f', left), pool[2] or '0', epoch}",
-        "string.format('%.0f', left), '0', epoch}"),
+        ADMIT_LUA, "string.format('%.0f', held), epoch}", "'0', epoch}"),
     bug("a rate lets one more pass",
         LIMITS + "test_each_kind_holds_exactly_at_each_level",
         ADMIT_LUA, "if ahead > window + interval / 100 then", "if ahead > window + interval then"),

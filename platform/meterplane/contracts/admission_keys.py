@@ -23,8 +23,9 @@ def limit(tenant_id: UUID, limit: Limit, label: str) -> str:
     """What one limit has counted, or the pool of a spend limit.
 
     Rates: GCRA theoretical arrival time. Days: a counter. At once: a sorted set of reservations by
-    deadline. Spend: a hash, `left` (granted, not spent or reserved) and `granted`, in nano. `label`
-    tells calendar windows apart, e.g. `2026-11`; see `contracts.windows`.
+    deadline. Spend: a hash in nano, `left` (credited, neither spent nor reserved), `credited` and
+    `spent` in this epoch, `granted` (all that PostgreSQL granted, as of `revision`). `label` tells
+    calendar windows apart, e.g. `2026-11`; see `contracts.windows`.
     """
     what = f"{limit.level}:{limit.scope_id}:{limit.kind}:{limit.window}"
     return f"mp:{{{tenant_id}}}:limit:{what}:{label}:{limit.model}"

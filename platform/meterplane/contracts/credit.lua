@@ -16,6 +16,7 @@ end
 local credited = redis.call('SADD', KEYS[2], ARGV[2])
 if credited == 1 then
   redis.call('HINCRBY', KEYS[3], 'left', ARGV[3])
+  redis.call('HINCRBY', KEYS[3], 'credited', ARGV[3])
 end
 -- Both outlive the window they are for, then go: nothing is left of a tenant that stopped calling.
 redis.call('EXPIRE', KEYS[2], ARGV[4])

@@ -6,13 +6,16 @@
 -- ARGV[3] epoch to open when there is none
 -- ARGV[4] reservation lifetime in seconds; "0" where nothing would have to be given back
 -- ARGV[5] worst-case cost in nano   ARGV[6] input tokens at most   ARGV[7] output tokens at most
--- ARGV[8..] four for each limit, in the order of KEYS[5..]: its rule, its unit, two numbers
+-- ARGV[8] what to write down as the reservation: "ARGV[5] ARGV[6] ARGV[7]\nthe limits\nthe rules"
+-- ARGV[9] the rules of the limits, a letter each, in the order of KEYS[5..]
+-- ARGV[10..] of each limit that is no pool three: its unit, two numbers
 --
 -- Rules (in capitals: count, and refuse nothing):
 --   g  rate, GCRA: microseconds per unit, units at once. A theoretical arrival time
 --   c  calendar counter: units, seconds to keep it
 --   z  at once: how many. A sorted set of reservations by deadline
---   p  pool of a budget. A hash: left, held (reserved by open requests), granted; in nano
+--   p  pool of a budget. A hash, in nano: left (neither spent nor held by an open request),
+--      credited and spent in this epoch, granted in the window so far
 -- Units: r requests, i input tokens, o output tokens, t both.
 --
 -- Answers {"ok", epoch, and of each limit what is left: in its unit, or for a pool left - granted
@@ -26,49 +29,56 @@
 -- Numbers are doubles here: integers are exact to 2^53 nano, nine million of the currency's units,
 -- which is far above any one pool (a pool is a few granted blocks). Time is counted in microseconds
 -- since 1,700,000,000 s, which leaves fractions of 1/128.
-local epoch = redis.call('GET', KEYS[2])
+--
+-- Most of what this costs Redis is its own arguments and calls: each is made where it is needed.
+local call = redis.call
+local known = call('MGET', KEYS[1], KEYS[2])
+local version, epoch = known[1], known[2]
 if not epoch then
   epoch = ARGV[3]
-  redis.call('SET', KEYS[2], epoch)
+  call('SET', KEYS[2], epoch)
 end
 
-local version = redis.call('GET', KEYS[1])
-local given = tonumber(ARGV[1])
 if ARGV[2] == '' then
-  if not version or tonumber(version) ~= given then
+  if version ~= ARGV[1] then
     -- Absent means this Redis is new: only PostgreSQL knows what is current.
     return {'stale', epoch}
   end
 else
   -- Read in this epoch: else the change that made it stale may have been told to the Redis before
   -- this one, and whoever made it told that it is in force.
-  if ARGV[2] ~= epoch or (version and tonumber(version) > given) then
+  if ARGV[2] ~= epoch or (version and tonumber(version) > tonumber(ARGV[1])) then
     return {'stale', epoch}
   end
-  redis.call('SET', KEYS[1], ARGV[1])
+  call('SET', KEYS[1], ARGV[1])
 end
 
-local clock = redis.call('TIME')
-local now = (tonumber(clock[1]) - 1700000000) * 1000000 + tonumber(clock[2])
-local cost = tonumber(ARGV[5])
-local units = {r = 1, i = tonumber(ARGV[6]), o = tonumber(ARGV[7])}
-units.t = units.i + units.o
+local cost, rules, limits = tonumber(ARGV[5]), ARGV[9], #KEYS
+local now, units, arrivals
+if #ARGV > 9 then
+  local clock = call('TIME')
+  now = (tonumber(clock[1]) - 1700000000) * 1000000 + tonumber(clock[2])
+  units = {r = 1, i = tonumber(ARGV[6]), o = tonumber(ARGV[7])}
+  units.t = units.i + units.o
+  arrivals = {}
+end
 
 local answer = {'ok', epoch}
-local arrivals = {}
-for i = 5, #KEYS do
-  local at = 8 + (i - 5) * 4
-  local rule, wait = ARGV[at], nil
+for i = 5, limits do
+  local at = 10 + (i - 5) * 3
+  local rule, wait = string.sub(rules, i - 4, i - 4), nil
   if rule == 'p' then
-    local pool = redis.call('HMGET', KEYS[i], 'left', 'held', 'granted')
+    local pool = call('HMGET', KEYS[i], 'left', 'granted')
     local left = tonumber(pool[1] or '0')
     if left < cost then
-      return {'budget', i - 4, string.format('%.0f', left), pool[2] or '0', epoch}
+      pool = call('HMGET', KEYS[i], 'credited', 'spent')
+      local held = tonumber(pool[1] or '0') - tonumber(pool[2] or '0') - left
+      return {'budget', i - 4, string.format('%.0f', left), string.format('%.0f', held), epoch}
     end
-    answer[i - 2] = pool[3] and left - cost - tonumber(pool[3])
+    answer[i - 2] = pool[2] and left - cost - tonumber(pool[2])
   elseif rule == 'g' or rule == 'G' then
-    local count, interval, depth = units[ARGV[at + 1]], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-    local arrival = tonumber(redis.call('GET', KEYS[i]) or '0')
+    local count, interval, depth = units[ARGV[at]], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local arrival = tonumber(call('GET', KEYS[i]) or '0')
     if arrival < now then
       arrival = now
     end
@@ -81,22 +91,22 @@ for i = 5, #KEYS do
     arrivals[i] = ahead
     answer[i - 2] = math.floor((window - ahead) / interval + 0.01)
   elseif rule == 'c' or rule == 'C' then
-    local count, most = units[ARGV[at + 1]], tonumber(ARGV[at + 2])
-    local counted = tonumber(redis.call('GET', KEYS[i]) or '0') + count
+    local count, most = units[ARGV[at]], tonumber(ARGV[at + 1])
+    local counted = tonumber(call('GET', KEYS[i]) or '0') + count
     if counted > most then
       wait = count > most and -1 or 0
     end
     answer[i - 2] = most - counted
   else
-    local open, most = redis.call('ZCOUNT', KEYS[i], now, '+inf') + 1, tonumber(ARGV[at + 2])
+    local open, most = call('ZCOUNT', KEYS[i], now, '+inf') + 1, tonumber(ARGV[at + 1])
     if open > most then
       wait = most < 1 and -1 or 0
     end
     answer[i - 2] = most - open
   end
   if wait then
-    redis.call('HINCRBY', KEYS[4], KEYS[i], 1)
-    redis.call('EXPIRE', KEYS[4], 86400)
+    call('HINCRBY', KEYS[4], KEYS[i], 1)
+    call('EXPIRE', KEYS[4], 86400)
     if rule == 'g' or rule == 'c' or rule == 'z' then
       return {'limit', i - 4, wait}
     end
@@ -104,31 +114,30 @@ for i = 5, #KEYS do
   end
 end
 
-for i = 5, #KEYS do
-  local at = 8 + (i - 5) * 4
-  local rule = ARGV[at]
+local taken = '-' .. ARGV[5]
+for i = 5, limits do
+  local at = 10 + (i - 5) * 3
+  local rule = string.sub(rules, i - 4, i - 4)
   if rule == 'p' then
     if cost > 0 then
-      redis.call('HINCRBY', KEYS[i], 'left', '-' .. ARGV[5])
-      redis.call('HINCRBY', KEYS[i], 'held', ARGV[5])
+      call('HINCRBY', KEYS[i], 'left', taken)
     end
   elseif rule == 'g' or rule == 'G' then
     local ahead = arrivals[i]
-    redis.call('SET', KEYS[i], string.format('%.3f', now + ahead), 'PX', math.ceil(ahead / 1000) + 1)
+    call('SET', KEYS[i], string.format('%.3f', now + ahead), 'PX', math.ceil(ahead / 1000) + 1)
   elseif rule == 'c' or rule == 'C' then
-    local count = units[ARGV[at + 1]]
-    if redis.call('INCRBY', KEYS[i], count) == count then
-      redis.call('EXPIRE', KEYS[i], ARGV[at + 3])
+    local count = units[ARGV[at]]
+    if call('INCRBY', KEYS[i], count) == count then
+      call('EXPIRE', KEYS[i], ARGV[at + 2])
     end
   else
-    redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', '(' .. string.format('%.0f', now))
-    redis.call('ZADD', KEYS[i], string.format('%.0f', now + ARGV[4] * 1000000), KEYS[3])
-    redis.call('EXPIRE', KEYS[i], ARGV[4])
+    call('ZREMRANGEBYSCORE', KEYS[i], '-inf', '(' .. string.format('%.0f', now))
+    call('ZADD', KEYS[i], string.format('%.0f', now + ARGV[4] * 1000000), KEYS[3])
+    call('EXPIRE', KEYS[i], ARGV[4])
   end
 end
 if ARGV[4] ~= '0' then
   -- Whoever finds it can give it back, also when the worker that made it is gone.
-  redis.call('SET', KEYS[3], table.concat(ARGV, ' ', 5, 7) .. '\n' .. table.concat(KEYS, ' ', 5)
-             .. '\n' .. table.concat(ARGV, ' ', 8), 'EX', ARGV[4])
+  call('SET', KEYS[3], ARGV[8], 'EX', ARGV[4])
 end
 return answer

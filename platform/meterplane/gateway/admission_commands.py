@@ -32,7 +32,7 @@ CREDIT = Script(reservations.CREDIT)
 SCRIPTS = (ADMIT, SETTLE, CREDIT)
 
 FIXED_KEYS = 4  # of admission.lua
-FIXED_ARGUMENTS = 7
+FIXED_ARGUMENTS = 8
 TOKEN_CHARS = 20
 _NO_ID = UUID(int=0)
 
@@ -71,9 +71,9 @@ class PreparedCommands:
         fixed_keys: those that are there for any limits.
     """
 
-    __slots__ = ("_admit_head", "_admit_held", "_admit_read", "_admit_rules", "_settle_head",
-                 "_settle_limits", "_settle_rules", "fixed_keys", "from_ms", "holds", "limits",
-                 "policy", "until_ms")  # fmt: skip
+    __slots__ = ("_admit_head", "_admit_held", "_admit_read", "_admit_rules", "_admit_used",
+                 "_record_bytes", "_settle_head", "_settle_limits", "_settle_rules", "fixed_keys",
+                 "from_ms", "holds", "limits", "policy", "until_ms")  # fmt: skip
 
     def __init__(self, policy: KeyPolicy, model: str, at_ms: int) -> None:
         tenant_id = policy.tenant_id
@@ -82,7 +82,9 @@ class PreparedCommands:
         self.limits, self.until_ms = applied_limits(policy, model, at_ms)
         self.holds = any(applied.gives_back for applied in self.limits)
         limit_keys = [applied.key for applied in self.limits]
-        rules = [argument for applied in self.limits for argument in applied.arguments]
+        # Pools, which take no arguments, come last.
+        rules = ["".join(applied.rule for applied in self.limits)]
+        rules += [argument for applied in self.limits for argument in applied.arguments]
         # A reservation's name is as long as any other's: everything but its end is constant.
         sample = f"{_NO_ID}:{'0' * TOKEN_CHARS}"
         reservation = names.reservation(tenant_id, _NO_ID).replace(str(_NO_ID), sample)
@@ -97,8 +99,11 @@ class PreparedCommands:
         self._admit_read = b"\r\n" + limits
         self._admit_held = self._admit_read + _bulks([""])
         lifetime = _bulks([str(RESERVATION_TTL_S if self.holds else 0)])
-        self._admit_rules = b"$%d\r\n%%b\r\n" % TOKEN_CHARS + lifetime + b"%b"
+        self._admit_used = b"$%d\r\n%%b\r\n" % TOKEN_CHARS + lifetime + b"%b$%d\r\n%b"
         self._settle_rules = _bulks(rules)
+        record = f"\n{' '.join(limit_keys)}\n{' '.join(rules)}".encode()
+        self._record_bytes = len(record)
+        self._admit_rules = record + b"\r\n" + self._settle_rules
         self._settle_head = _called(SETTLE, 1 + len(limit_keys), 3 + len(rules)) + named
         self._settle_limits = b"\r\n" + _bulks(limit_keys)
 
@@ -110,8 +115,10 @@ class PreparedCommands:
         limits = self._admit_held
         if read_in:
             limits = b"%b$%d\r\n%b\r\n" % (self._admit_read, len(read_in), read_in)
-        tail = self._admit_rules % (token, _used(worst))
-        return b"".join((self._admit_head, reservation, limits, tail, self._settle_rules))
+        held = b"%d %d %d" % (worst.nano, worst.tokens_in, worst.tokens_out)
+        record_bytes = len(held) + self._record_bytes
+        used = self._admit_used % (token, _used(worst), record_bytes, held)
+        return b"".join((self._admit_head, reservation, limits, used, self._admit_rules))
 
     def settle(self, reservation: bytes, used: Worst) -> bytes:
         """A call of `settle.lua` for what `admit` reserved."""

@@ -23,7 +23,7 @@ class AppliedLimit(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         amount: what holds now; `depth` how much of it at once.
         label: of its window. `key`: where Redis counts it.
-        arguments: the four of `admission.lua`.
+        rule: of `admission.lua`, a letter. `arguments`: what it takes there: three, of a pool none.
         gives_back: whether a request may have taken more of it than it used.
     """
 
@@ -32,7 +32,8 @@ class AppliedLimit(msgspec.Struct, frozen=True, gc=False):
     depth: int
     label: str
     key: str
-    arguments: tuple[str, str, str, str]
+    rule: str
+    arguments: tuple[str, ...]
     gives_back: bool
 
     @property
@@ -72,21 +73,22 @@ def _applied(policy: KeyPolicy, limit: Limit, at: datetime, at_ms: int) -> Appli
     amount = limit.amount_at(at_ms)
     depth = amount if limit.burst is None else limit.burst
     label = windows.label(limit.window, at)
-    rule, unit, first, second = _rule(limit, amount, depth)
+    rule, *arguments = _rule(limit, amount, depth)
     return AppliedLimit(
         limit=limit,
         amount=amount,
         depth=depth,
         label=label,
         key=names.limit(policy.tenant_id, limit, label),
-        arguments=(rule if limit.mode == "enforce" else rule.upper(), unit, first, second),
+        rule=rule if limit.mode == "enforce" else rule.upper(),
+        arguments=tuple(arguments),
         gives_back=limit.kind != "requests",
     )
 
 
-def _rule(limit: Limit, amount: int, depth: int) -> tuple[str, str, str, str]:
+def _rule(limit: Limit, amount: int, depth: int) -> tuple[str, ...]:
     if limit.kind == "spend":
-        return "p", "-", "0", "0"
+        return ("p",)
     if limit.kind == "concurrency":
         return "z", "-", str(amount), "0"
     unit = _UNITS[limit.kind]
