@@ -56,11 +56,7 @@ def set_plan_limits(
     """
     if not slug or not name.strip():
         raise refuse("name", "Give the plan a slug and a name.")
-    checked = [_checked(number, each) for number, each in enumerate(limits, 1)]
-    said = [(each["level"], each["kind"], each["window"], each["model"]) for each in checked]
-    for number, each in enumerate(said, 1):
-        if each in said[: number - 1]:
-            raise refuse("limits", f"Limit {number} says what another one says already.")
+    checked = checked_limits(limits)
     plan = locked_plan(slug) or Plan(slug=slug)
     plan.name, plan.description, plan.limits = name.strip(), description, checked
     plan.save()
@@ -73,11 +69,23 @@ def set_plan_limits(
     return plan
 
 
-def _checked(number: int, limit: dict[str, Any]) -> dict[str, Any]:
+def checked_limits(limits: Sequence[Any]) -> list[dict[str, Any]]:
+    """A plan's limits as they are stored. Raises `CallerError` of the field `limits`."""
+    checked = [_checked(number, each) for number, each in enumerate(limits, 1)]
+    said = [(each["level"], each["kind"], each["window"], each["model"]) for each in checked]
+    for number, each in enumerate(said, 1):
+        if each in said[: number - 1]:
+            raise refuse("limits", f"Limit {number} says what another one says already.")
+    return checked
+
+
+def _checked(number: int, limit: Any) -> dict[str, Any]:
+    if not isinstance(limit, dict):
+        raise refuse("limits", f"Limit {number} is not an object.")
     unknown = set(limit) - set(FIELDS)
     if unknown:
         raise refuse("limits", f"Limit {number} has an unknown field {min(unknown)!r}.")
-    values = {"burst": None, "mode": "enforce", "model": ""} | limit
+    values: dict[str, Any] = {"burst": None, "mode": "enforce", "model": ""} | limit
     for field in ("level", "kind", "window", "mode", "model"):
         if not isinstance(values.get(field), str):
             raise refuse("limits", f"Limit {number} needs a {field}.")

@@ -53,6 +53,7 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Organisations", "apartment", "tenants_organisation_changelist"),
+                    _item("Plans", "speed", "tenants_plan_changelist"),
                     _item("Projects", "folder", "tenants_project_changelist"),
                     _item("Members", "group", "tenants_member_changelist"),
                     _item("API keys", "key", "tenants_apikey_changelist"),
