@@ -4,6 +4,7 @@ Against a real gateway process, and servers that do as they are told.
 """
 
 import asyncio
+import json
 import os
 import signal
 from datetime import timedelta
@@ -200,6 +201,23 @@ async def test_whatever_ends_a_keys_right_to_infer_ends_its_answers(
     (settle,) = await settlements(gateway)
     assert (settle.status, settle.http_status) == ("interrupted", status)
     assert settle.tokens_out == WORDS
+
+
+async def test_a_key_that_expires_while_its_request_arrives_is_refused(gateway, open_streams):
+    made = open_streams
+    body = json.dumps(asking(made.engine, max_tokens=5)).encode()
+    head = (
+        b"POST %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n"
+        % (CHAT.encode(), made.tenant.secret.encode(), len(body))
+    )
+    expire(made.tenant)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    writer.write(head + body[:-1])
+    await asyncio.sleep(1)
+    writer.write(body[-1:])
+    assert b" 401 " in await reader.readuntil(b"\r\n")
+    writer.close()
+    assert gateway.admits() == []
 
 
 async def test_who_waits_for_a_silent_server_is_ended_and_pays_nothing(gateway, open_streams):

@@ -21,7 +21,7 @@ from meterplane.gateway.access_log import AccessLog
 from meterplane.gateway.addresses import Network, caller_address
 from meterplane.gateway.admission_commands import NOTHING
 from meterplane.gateway.admit import Admission, Admitter
-from meterplane.gateway.authenticate import authenticate
+from meterplane.gateway.authenticate import authenticate, check_usable
 from meterplane.gateway.callers import Caller, identify
 from meterplane.gateway.exchange import ClientGone, Exchange
 from meterplane.gateway.metrics import Metrics
@@ -114,6 +114,7 @@ async def open_run(
 
     From then on it is cut if its key may not infer any more: whoever calls forgets it at its end.
     """
+    check_usable(policy)  # a body takes time to arrive, and an expiry raises no version
     plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
     admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
     parts.open_runs.note(caller.digest, admission.policy, asker)
