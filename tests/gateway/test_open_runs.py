@@ -18,6 +18,7 @@ from meterplane.gateway.lua_calls import LuaCalls
 from meterplane.gateway.policies import Policies, Standing, database_unavailable
 from meterplane.gateway.revocation import OpenRuns
 from meterplane.kernel import clock
+from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.ids import uuid7
 from tests.conftest import wait_until
 
@@ -248,6 +249,31 @@ async def test_while_neither_answers_nothing_is_ended_and_then_it_is(bench):
     bench.policies.known = known
     await bench.runs.look()
     assert request.refusal.code == "key_revoked"
+
+
+async def test_who_waited_to_begin_is_asked_about_once_more(bench):
+    policy = policy_of()
+    await bench.admit(b"a", policy)
+    await bench.runs.confirm(b"a")
+    assert (bench.calls.calls, bench.policies.asked) == (1, [])
+    policy = await bench.change(b"a", policy)  # and may go on
+    await bench.runs.confirm(b"a")
+    await bench.runs.confirm(b"a")
+    assert bench.policies.asked == [[b"a"]]
+    await bench.change(b"a", policy, status="suspended", status_reason="unpaid")
+    with pytest.raises(CallerError) as refused:
+        await bench.runs.confirm(b"a")
+    assert refused.value.code == "account_suspended"
+
+
+async def test_while_nobody_can_say_who_waited_does_not_begin(bench):
+    await bench.admit(b"a", policy_of())
+    await bench.server.flushall()
+    await bench.runs.confirm(b"a")  # as PostgreSQL says
+    bench.policies.known = None
+    with pytest.raises(WorldError) as unknown:
+        await bench.runs.confirm(b"a")
+    assert unknown.value.status == 503
 
 
 async def test_a_look_that_fails_is_not_the_last(bench, monkeypatch):

@@ -21,6 +21,7 @@ from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
 from meterplane.kernel.ids import uuid7
 from tenants.keys import issue_key, revoke_key
+from tenants.limits import set_limit
 from tenants.models import ApiKey
 from tenants.policy_port import recompile
 from tenants.scoping import tenant_scope
@@ -31,6 +32,7 @@ from tests.gateway.deployments import (
     CHAT,
     CHUNKS,
     PRICES,
+    TENSOR_ANSWER,
     TENSORS,
     asking,
     delta,
@@ -201,6 +203,73 @@ async def test_whatever_ends_a_keys_right_to_infer_ends_its_answers(
     (settle,) = await settlements(gateway)
     assert (settle.status, settle.http_status) == ("interrupted", status)
     assert settle.tokens_out == WORDS
+
+
+@pytest.fixture
+async def queue(gateway, onboard, tmp_path):
+    """Two keys of a tenant at a model that takes one request at a time: one is being answered, and
+    one waits. The server answers when `let` is set.
+    """
+    let = asyncio.Event()
+
+    async def answer(peer: Peer) -> None:
+        await let.wait()
+        await peer.send(TENSOR_ANSWER)
+
+    async with deployed(answer) as (server,):
+        name = new_name()
+        arms = [target("a", server.url)]
+        put_on_sale(tmp_path, model(name, "tensor", targets=arms, in_flight_max=1))
+        tenant = let_in(onboard)
+        # So that each that was admitted has a reservation.
+        where = {"tenant_id": tenant.id, "level": "organisation", "scope_id": tenant.id}
+        set_limit(**where, kind="concurrency", window="at_once", amount=100)
+        other = issue_key(tenant_id=tenant.id, project_id=tenant.project_id, name="other")
+        connections.close_all()
+        asked = []
+        clients = [
+            httpx.AsyncClient(
+                base_url=gateway.url, headers={"Authorization": f"Bearer {secret}"}, timeout=20
+            )
+            for secret in (other.secret, tenant.secret)
+        ]
+        for count, client in enumerate(clients, 1):
+            path = f"/v2/models/{name}/infer"
+            asked.append(asyncio.create_task(client.post(path, json=TENSORS)))
+            await asyncio.to_thread(wait_until, lambda n=count: in_flight(tenant, n), "admission")
+        yield tenant, asked, let
+        let.set()
+        for client in clients:
+            await client.aclose()
+
+
+def in_flight(tenant, count):
+    """Whether so many requests of a tenant are admitted, and not settled."""
+    with redis.Redis.from_url(settings.ADMISSION_REDIS_URL) as admission:
+        return len(list(admission.scan_iter(f"mp:{{{tenant.id}}}:reservation:*"))) >= count
+
+
+async def test_a_request_that_waits_for_its_turn_is_ended_and_was_none(gateway, queue):
+    tenant, (running, waiting), let = queue
+    revoke(tenant)
+    answer = await waiting
+    assert (answer.status_code, "was revoked" in answer.json()["error"]) == (401, True)
+    assert not running.done()
+    assert len(gateway.admits()) == 1
+    let.set()
+    assert (await running).status_code == 200
+    (settle,) = await settlements(gateway)
+    assert settle.status == "ok"
+
+
+async def test_a_turn_that_comes_after_the_key_was_revoked_is_not_taken(gateway, queue):
+    tenant, (running, waiting), let = queue
+    revoke(tenant)
+    let.set()  # long before anybody looks
+    answers = [await running, await waiting]
+    assert [answer.status_code for answer in answers] == [200, 401]
+    (settle,) = await settlements(gateway)
+    assert settle.key_id != tenant.key_id
 
 
 async def test_a_key_that_expires_while_its_request_arrives_is_refused(gateway, open_streams):

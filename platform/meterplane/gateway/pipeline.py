@@ -123,12 +123,15 @@ async def open_run(
     try:
         serving = plan.offers[0].serving
         if serving.in_flight_max:
-            asked = Request(plan, admission.policy)
-            turn = await parts.turns.gate(serving).take(asked, patience_s)
+            asked, gate = Request(plan, admission.policy), parts.turns.gate(serving)
+            turn = gate.free(asked)
+            if turn is None:
+                turn = await gate.take(asked, patience_s)
+                await parts.open_runs.confirm(caller.digest)
         run = Run(plan, admission, parts.journal, parts.admitter, parts.turns, turn)
         run.wanted_by = wanted_by
         run.begin()
-    except (WorldError, asyncio.CancelledError):
+    except (CallerError, WorldError, asyncio.CancelledError):
         if turn is not None:
             turn.end()
         parts.admitter.release(admission, NOTHING)

@@ -129,6 +129,21 @@ class OpenRuns:
             if failure is not None:
                 self.cut += sum(cut_off(running, failure) for running in list(key.running))
 
+    async def confirm(self, digest: bytes) -> None:
+        """Who was noted, and then waited to begin, may begin: its key may infer still.
+
+        Raises `CallerError` as for a request that is cut; `WorldError` 503 while nobody can say.
+        """
+        key = self._keys[digest]
+        command = pack("MGET", admission_keys.version(key.tenant_id, key.key_id))
+        version = key.standing.version
+        (answered,) = await self._answers([command], ANSWER_S)
+        if not answered or answered[0] is None or int(answered[0]) != version:
+            self._learn([digest], await self._policies.standings([digest]))
+        failure = refusal(key.standing)
+        if failure is not None:
+            raise failure
+
     async def _ask_redis(self) -> tuple[list[bytes], list[bytes]]:
         """The keys that Redis knows another version of, and those it says nothing about."""
         changed: list[bytes] = []
@@ -180,14 +195,15 @@ class OpenRuns:
             except WorldError as failure:
                 log.warning("open requests could not be compared: %s", failure.code)
                 return
-            for digest in some:
-                key = self._keys.get(digest)
-                standing = found.get(digest, _GONE)
-                # One that was read before a newer policy was admitted under is behind it.
-                if key is not None and (
-                    standing is _GONE or standing.version >= key.standing.version
-                ):
-                    key.standing = standing
+            self._learn(some, found)
+
+    def _learn(self, digests: Iterable[bytes], found: dict[bytes, Standing]) -> None:
+        for digest in digests:
+            key = self._keys.get(digest)
+            standing = found.get(digest, _GONE)
+            # One that was read before a newer policy was admitted under is behind it.
+            if key is not None and (standing is _GONE or standing.version >= key.standing.version):
+                key.standing = standing
 
 
 _GONE = Standing(version=0, status="revoked", status_reason="", expires_at_ms=None)
