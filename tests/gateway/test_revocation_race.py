@@ -46,7 +46,6 @@ def judge(victims, gateways, rate):
     )
     assert served == dict.fromkeys(served, 0)
     assert journaled == dict.fromkeys(journaled, 0)
-    assert min(refused) >= 3, "who asked later was told so"
 
 
 async def run(start_gateway, triton, onboard, redis_url, *, workers, keys, callers):
