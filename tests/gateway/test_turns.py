@@ -215,6 +215,31 @@ async def test_turns_are_measured(monkeypatch):
     assert gate.turn_s == pytest.approx(3.0)
 
 
+async def test_a_server_that_hangs_is_not_expected_to_be_what_it_was(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=lambda: now))
+    gate = gate_of(in_flight_max=2, queue_s_max=10)
+    running = [await taking(gate), await taking(gate)]
+    gate.turn_s = 0.1
+    now += 9.0
+    waiting = taking(gate)  # 4.5 s, were one to end now
+    await settle()
+    now += 12.0
+    with pytest.raises(WorldError) as told:
+        await asyncio.wait_for(taking(gate), 5)
+    assert told.value.retry_after_s >= 21
+    running[0].end()
+    (await waiting).end()
+    gate.turn_s = 0.1
+    now += 3600.0  # of rest, which tells nothing
+    running[1].end()
+    running = [await taking(gate), await taking(gate)]
+    gate.turn_s = 0.1
+    waiting = taking(gate)
+    await settle()
+    assert not waiting.done()
+
+
 async def test_the_newest_bounds_hold_and_an_older_reading_changes_nothing():
     every = Turns()
     gate = every.gate(serving(5))

@@ -6,7 +6,8 @@ does; whoever is not expected to be served in that time is told so at once and n
 Who is next and who gives way is `fair_queue.py`'s. What is shed was never forwarded.
 
 The wait that is expected is the requests ahead divided by the rate at which turns ended lately:
-the places over the mean time a turn took. Until the first turn has ended nothing is expected.
+the places over the mean time a turn took, or over the time for which none has ended, where that is
+longer: a server that hangs is not expected to be what it was.
 """
 
 import asyncio
@@ -82,6 +83,7 @@ class Gate:
         self.turn_s = 0.0  # mean; 0: not known yet
         self.waits = Histogram(WAIT_S)
         self.shed = 0
+        self._moved_at = 0.0  # when a turn last began or ended
 
     def free(self, one: Request) -> Turn | None:
         """A turn at once; None when others run or wait in its way."""
@@ -118,6 +120,7 @@ class Gate:
     def ended(self, took_s: float) -> None:
         """A turn is over: the next begin."""
         self.running -= 1
+        self._moved_at = time.monotonic()
         self.turn_s += (took_s - self.turn_s) * (WEIGHT_OF_NEWEST if self.turn_s else 1)
         self.let_in()
 
@@ -136,10 +139,12 @@ class Gate:
 
     def _begin(self) -> Turn:
         self.running += 1
+        self._moved_at = time.monotonic()
         return Turn(self)
 
     def _expected_s(self, ahead: int) -> float:
-        return (ahead + 1) * self.turn_s / max(1, self.serving.in_flight_max)
+        turn_s = max(self.turn_s, time.monotonic() - self._moved_at)
+        return (ahead + 1) * turn_s / max(1, self.serving.in_flight_max)
 
     def _late(self, one: Request) -> None:
         if self.queue.remove(one):
