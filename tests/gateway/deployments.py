@@ -169,9 +169,11 @@ def limit_rate(tenant: OnboardedOrganisation, per_minute: int, burst: int) -> No
     )
 
 
-def let_in(onboard: Callable[..., OnboardedOrganisation], **limits: int) -> OnboardedOrganisation:
+def let_in(
+    onboard: Callable[..., OnboardedOrganisation], slug: str = "acme", **limits: int
+) -> OnboardedOrganisation:
     """A tenant who may ask as often as a test does, and leaves no connection to PostgreSQL open."""
-    tenant = onboard("acme", **limits)
+    tenant = onboard(slug, **limits)
     limit_rate(tenant, 6_000_000, 1_000_000)
     connections.close_all()
     return tenant

@@ -3,7 +3,8 @@
 Its dynamic batcher serves lower numbers first, from 1 to the model's `priority_levels`; what is
 above, or not said, is the model's default level. `timeout` is how long a request may stand in its
 queue, in microseconds: what is left of the caller's own deadline, where there is one. It counts on
-models whose queue policy has `allow_timeout_override`. A caller can say neither.
+models whose queue policy has `allow_timeout_override` and a `default_timeout_microseconds` above it
+(an override only shortens), when an instance comes to the request. A caller can say neither.
 """
 
 import math
