@@ -6,6 +6,8 @@ from playwright.sync_api import Page, expect
 
 from meterplane.kernel import clock
 from meterplane.metering.ingest import ingest_segment
+from tenants.keys import issue_key
+from tenants.leaks import report_leak
 from tenants.models import ApiKey
 from tenants.scoping import tenant_scope
 from tests.conftest import wait_until
@@ -75,6 +77,39 @@ def test_a_key_is_made_seen_once_and_revoked(acme, live_server, chromium):
         assert complaints == []
     with tenant_scope(acme.id):
         assert ApiKey.objects.get(name="my laptop").status == "revoked"
+
+
+def test_a_key_is_rotated_and_a_leaked_one_told_of_until_it_is_dismissed(
+    acme, live_server, chromium
+):
+    report_leak(acme.secret, f"https://paste.example/{'long' * 40}")
+    with tenant_scope(acme.id):
+        issue_key(tenant_id=acme.id, project_id=acme.project_id, name="production backend")
+    for theme, size in LOOKS.values():
+        with window(chromium, live_server.url, theme=theme, size=size) as (page, complaints):
+            sign_in(page, acme.owner.email, acme.owner_password)
+            page.goto("/keys/")
+            expect(
+                page.get_by_role("heading", name="first key was found in the open")
+            ).to_be_visible()
+            page.get_by_role("link", name="Rotate production backend").click()
+            dialog = page.locator("#modal")
+            dialog.get_by_label("The old key works on").select_option("For 7 days")
+            dialog.get_by_role("button", name="Rotate key").click()
+            secret = dialog.locator("#secret").text_content()
+            assert secret is not None
+            assert re.fullmatch(r"mp_live_[0-9A-Za-z]{49}", secret)
+            expect(dialog.get_by_text("works until")).to_be_visible()
+            assert fits(page)
+            page.keyboard.press("Escape")
+            expect(page.get_by_text(f"Replaced by …{secret[-4:]}")).to_be_visible()
+            assert fits(page)
+            assert complaints == [], (theme, size)
+    with window(chromium, live_server.url) as (page, _):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        page.goto("/keys/")
+        page.get_by_role("button", name="Dismiss").click()
+        expect(page.get_by_text("found in the open")).to_have_count(0)
 
 
 def test_a_new_request_appears_by_itself(acme, live_server, chromium):
