@@ -10,6 +10,7 @@ import pytest
 import redis
 from django.db import connections
 
+from tenants.keys import revoke_key
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
 from tests.gateway.deployments import (
@@ -242,6 +243,64 @@ async def test_a_fallback_that_is_busy_is_passed_over_for_the_next(shop, gateway
         assert gauge("meterplane_gateway_turns", third) == 0
     settled = await settlements(gateway, 2)
     assert sorted(each.model for each in settled) == sorted([second, third])
+
+
+async def test_a_busy_models_fallback_serves_what_would_be_shed(shop, gateway):
+    """A model that cannot take a request, as one whose servers cannot: at the fallback's prices."""
+    held = Held()
+    async with deployed(held.answer, says(TENSOR_ANSWER)) as (busy, other):
+        name, full, spare = new_name(), new_name(), new_name()
+        client = shop(
+            bounded(name, busy, in_flight_max=1, queue_max=0, fallbacks=[full, spare]),
+            bounded(full, busy, in_flight_max=1, queue_max=0),
+            bounded(spare, other, in_flight_max=1),
+        )
+        running = [ask(client, name), ask(client, full)]
+        await until(lambda: held.asked == 2, "two being forwarded")
+        assert (await ask(client, name)).status_code == 200
+        held.let(2)
+        assert {each.status_code for each in await asyncio.gather(*running)} == {200}
+        assert gauge("meterplane_gateway_turns", spare) == 0
+    first, *_ = await settlements(gateway, 3)
+    assert (first.model, first.requested_model) == (spare, name)
+    assert sorted(each.model for each in gateway.admits()) == sorted([name, full, spare])
+
+
+async def test_the_wait_is_part_of_what_a_request_took(shop, gateway):
+    held = Held()
+    async with deployed(held.answer) as (server,):
+        name = new_name()
+        client = shop(bounded(name, server, in_flight_max=1))
+        asked = [ask(client, name) for _ in range(2)]
+        await queued(name, 1)
+        await asyncio.sleep(0.3)
+        held.let()
+        await until(lambda: held.asked == 2, "the next being forwarded")
+        held.let()
+        await asyncio.gather(*asked)
+    _, waited = await settlements(gateway, 2)
+    assert waited.total_ms >= 300 + waited.compute_us // 1000
+
+
+async def test_who_is_revoked_while_waiting_is_never_forwarded(shop, gateway, onboard):
+    held = Held()
+    async with deployed(held.answer) as (server,):
+        name = new_name()
+        client = shop(bounded(name, server, in_flight_max=1, queue_s_max=30))
+        other = onboard("other")
+        first = ask(client, name)
+        await until(lambda: held.asked == 1, "one being forwarded")
+        headers = {"Authorization": f"Bearer {other.secret}"}
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20) as revoked:
+            waiting = ask(revoked, name)
+            await queued(name, 1)
+            revoke_key(tenant_id=other.id, key_id=other.key_id)
+            connections.close_all()
+            assert (await waiting).status_code == 401
+        held.let()
+        assert (await first).status_code == 200
+    assert held.asked == 1
+    await settlements(gateway, 1)
 
 
 async def test_a_quiet_organisation_is_next_behind_a_loud_one(gateway, shop, onboard, tmp_path):

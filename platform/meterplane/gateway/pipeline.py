@@ -34,7 +34,7 @@ from meterplane.gateway.run import Run
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.spans import Spans
 from meterplane.gateway.surface import Work
-from meterplane.gateway.turns import Request, Turn, Turns
+from meterplane.gateway.turns import Turns
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
@@ -118,22 +118,15 @@ async def open_run(
     plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
     admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
     parts.open_runs.note(caller.digest, admission.policy, asker)
-    turn: Turn | None = None
-    wanted_by = time.monotonic() + patience_s
+    run = Run(plan, admission, parts.journal, parts.admitter, parts.turns)
+    run.wanted_by = time.monotonic() + patience_s
     try:
-        serving = plan.offers[0].serving
-        if serving.in_flight_max:
-            asked, gate = Request(plan, admission.policy), parts.turns.gate(serving)
-            turn = gate.free(asked)
-            if turn is None:
-                turn = await gate.take(asked, patience_s)
-                await parts.open_runs.confirm(caller.digest)
-        run = Run(plan, admission, parts.journal, parts.admitter, parts.turns, turn)
-        run.wanted_by = wanted_by
+        if not run.take_turn_at_once():
+            await run.wait_turn(patience_s)
+            await parts.open_runs.confirm(caller.digest)
         run.begin()
     except (CallerError, WorldError, asyncio.CancelledError):
-        if turn is not None:
-            turn.end()
+        run.end_turn()
         parts.admitter.release(admission, NOTHING)
         raise
     return run

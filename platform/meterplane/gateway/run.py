@@ -23,6 +23,7 @@ from meterplane.gateway.surface import Offer
 from meterplane.gateway.turns import Request, Turn, Turns
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
+from meterplane.kernel.errors import WorldError
 
 log = logging.getLogger("meterplane.gateway")
 
@@ -79,7 +80,6 @@ class Run:
         journal: JournalWriter,
         admitter: Admitter,
         turns: Turns,
-        turn: Turn | None = None,
     ) -> None:
         self.plan = plan
         self.work = plan.work
@@ -101,7 +101,7 @@ class Run:
         self._journal = journal
         self._admitter = admitter
         self._turns = turns
-        self.turn = turn  # of the model that serves, where that has a bound
+        self.turn: Turn | None = None  # of the model that serves, where that has a bound
         self._began = time.monotonic()
         self._queued_us = 0
         self._forwarded = 0.0
@@ -137,18 +137,35 @@ class Run:
         self.begin()
         return True
 
+    def take_turn_at_once(self, offer_at: int = 0) -> bool:
+        """The turn of a model it may use, if one is free; True where none is needed."""
+        serving = self.plan.offers[offer_at].serving
+        if not serving.in_flight_max:
+            return True
+        asked = Request(self.plan, self.admission.policy, offer_at)
+        self.turn = self._turns.gate(serving).free(asked)
+        return self.turn is not None
+
+    async def wait_turn(self, patience_s: float) -> None:
+        """Before ADMIT: wait for the turn of the model that was asked for, no longer than that.
+
+        Where it does not come in time, a fallback serves that takes it at once. Raises `WorldError`
+        503 where there is none.
+        """
+        asked = Request(self.plan, self.admission.policy)
+        try:
+            self.turn = await self._turns.gate(self.offer.serving).take(asked, patience_s)
+        except WorldError:
+            if not self._next_model():
+                raise
+
     def _next_model(self) -> bool:
         """To the next model that takes it at once: one that is busy is no help."""
         self.end_turn()
         for offer_at in range(self._offer_at + 1, len(self.plan.offers)):
-            serving = self.plan.offers[offer_at].serving
-            if serving.in_flight_max:
-                asked = Request(self.plan, self.admission.policy, offer_at)
-                self.turn = self._turns.gate(serving).free(asked)
-                if self.turn is None:
-                    continue
-            self._use(offer_at)
-            return True
+            if self.take_turn_at_once(offer_at):
+                self._use(offer_at)
+                return True
         return False
 
     def end_turn(self) -> None:
