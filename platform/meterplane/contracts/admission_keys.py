@@ -41,6 +41,6 @@ def grants(tenant_id: UUID) -> str:
     return f"mp:{{{tenant_id}}}:grants"
 
 
-def reservation(tenant_id: UUID, request_id: UUID) -> str:
-    """One open reservation: what it holds of each limit, its owner and its deadline."""
-    return f"mp:{{{tenant_id}}}:reservation:{request_id}"
+def reservation(tenant_id: UUID, name: UUID | str) -> str:
+    """One open reservation, under its name (`usage.Admit.reservation`): what it holds of what."""
+    return f"mp:{{{tenant_id}}}:reservation:{name}"

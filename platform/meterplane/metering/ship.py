@@ -7,7 +7,8 @@ database that is away is waited for; the backlog stays on disk. A journal whose 
 or recovered is reported and tried again; the others go on.
 
 One shipper runs per host. Of a gateway that died it takes over the journal: it holds its lock,
-recovers it (`journal.recovery`) and ships it like any other.
+recovers it (`journal.recovery`), has its reservations given back (`release`) and ships it like any
+other.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 from django.db import close_old_connections, connection
 from django.db.utils import InterfaceError, OperationalError
 from kombu.exceptions import OperationalError as BrokerError
@@ -30,6 +32,7 @@ from meterplane.journal import reader
 from meterplane.journal.directory import LOCK_NAME, claim, list_directories, worker_of
 from meterplane.journal.recovery import recover
 from meterplane.journal.segment import SegmentPath, list_segments
+from meterplane.metering.release import Releases
 from meterplane.metering.tasks import ingest_segment
 from meterplane.metering.watermark import Watermark
 from tenants.scoping import system_scope
@@ -91,6 +94,7 @@ class Shipper:
         self._send = send
         self._journals: dict[str, _Journal] = {}
         self._watermark = Watermark(root)
+        self._releases = Releases(settings.ADMISSION_REDIS_URL)
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Ship until `stopping()`; wait out whatever is away."""
@@ -125,6 +129,7 @@ class Shipper:
             except OSError as trouble:
                 log.error("%s: %s", directory, trouble)
                 journal.rest_until = time.monotonic() + AWAY_PAUSE_S
+        self._releases.pay()
         self._watermark.advance()
         return busy
 
@@ -145,12 +150,13 @@ class Shipper:
         return busy
 
     def _take_over(self, journal: _Journal) -> None:
-        """If the gateway is gone, hold its lock and finish its journal."""
+        """If the gateway is gone, hold its lock, finish its journal and give back what it held."""
         lock = claim(journal.directory)
         if lock is None:
             return
         try:
             recover(journal.directory)
+            self._releases.owe(journal.directory)
         except BaseException:
             os.close(lock)  # not ours until it is whole: an orphan's SETTLE would be missing
             raise
