@@ -56,8 +56,9 @@ def suspend(tenant):
     set_standing(tenant_id=tenant.id, standing="suspended", reason="unpaid")
 
 
-def exhaust(tenant):
-    limit_requests(tenant, 1)
+def forbid(tenant):
+    """Not one request a day. (Of one that was used up a lost Redis would know nothing.)"""
+    limit_requests(tenant, 0)
 
 
 def limit_requests(tenant, amount):
@@ -67,9 +68,9 @@ def limit_requests(tenant, amount):
 
 # Of ten victims.
 WAYS: Sequence[Callable[[OnboardedOrganisation], None]] = (
-    revoke, leak, revoke, suspend, revoke, exhaust, revoke, rotate, revoke, leak,
+    revoke, leak, revoke, suspend, revoke, forbid, revoke, rotate, revoke, leak,
 )  # fmt: skip
-REFUSALS = {revoke: 401, leak: 401, rotate: 401, suspend: 403, exhaust: 429}
+REFUSALS = {revoke: 401, leak: 401, rotate: 401, suspend: 403, forbid: 429}
 
 
 @dataclass(slots=True)
