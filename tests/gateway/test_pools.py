@@ -31,7 +31,7 @@ class Treasury(Budgets):
     def __init__(self, block_nano=1):
         super().__init__(None)
         self.block_nano, self.granted, self.stranded = block_nano, Counter(), False
-        self.refused = 0
+        self.refused, self.epoch_nano = 0, 0
 
     async def take(self, policy, budget, needed_nano, epoch, grant_id):
         rest = budget.amount - self.granted[budget.key]
@@ -39,7 +39,8 @@ class Treasury(Budgets):
         self.granted[budget.key] += block
         self.refused += not block
         granted = self.granted[budget.key]
-        return Granted(block, granted, granted, self.stranded and not block)
+        stranded = self.stranded and not block
+        return Granted(block, granted, granted, stranded, 0 if block else self.epoch_nano)
 
 
 @pytest.fixture
@@ -101,6 +102,21 @@ async def test_what_others_hold_is_waited_for_and_then_told_as_held(bench):
     kinds, _ = await told(bench, policy, 1, 60)
     assert kinds == {"budget_reserved": 1}, "80 are free once what is held comes back unused"
     assert (await told(bench, policy, 1, 81))[0] == {"insufficient_quota": 1}
+
+
+async def test_a_block_on_its_way_to_the_pool_is_waited_for_and_not_told_as_spent(bench):
+    """Another worker has taken the last block, and not credited it yet."""
+    policy = await spending(bench, organisation=100)
+    epoch = (await bench.admit(0, policy=policy)).epoch
+    bench.treasury.granted[prepare(policy).limits[0].key] = bench.treasury.epoch_nano = 100
+    assert (await told(bench, policy, 1, 60))[0] == {"budget_reserved": 1}
+    assert (await told(bench, policy, 1, 101))[0] == {"insufficient_quota": 1}
+    waiting = asyncio.create_task(bench.admit(60, policy=policy))
+    await asyncio.sleep(0.1)
+    await credit(bench, policy, epoch, uuid7(), 100, 100, 1)
+    assert (await waiting).reserved_nano == 60
+    await bench.settle(await waiting, 60)
+    assert (await told(bench, policy, 1, 60))[0] == {"insufficient_quota": 1}
 
 
 async def test_what_is_stranded_is_a_fault_of_ours_and_no_empty_budget(bench):

@@ -60,7 +60,8 @@ def take(
 
 
 def take_on(connection, arguments) -> Taken:
-    query = "SELECT * FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    columns = "block, granted, revision, stranded"
+    query = f"SELECT {columns} FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
     return Taken(*connection.execute(query, arguments).fetchone())
 
 

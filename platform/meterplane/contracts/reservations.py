@@ -24,13 +24,15 @@ Call = tuple[list[str], list[str]]  # the keys and the arguments of a script
 class Granted(msgspec.Struct, frozen=True, gc=False):
     """What `take_budget` answered: a block in nano, and the window's total and revision after it.
 
-    `stranded`: the block is 0, and grants of an epoch that is over are not accounted for yet.
+    Where the block is 0: `stranded`, that grants of an epoch that is over are not accounted for
+    yet; `epoch_nano`, all that was granted in this one.
     """
 
     block_nano: int
     granted_nano: int
     revision: int
     stranded: bool = False
+    epoch_nano: int = 0
 
 
 def settle_call(

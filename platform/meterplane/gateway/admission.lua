@@ -21,7 +21,8 @@
 -- Answers {"ok", epoch, and of each limit what is left: in its unit, or for a pool left - granted
 -- (nil: nothing was granted yet)} or {"stale", epoch}
 -- or {"limit", its number from 1, microseconds until it would pass; -1: never}
--- or {"budget", its number, what its pool has left, what open requests hold of it, epoch}.
+-- or {"budget", its number, what its pool has left, what open requests hold of it, what it was
+-- credited, epoch}.
 --
 -- Pools come last: whoever is over a rate cannot make the gateway ask PostgreSQL for a block.
 -- Nothing is reserved or counted before all have passed.
@@ -72,8 +73,10 @@ for i = 5, limits do
     local left = tonumber(pool[1] or '0')
     if left < cost then
       pool = call('HMGET', KEYS[i], 'credited', 'spent')
-      local held = tonumber(pool[1] or '0') - tonumber(pool[2] or '0') - left
-      return {'budget', i - 4, string.format('%.0f', left), string.format('%.0f', held), epoch}
+      local credited = pool[1] or '0'
+      local held = tonumber(credited) - tonumber(pool[2] or '0') - left
+      return {'budget', i - 4, string.format('%.0f', left), string.format('%.0f', held),
+              credited, epoch}
     end
     answer[i - 2] = pool[2] and left - cost - tonumber(pool[2])
   elseif rule == 'g' or rule == 'G' then

@@ -2,7 +2,8 @@
 
 Guarantees: nothing is admitted under a policy that is not current, above a limit, or beyond what
 PostgreSQL granted for any budget of the key; nothing is admitted while Redis cannot be asked. A
-reservation is settled once: the second settle finds nothing to give back.
+reservation is settled once: the second settle finds nothing to give back. Nobody is told that a
+budget is spent while what is left of it, what others hold or a block on its way covers the request.
 
 A call that Redis did not answer may have happened. What it would have reserved, or credited, is
 owed from then on (`insist.py`), so that a stall withholds nothing for good.
@@ -114,6 +115,7 @@ class _Attempt:
     cost_nano: int = 0
     left_nano: int = 0
     held_nano: int = 0
+    credited_nano: int = 0
     epoch: str = ""
 
 
@@ -234,7 +236,8 @@ class Admitter:
             if verdict == b"budget":
                 attempt.short = prepared.limits[answer[1] - 1]
                 attempt.cost_nano, attempt.left_nano = worst.nano, int(answer[2])
-                attempt.held_nano, attempt.epoch = int(answer[3]), answer[4].decode()
+                attempt.held_nano, attempt.credited_nano = int(answer[3]), int(answer[4])
+                attempt.epoch = answer[5].decode()
                 return None
             ensure(verdict == b"stale", "admission.lua has four answers")
             self.stale += 1
@@ -252,6 +255,8 @@ class Admitter:
         missing_nano = attempt.cost_nano - attempt.left_nano
         granted = await self._budgets.take(policy, short, missing_nano, attempt.epoch, grant_id)
         if granted.block_nano == 0:
+            # A block that another worker took and has not credited yet may cover this request.
+            attempt.held_nano += max(0, granted.epoch_nano - attempt.credited_nano)
             self._ask_for_less(attempt, short, granted, last)
             return
         command = credit(policy, short, attempt.epoch, grant_id, granted)

@@ -25,7 +25,7 @@ EXHAUSTED_MEMORY_S = 1.0
 EXHAUSTED_REMEMBERED_MAX = 4096
 
 _TAKE = (
-    "SELECT block, granted, revision, stranded"
+    "SELECT block, granted, revision, stranded, in_epoch"
     "  FROM take_budget(%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)"
 )
 
@@ -36,8 +36,10 @@ class Budgets:
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        # pool -> limit, the smallest amount that was refused, the answer, until when
-        self._exhausted: OrderedDict[str, tuple[int, int, Granted, float]] = OrderedDict()
+        # pool and epoch -> limit, the smallest amount that was refused, the answer, until when
+        self._exhausted: OrderedDict[tuple[str, str], tuple[int, int, Granted, float]] = (
+            OrderedDict()
+        )
         self.asked = 0
         self.blocks_taken = 0
 
@@ -55,7 +57,7 @@ class Budgets:
 
         Raises `WorldError` when PostgreSQL does not answer.
         """
-        known = self._known_exhausted(budget, needed_nano)
+        known = self._known_exhausted(budget, needed_nano, epoch)
         if known is not None:
             return known
         limit = budget.limit
@@ -79,19 +81,21 @@ class Budgets:
         self.asked += 1
         if row is None:
             raise database_unavailable()
-        granted = Granted(int(row[0]), int(row[1]), int(row[2]), bool(row[3]))
+        granted = Granted(int(row[0]), int(row[1]), int(row[2]), bool(row[3]), int(row[4]))
         if granted.block_nano > 0:
             self.blocks_taken += 1
         else:
             until = time.monotonic() + EXHAUSTED_MEMORY_S
-            self._exhausted[budget.key] = (budget.amount, needed_nano, granted, until)
+            self._exhausted[budget.key, epoch] = (budget.amount, needed_nano, granted, until)
             if len(self._exhausted) > EXHAUSTED_REMEMBERED_MAX:
                 self._exhausted.popitem(last=False)
         return granted
 
-    def _known_exhausted(self, budget: AppliedLimit, needed_nano: int) -> Granted | None:
+    def _known_exhausted(
+        self, budget: AppliedLimit, needed_nano: int, epoch: str
+    ) -> Granted | None:
         """The answer, if this limit refused no more than this, less than a moment ago."""
-        known = self._exhausted.get(budget.key)
+        known = self._exhausted.get((budget.key, epoch))
         if known is None:
             return None
         amount, refused_nano, granted, until = known

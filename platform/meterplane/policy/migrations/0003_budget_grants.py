@@ -24,7 +24,8 @@ TAKE_BUDGET = """
 CREATE FUNCTION take_budget(
   tenant uuid, level text, scope_id uuid, model text, window_label text,
   limit_now bigint, needed bigint, at_least bigint, epoch text, grant_id uuid
-) RETURNS TABLE (block bigint, granted bigint, revision bigint, stranded boolean)
+) RETURNS TABLE (block bigint, granted bigint, revision bigint, stranded boolean,
+                 in_epoch bigint)
 LANGUAGE plpgsql SECURITY DEFINER
 -- pg_temp last: a caller must not put a table of its own in front of ours.
 SET search_path = public, pg_temp AS $body$
@@ -60,7 +61,7 @@ BEGIN
   SELECT g.amount_nano INTO give FROM budget_grant g
    WHERE g.id = grant_id AND g.tenant_id = tenant AND g.epoch = take_budget.epoch;
   IF FOUND THEN
-    RETURN QUERY SELECT give, held.granted_nano, held.revision, false;
+    RETURN QUERY SELECT give, held.granted_nano, held.revision, false, 0::bigint;
     RETURN;
   END IF;
 
@@ -81,7 +82,12 @@ BEGIN
        WHERE g.tenant_id = tenant AND g.level = take_budget.level
          AND g.scope_id = take_budget.scope_id AND g.model = take_budget.model
          AND g."window" = window_label AND g.epoch <> take_budget.epoch
-         AND e.accounted_at IS NULL);
+         AND e.accounted_at IS NULL),
+      -- What of this its pool was not credited yet is under way to it, and may cover the request.
+      (SELECT COALESCE(sum(g.amount_nano), 0)::bigint FROM budget_grant g
+        WHERE g.tenant_id = tenant AND g.level = take_budget.level
+          AND g.scope_id = take_budget.scope_id AND g.model = take_budget.model
+          AND g."window" = window_label AND g.epoch = take_budget.epoch);
     RETURN;
   END IF;
 
@@ -94,7 +100,7 @@ BEGIN
                             granted_at, credited)
   VALUES (grant_id, tenant, take_budget.level, take_budget.scope_id, take_budget.model,
           window_label, take_budget.epoch, give, clock_timestamp(), false);
-  RETURN QUERY SELECT give, held.granted_nano, held.revision, false;
+  RETURN QUERY SELECT give, held.granted_nano, held.revision, false, 0::bigint;
 END $body$;
 REVOKE EXECUTE ON FUNCTION take_budget FROM PUBLIC, meterplane_app, meterplane_system;
 GRANT EXECUTE ON FUNCTION take_budget TO meterplane_gateway;
