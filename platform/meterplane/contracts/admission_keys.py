@@ -44,3 +44,8 @@ def grants(tenant_id: UUID) -> str:
 def reservation(tenant_id: UUID, name: UUID | str) -> str:
     """One open reservation, under its name (`usage.Admit.reservation`): what it holds of what."""
     return f"mp:{{{tenant_id}}}:reservation:{name}"
+
+
+def reservations_by(mark: str) -> str:
+    """A pattern of all that one worker made: its mark is what its tokens begin with."""
+    return f"mp:{{*}}:reservation:*:{mark}*"

@@ -16,9 +16,19 @@ _FOLDER = Path(__file__).parent
 SETTLE = (_FOLDER / "settle.lua").read_text()
 CREDIT = (_FOLDER / "credit.lua").read_text()
 
+MARK_CHARS = 8
 POOL_KEEP_S = 40 * 86_400  # a month, and the longest request after it
 
 Call = tuple[list[str], list[str]]  # the keys and the arguments of a script
+
+
+def mark_of(journal: Path) -> str:
+    """What the tokens of the worker begin with that writes this journal: eight digits.
+
+    They are random ones of the directory's own id, so that who finds a dead worker's journal can
+    find its reservations, those too that it was killed before writing down.
+    """
+    return journal.name[-MARK_CHARS:]
 
 
 class Granted(msgspec.Struct, frozen=True, gc=False):

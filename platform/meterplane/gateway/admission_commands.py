@@ -49,10 +49,10 @@ NOTHING = Worst(0, 0, 0)
 
 
 class Tokens:
-    """Tokens of one worker, none twice: eight random digits of its own and a count."""
+    """Tokens of one worker, none twice: eight random digits of its own, its mark, and a count."""
 
-    def __init__(self) -> None:
-        self._prefix = secrets.token_hex(4).encode()
+    def __init__(self, mark: str = "") -> None:
+        self._prefix = (mark or secrets.token_hex(reservations.MARK_CHARS // 2)).encode()
         self._count = itertools.count()
 
     def mint(self) -> bytes:

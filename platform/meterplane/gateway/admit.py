@@ -127,13 +127,18 @@ class Admitter:
     """Admits and settles for one worker. Its counts are of outcomes told to callers."""
 
     def __init__(
-        self, calls: LuaCalls, insist: Insist, policies: Policies, budgets: Budgets
+        self,
+        calls: LuaCalls,
+        insist: Insist,
+        policies: Policies,
+        budgets: Budgets,
+        tokens: Tokens | None = None,
     ) -> None:
         self._calls = calls
         self._insist = insist
         self._policies = policies
         self._budgets = budgets
-        self._tokens = Tokens()
+        self._tokens = tokens or Tokens()
         self._prepared: OrderedDict[tuple[bytes, str], PreparedCommands] = OrderedDict()
         self._waiters: dict[UUID, int] = {}
         self.admitted = 0

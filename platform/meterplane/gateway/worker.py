@@ -4,8 +4,10 @@ import contextlib
 
 from psycopg_pool import AsyncConnectionPool
 
+from meterplane.contracts.reservations import mark_of
 from meterplane.gateway import worker_state
 from meterplane.gateway.access_log import AccessLog
+from meterplane.gateway.admission_commands import Tokens
 from meterplane.gateway.admit import SCRIPTS, Admitter
 from meterplane.gateway.budgets import Budgets
 from meterplane.gateway.config import Config
@@ -75,7 +77,9 @@ class Worker:
             pepper=config.pepper,
             policies=policies,
             servings=Servings(pool),
-            admitter=Admitter(calls, insist, policies, Budgets(pool)),
+            admitter=Admitter(
+                calls, insist, policies, Budgets(pool), Tokens(mark_of(journal.directory))
+            ),
             journal=journal,
             fleet=fleet,
             prompts=Prompts(config.tokenizers_dir),
