@@ -33,25 +33,41 @@ class Crew:
 
     def end(self) -> Done:
         """Wait for all, and add up what they did."""
-        parts = []
+        parts = self._answers()
+        if len(parts) < len(self.processes):
+            raise AssertionError("a worker ended; its error is above")
+        return _sum(parts)
+
+    def end_of_the_living(self) -> Done:
+        """Wait for all that are not killed meanwhile, and add up what those did."""
+        return _sum(self._answers())
+
+    def finish(self) -> None:
+        """Let them close what they have open, and end."""
         for process in self.processes:
-            line = process.stdout.readline() if process.stdout is not None else b""
-            if not line:
-                raise AssertionError(f"a worker ended ({process.poll()}); its error is above")
-            parts.append(msgspec.json.decode(line, type=Done))
-        return Done(
-            settled=sorted(each for part in parts for each in part.settled),
-            refused=sorted(each for part in parts for each in part.refused),
-            told=sum((Counter(part.told) for part in parts), Counter[str]()),
-            gave_up=sum(part.gave_up for part in parts),
-            owed=sum(part.owed for part in parts),
-            began=min(part.began for part in parts),
-            ended=max(part.ended for part in parts),
-        )
+            _written(process).close()
+        for process in self.processes:
+            process.wait()
+
+    def _answers(self) -> list[Done]:
+        lines = [each.stdout.readline() for each in self.processes if each.stdout is not None]
+        return [msgspec.json.decode(line, type=Done) for line in lines if line]
 
     def do(self, job: Job) -> Done:
         self.begin(job)
         return self.end()
+
+
+def _sum(parts: Sequence[Done]) -> Done:
+    return Done(
+        settled=sorted(each for part in parts for each in part.settled),
+        refused=sorted(each for part in parts for each in part.refused),
+        told=sum((Counter(part.told) for part in parts), Counter[str]()),
+        gave_up=sum(part.gave_up for part in parts),
+        owed=sum(part.owed for part in parts),
+        began=min(part.began for part in parts),
+        ended=max(part.ended for part in parts),
+    )
 
 
 def _written(process: "subprocess.Popen[bytes]"):  # type: ignore[no-untyped-def]

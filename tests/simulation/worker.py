@@ -20,7 +20,8 @@ from psycopg_pool import AsyncConnectionPool
 
 from meterplane.contracts import usage
 from meterplane.contracts.policy import KeyPolicy
-from meterplane.gateway.admission_commands import SCRIPTS, Worst
+from meterplane.contracts.reservations import mark_of
+from meterplane.gateway.admission_commands import SCRIPTS, Tokens, Worst
 from meterplane.gateway.admit import Admission, Admitter
 from meterplane.gateway.budgets import Budgets
 from meterplane.gateway.insist import Insist
@@ -99,18 +100,22 @@ class Asked:
 class Worker:
     """The parts of one worker."""
 
-    def __init__(
-        self, admitter: Admitter, calls: LuaCalls, insist: Insist, policies: Policies
-    ) -> None:
-        self.admitter, self.calls, self.insist = admitter, calls, insist
-        self.policies = policies
+    def __init__(self, pool: AsyncConnectionPool, calls: LuaCalls, insist: Insist) -> None:
+        self._pool, self._calls, self.insist = pool, calls, insist
+        self.policies = Policies(pool)
         self.journal: JournalWriter | None = None
+        self.admitter = self._admitter(Tokens())
+
+    def _admitter(self, tokens: Tokens) -> Admitter:
+        budgets = Budgets(self._pool)
+        return Admitter(self._calls, self.insist, self.policies, budgets, tokens)
 
     async def do(self, job: Job) -> Done:
         """Everything asked for, and whatever is owed paid."""
         done = Done()
         if job.journal and self.journal is None:
             self.journal = JournalWriter.open(Path(job.journal), "simulated")
+            self.admitter = self._admitter(Tokens(mark_of(self.journal.directory)))
         done.began = time.monotonic()
         if job.hammer_s:
             until = done.began + job.hammer_s
@@ -263,8 +268,7 @@ async def main() -> None:
         insist = Insist(calls)
         insist.start()
         stack.push_async_callback(insist.close)
-        policies = Policies(pool)
-        worker = Worker(Admitter(calls, insist, policies, Budgets(pool)), calls, insist, policies)
+        worker = Worker(pool, calls, insist)
         while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
             done = await worker.do(msgspec.json.decode(line, type=Job))
             sys.stdout.buffer.write(msgspec.json.encode(done) + b"\n")
