@@ -176,6 +176,22 @@ def test_the_lower_class_gives_way_first_but_keeps_its_part():
     assert all(one.rank == HIGH for one in gone[18:])
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_who_would_give_way_is_known_before(seed):
+    """Exactly, while nobody is given another weight."""
+    draw = random.Random(seed)
+    queue = FairQueue(20)
+    known = 0
+    for _ in range(600):
+        one = of(draw.randrange(4), rank=draw.choice((0, 1, 1, 2)), weight=2)
+        in_vain = queue.has_no_place_for(one)
+        known += in_vain
+        assert in_vain == (queue.add(one) == [one])
+        if draw.random() < 0.3:
+            queue.take()
+    assert known > 50
+
+
 def test_a_queue_of_no_places_takes_nobody():
     queue = FairQueue(0)
     one = of("a")
@@ -236,7 +252,10 @@ class Everything(RuleBasedStateMachine):
     def add(self, tenant, rank, weight, cost):
         one = of(tenant, rank=rank, weight=weight, cost=cost)
         self.inside.append(one)
-        for gone in self.queue.add(one):
+        in_vain = self.queue.has_no_place_for(one)
+        lost = self.queue.add(one)
+        assert not in_vain or lost == [one]
+        for gone in lost:
             same = [each for each in self.inside if self.flow(each) == self.flow(gone)]
             assert same[-1] is gone
             self.inside.remove(gone)

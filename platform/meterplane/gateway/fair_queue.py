@@ -127,13 +127,29 @@ class _Class:
         _, tenant = self._size_by_weight.first()
         return next(reversed(self._flows[tenant].requests))
 
+    def is_greediest_with(self, one: Waiting) -> bool:
+        """Whether its organisation would hold the most for its weight, were it queued now.
+
+        False where that is not certain: others may follow whoever holds the most and has been given
+        more weight since.
+        """
+        if not self.size:
+            return True
+        rank = self._rank_of(self.holds(one.tenant) + 1, one.weight)
+        most, tenant = self._size_by_weight.first()
+        return rank <= most if tenant == one.tenant else rank < most
+
     def forget(self) -> None:
         """Nobody waits: what anybody took before counts no more."""
         self._owed.clear()
         self._owing.clear()
 
     def _rank(self, tenant: Hashable, flow: _Flow) -> None:
-        self._size_by_weight.put(tenant, -(len(flow.requests) * _UNIT // flow.weight))
+        self._size_by_weight.put(tenant, self._rank_of(len(flow.requests), flow.weight))
+
+    @staticmethod
+    def _rank_of(size: int, weight: int) -> int:
+        return -(size * _UNIT // weight)
 
     def _resume(self, tenant: Hashable) -> int:
         self._owing.discard(tenant)
@@ -179,6 +195,17 @@ class FairQueue:
             self.remove(loser)
             gone.append(loser)
         return gone
+
+    def has_no_place_for(self, one: Waiting) -> bool:
+        """Whether it would give way itself, were it added now. O(1); False where not certain."""
+        if self._size < self.places_max:
+            return False
+        floor = self.places_max // TURNS
+        own = self._classes[one.rank]
+        lower = self._classes[one.rank + 1 :]
+        if own.size + 1 <= floor or any(each.size > floor for each in lower):
+            return False
+        return own.is_greediest_with(one)
 
     def take(self) -> Waiting | None:
         """Whose turn it is; None when nobody waits."""

@@ -116,7 +116,8 @@ async def open_run(
     """
     check_usable(policy)  # a body takes time to arrive, and an expiry raises no version
     plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
-    admission = await _admit(parts, caller, policy, plan, caller.request_id or asker.request_id)
+    request_id = caller.request_id or asker.request_id
+    admission = await _admit(parts, caller, policy, plan, request_id, patience_s)
     parts.open_runs.note(caller.digest, admission.policy, asker)
     run = Run(plan, admission, parts.journal, parts.admitter, parts.turns)
     run.wanted_by = time.monotonic() + patience_s
@@ -133,11 +134,18 @@ async def open_run(
 
 
 async def _admit(
-    parts: Parts, caller: Caller, policy: KeyPolicy, plan: Plan, request_id: UUID
+    parts: Parts,
+    caller: Caller,
+    policy: KeyPolicy,
+    plan: Plan,
+    request_id: UUID,
+    patience_s: float,
 ) -> Admission:
     for _ in range(SERVINGS_READ_MAX):
         try:
             policy = await _letting(parts, caller, policy, plan)
+            if plan.offers[0].serving.in_flight_max:
+                parts.turns.check(plan, policy, patience_s)
             return await parts.admitter.admit(request_id, caller.digest, policy, plan)
         except ServingUnread as unread:
             policy = unread.policy

@@ -11,6 +11,7 @@ longer: a server that hangs is not expected to be what it was.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 
@@ -29,12 +30,18 @@ WAIT_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 def overloaded(model: str, seconds: float) -> WorldError:
-    """503: too many others wait for a model; `seconds` until those now waiting are served."""
+    """503: too many others wait for a model; `seconds` until those now waiting are served.
+
+    Whoever was refused with others does not come back with them: all at once they would be a stall
+    for everybody, again and again.
+    """
+    after_s = max(1, int(seconds + 1))
+    after_s += random.randrange(after_s + 1)  # noqa: S311  a spread, not a secret
     return WorldError(
         "model_overloaded",
         f"The model {model!r} has more requests than it can serve in time. Nothing was charged; "
         "try again shortly.",
-        retry_after_s=min(RETRY_AFTER_S_MAX, max(1, int(seconds + 1))),
+        retry_after_s=min(RETRY_AFTER_S_MAX, after_s),
     )
 
 
@@ -87,7 +94,7 @@ class Gate:
 
     def free(self, one: Request) -> Turn | None:
         """A turn at once; None when others run or wait in its way."""
-        if self.running >= self.serving.in_flight_max or len(self.queue):
+        if not self.open:
             return None
         self.queue.charge(one)
         return self._begin()
@@ -97,13 +104,12 @@ class Gate:
         turn = self.free(one)
         if turn is not None:
             return turn
-        allowed_s = min(self.serving.queue_s_max, patience_s)
-        if allowed_s <= 0 or self._expected_s(self.queue.ahead_of(one)) > allowed_s:
+        allowed_s = self._allowed_s(one, patience_s)
+        if allowed_s is None:
             raise self._refuse()
         loop = asyncio.get_running_loop()
         admitted: asyncio.Future[Turn] = loop.create_future()
         one.admitted = admitted
-        self.queue.places_max = self.serving.queue_max
         for loser in self.queue.add(one):
             self._turn_away(loser)
         timer = loop.call_later(allowed_s, self._late, one)
@@ -116,6 +122,26 @@ class Gate:
             raise
         finally:
             timer.cancel()
+
+    def check(self, one: Request, patience_s: float) -> None:
+        """Raises `WorldError` 503 if `take` would, as far as that can be told without queueing."""
+        if self.open:
+            return
+        if self._allowed_s(one, patience_s) is None or self.queue.has_no_place_for(one):
+            raise self._refuse()
+
+    @property
+    def open(self) -> bool:
+        """There is a turn for whoever asks next."""
+        return self.running < self.serving.in_flight_max and not len(self.queue)
+
+    def _allowed_s(self, one: Request, patience_s: float) -> float | None:
+        """How long it may wait; None where it is not expected to be served in that time."""
+        self.queue.places_max = self.serving.queue_max
+        allowed_s = min(self.serving.queue_s_max, patience_s)
+        if allowed_s <= 0 or self._expected_s(self.queue.ahead_of(one)) > allowed_s:
+            return None
+        return allowed_s
 
     def ended(self, took_s: float) -> None:
         """A turn is over: the next begin."""
@@ -175,6 +201,19 @@ class Turns:
             gate.serving = serving
             gate.let_in()
         return gate
+
+    def check(self, plan: Plan, policy: KeyPolicy, patience_s: float) -> None:
+        """Raises `WorldError` 503 for a request that would be shed: before it is admitted.
+
+        A flood is refused for a fraction of what its admission would cost everybody. What only
+        queueing can tell is told then.
+        """
+        first, *others = (offer.serving for offer in plan.offers)
+        if not first.in_flight_max or any(
+            not each.in_flight_max or self.gate(each).open for each in others
+        ):
+            return
+        self.gate(first).check(Request(plan, policy), patience_s)
 
     def families(self) -> Iterator[Family]:
         """The state of all gates, as metrics."""
