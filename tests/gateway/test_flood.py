@@ -6,8 +6,8 @@ slower does so for both. What is compared is the 99th percentile of its answers'
 
 The wait is arithmetic: the place that comes free first, of `PLACES` that are held for 300 to 900 ms
 each, is 19 ms away on average and some 90 ms in one of a hundred cases. What the flood costs beside
-is the machine's time: 150 requests a second, two in three refused. With answers of 100 to 300 ms it is
-450, and on two cores that other tests share the p99 was 1.1 to 1.7 of what it is without the flood.
+is the machine's time: 150 requests a second, two in three refused. With answers of 100 to 300 ms it
+is 450, and on two cores that other tests share the p99 was 1.1 to 1.7 of what it is without them.
 """
 
 import asyncio
@@ -148,7 +148,8 @@ async def test_a_flood_waits_behind_itself(gateway, onboard, tmp_path):
     """Served in order of arrival, everybody would wait as long as the flood."""
     _, flooded = await compared(
         gateway, onboard, tmp_path,
-        answer_s=(0.1, 0.3), rounds=1, seconds=4, connections=112, in_flight_max=PLACES, queue_max=80,
+        answer_s=(0.1, 0.3), rounds=1, seconds=4, connections=112,
+        in_flight_max=PLACES, queue_max=80,
     )  # fmt: skip
     waited = {}
     for each in gateway.settles():
@@ -166,7 +167,8 @@ async def test_a_flood_of_1000_connections_raises_anothers_p99_by_a_fifth_at_mos
 ):
     alone, flooded = await compared(
         gateway, onboard, tmp_path,
-        answer_s=(0.3, 0.9), rounds=4, seconds=20, connections=1000, in_flight_max=PLACES, queue_max=256,
+        answer_s=(0.3, 0.9), rounds=4, seconds=20, connections=1000,
+        in_flight_max=PLACES, queue_max=256,
     )  # fmt: skip
     assert min(len(alone), len(flooded)) >= 800
     assert p99(flooded) <= 1.2 * p99(alone)

@@ -276,6 +276,35 @@ async def test_while_nobody_can_say_who_waited_does_not_begin(bench):
     assert unknown.value.status == 503
 
 
+async def test_who_waited_does_not_begin_without_what_it_reserved(bench):
+    """A Redis that was lost took it along; what it was granted may be granted again by now."""
+    policy = policy_of()
+    await bench.admit(b"a", policy)
+    await bench.server.set(names.reservation(policy.tenant_id, "x:1"), "held")
+    await bench.runs.confirm(b"a", "x:1")
+    await bench.server.flushall()
+    await bench.server.set(names.version(policy.tenant_id, policy.key_id), policy.version)
+    await bench.runs.confirm(b"a")  # one that reserved nothing has lost nothing
+    with pytest.raises(WorldError) as lost:
+        await bench.runs.confirm(b"a", "x:1")
+    assert (lost.value.status, lost.value.code) == (503, "budget_rebuilding")
+
+
+async def test_who_waited_does_not_begin_while_redis_cannot_say_what_it_holds(bench):
+    policy = policy_of()
+    await bench.admit(b"a", policy)
+    await bench.server.set(names.reservation(policy.tenant_id, "x:1"), "held")
+    pid = (await bench.server.info("server"))["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await bench.runs.confirm(b"a")  # its key: as PostgreSQL says
+        with pytest.raises(WorldError) as silent:
+            await bench.runs.confirm(b"a", "x:1")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert silent.value.status == 503
+
+
 async def test_a_look_that_fails_is_not_the_last(bench, monkeypatch):
     monkeypatch.setattr(revocation, "LOOK_EVERY_S", 0.01)
     policy = policy_of()

@@ -11,6 +11,7 @@ import redis
 from django.db import connections
 
 from tenants.keys import revoke_key
+from tenants.limits import set_limit
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
 from tests.gateway.deployments import (
@@ -298,6 +299,37 @@ async def test_who_is_revoked_while_waiting_is_never_forwarded(shop, gateway, on
             connections.close_all()
             assert (await waiting).status_code == 401
         held.let()
+        assert (await first).status_code == 200
+    assert held.asked == 1
+    await settlements(gateway, 1)
+
+
+async def test_who_waits_while_redis_is_lost_is_never_forwarded_on_what_it_held(
+    shop, gateway, onboard, redis_url
+):
+    """By the time of its turn, what it reserved may have been granted to somebody else."""
+    held = Held()
+    async with deployed(held.answer) as (server,):
+        name = new_name()
+        client = shop(bounded(name, server, in_flight_max=1, queue_s_max=30))
+        other = onboard("other")
+        set_limit(
+            tenant_id=other.id, level="organisation", scope_id=other.id, kind="spend",
+            window="month", amount=10**9,
+        )  # fmt: skip
+        connections.close_all()
+        first = ask(client, name)
+        await until(lambda: held.asked == 1, "one being forwarded")
+        headers = {"Authorization": f"Bearer {other.secret}"}
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20) as payer:
+            waiting = ask(payer, name)
+            await queued(name, 1)
+            with redis.Redis.from_url(redis_url) as server_of_limits:
+                server_of_limits.flushall()
+            held.let()
+            answer = await waiting
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
         assert (await first).status_code == 200
     assert held.asked == 1
     await settlements(gateway, 1)

@@ -65,7 +65,7 @@ async def test_what_was_settled_and_not_told_is_given_back_at_its_cost(bench, tm
     assert await bench.reservations() == []
 
 
-async def test_a_request_that_moved_costs_under_its_last_reservation_only(
+async def test_a_request_that_came_again_costs_under_its_last_reservation_only(
     bench, tmp_path, redis_url
 ):
     first = await bench.admit(1000)
@@ -77,6 +77,18 @@ async def test_a_request_that_moved_costs_under_its_last_reservation_only(
     paid(releases)
     assert await bench.pools() == ({POOL_NANO - 4321}, {0})
     assert await bench.reservations() == []
+
+
+async def test_a_request_that_moved_to_a_fallback_pays_once_for_its_one_reservation(
+    bench, tmp_path, redis_url
+):
+    admission = await bench.admit(5000)
+    moved = admitted(admission, model="fallback", requested_model="tiny-lm")
+    home = sealed_journal(tmp_path, [admitted(admission), moved], [cost(moved, 4321)])
+    releases = Releases(redis_url)
+    releases.owe(home)
+    paid(releases)
+    assert await bench.pools() == ({POOL_NANO - 4321}, {0})
 
 
 async def test_every_kind_of_limit_gets_its_own_back(bench, tmp_path, redis_url):

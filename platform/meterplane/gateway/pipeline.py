@@ -124,7 +124,8 @@ async def open_run(
     try:
         if not run.take_turn_at_once():
             await run.wait_turn(patience_s)
-            await parts.open_runs.confirm(caller.digest)
+            held = admission.reservation.decode() if admission.prepared.holds else ""
+            await parts.open_runs.confirm(caller.digest, held)
         run.begin()
     except (CallerError, WorldError, asyncio.CancelledError):
         run.end_turn()

@@ -24,6 +24,7 @@ from meterplane.contracts import admission_keys
 from meterplane.contracts.policy import KeyPolicy
 from meterplane.gateway import errors
 from meterplane.gateway.authenticate import is_usable
+from meterplane.gateway.limit_refusals import budget_rebuilding
 from meterplane.gateway.lua_calls import LuaCalls
 from meterplane.gateway.policies import Policies, Standing
 from meterplane.gateway.redis_connection import pack
@@ -129,20 +130,26 @@ class OpenRuns:
             if failure is not None:
                 self.cut += sum(cut_off(running, failure) for running in list(key.running))
 
-    async def confirm(self, digest: bytes) -> None:
+    async def confirm(self, digest: bytes, reservation: str = "") -> None:
         """Who was noted, and then waited to begin, may begin: its key may infer still.
 
-        Raises `CallerError` as for a request that is cut; `WorldError` 503 while nobody can say.
+        And what it reserved is there still, where it has a `reservation`: a Redis that was lost
+        meanwhile has taken it along, and what it was granted may have been returned. Raises
+        `CallerError` as for a request that is cut; `WorldError` 503 while nobody can say.
         """
         key = self._keys[digest]
-        command = pack("MGET", admission_keys.version(key.tenant_id, key.key_id))
+        names = [admission_keys.version(key.tenant_id, key.key_id)]
+        if reservation:
+            names.append(admission_keys.reservation(key.tenant_id, reservation))
         version = key.standing.version
-        (answered,) = await self._answers([command], ANSWER_S)
+        (answered,) = await self._answers([pack("MGET", *names)], ANSWER_S)
         if not answered or answered[0] is None or int(answered[0]) != version:
             self._learn([digest], await self._policies.standings([digest]))
         failure = refusal(key.standing)
         if failure is not None:
             raise failure
+        if reservation and (not answered or answered[1] is None):
+            raise budget_rebuilding()
 
     async def _ask_redis(self) -> tuple[list[bytes], list[bytes]]:
         """The keys that Redis knows another version of, and those it says nothing about."""

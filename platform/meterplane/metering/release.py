@@ -72,8 +72,8 @@ class Releases:
     def owe(self, directory: Path) -> None:
         """Everything that was reserved for the requests of a recovered journal. Raises OSError.
 
-        A request that moved to a fallback was admitted, and reserved for, more than once: its cost
-        belongs to the last, and nothing to those before.
+        A request that was reserved for more than once, under one id, cost what it did under the
+        last: nothing under those before. One that moved to a fallback has one reservation.
         """
         owed: list[_Owed] = []
         last: dict[UUID, Admit] = {}
@@ -81,7 +81,7 @@ class Releases:
             for frame in reader.frames_of(reader.read_segment(segment.path)):
                 if isinstance(frame, Admit):
                     moved = last.get(frame.request_id)
-                    if moved is not None:
+                    if moved is not None and moved.reservation != frame.reservation:
                         owed.append(_Owed(_key(moved)))
                     if frame.reservation:
                         last[frame.request_id] = frame

@@ -13,10 +13,11 @@ Guarantees: a grant returns once or not at all; `granted_nano` never falls below
 it. In the end it is what was spent in past epochs plus the grants of the live one. All instants
 compared are PostgreSQL's.
 
-Limits: `MARGIN_S` is what a gateway may take from Redis' answer to its journal. A limit that was
-set in the middle of a day counts what its scope spent earlier on that day in the epoch as spent
-under it: that much less returns. A root that no shipper was ever seen at is not waited for, one
-that is gone is until it is forgotten.
+Limits: `MARGIN_S` is what a gateway may take from Redis' answer to its journal; who waits for a
+turn in between is asked about once more (`OpenRuns.confirm`). A limit that was set in the middle of
+a day counts what its scope spent earlier on that day in the epoch as spent under it: that much less
+returns. A root that no shipper was ever seen at is not waited for, one that is gone is until it is
+forgotten.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from meterplane.policy import grants, learn, stranded
+from meterplane.policy import grants, learn, reap, stranded
 
 
 @shared_task(name="policy.learn_reservations")
@@ -27,3 +27,9 @@ def fold_grants() -> None:
 def return_stranded_grants() -> None:
     """What a lost Redis had been granted and nobody spent."""
     stranded.return_stranded()
+
+
+@shared_task(name="policy.reap_reservations")
+def reap_reservations() -> None:
+    """What requests hold that are over, and that nobody is left to settle."""
+    reap.reap_reservations()
