@@ -35,6 +35,7 @@ from meterplane.contracts.policy import KeyPolicy, Limit, LimitLevel
 from meterplane.gateway.admission_commands import SCRIPTS, PreparedCommands, Worst
 from meterplane.gateway.admit import Admission, Admitter
 from meterplane.gateway.budgets import Budgets
+from meterplane.gateway.day_counts import DayCounts
 from meterplane.gateway.insist import Insist
 from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable, Script
 from meterplane.gateway.policies import Policies
@@ -252,7 +253,8 @@ async def measure(url: str) -> int:
     database = AsyncConnectionPool("", open=False)
     calls = LuaCalls(url, (*SCRIPTS, FLOOR))
     calls.start()
-    admitter = Admitter(calls, Insist(calls), Policies(database), Budgets(database))
+    day_counts = DayCounts(database, calls)
+    admitter = Admitter(calls, Insist(calls), Policies(database), Budgets(database), day_counts)
     incr = FLOOR.command(["mp:{bench}:floor"], [])
 
     async def floor(_: int) -> object:

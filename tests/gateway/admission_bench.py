@@ -98,6 +98,13 @@ class AfreshPolicies(Policies):
         return self.current
 
 
+class DaysKnown:
+    """No count of the day is ever missing."""
+
+    async def start(self, policy):
+        pass
+
+
 class Bench:
     """An admitter, its Redis, and a key whose pools are filled."""
 
@@ -162,7 +169,7 @@ async def open_bench(redis_url, stack):
     stack.push_async_callback(insist.close)
     policies = AfreshPolicies(pool)
     server = await stack.enter_async_context(redis.Redis.from_url(redis_url))
-    admitter = Admitter(calls, insist, policies, Budgets(pool))
+    admitter = Admitter(calls, insist, policies, Budgets(pool), DaysKnown())
     bench = Bench(admitter, calls, insist, policies, server, make_policy())
     await bench.fill(bench.policy)
     return bench

@@ -21,7 +21,15 @@ from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import InvariantBroken
-from tests.gateway.admission_bench import DIGEST, LEVELS, Request, limit, make_policy, open_bench
+from tests.gateway.admission_bench import (
+    DIGEST,
+    LEVELS,
+    DaysKnown,
+    Request,
+    limit,
+    make_policy,
+    open_bench,
+)
 from tests.gateway.admission_bench import prepared as prepare
 
 
@@ -48,7 +56,9 @@ async def bench(redis_url):
     async with contextlib.AsyncExitStack() as stack:
         bench = await open_bench(redis_url, stack)
         bench.treasury = Treasury()
-        bench.admitter = Admitter(bench.calls, bench.insist, bench.policies, bench.treasury)
+        bench.admitter = Admitter(
+            bench.calls, bench.insist, bench.policies, bench.treasury, DaysKnown()
+        )
         yield bench
 
 
@@ -196,7 +206,7 @@ async def test_a_policy_just_read_that_is_outdated_already_is_not_made_current(b
 async def test_a_redis_that_is_away_admits_nobody(tmp_path):
     calls = LuaCalls(f"unix://{tmp_path / 'nobody.sock'}", admission_commands.SCRIPTS)
     calls.start()
-    admitter = Admitter(calls, Insist(calls), None, Treasury())
+    admitter = Admitter(calls, Insist(calls), None, Treasury(), None)
     policy = make_policy()
     for _ in range(3):
         with pytest.raises(LuaUnavailable):

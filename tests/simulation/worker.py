@@ -24,6 +24,7 @@ from meterplane.contracts.reservations import mark_of
 from meterplane.gateway.admission_commands import SCRIPTS, Tokens, Worst
 from meterplane.gateway.admit import Admission, Admitter
 from meterplane.gateway.budgets import Budgets
+from meterplane.gateway.day_counts import DayCounts
 from meterplane.gateway.insist import Insist
 from meterplane.gateway.limit_refusals import LimitReached
 from meterplane.gateway.lua_calls import LuaCalls
@@ -108,7 +109,8 @@ class Worker:
 
     def _admitter(self, tokens: Tokens) -> Admitter:
         budgets = Budgets(self._pool)
-        return Admitter(self._calls, self.insist, self.policies, budgets, tokens)
+        day_counts = DayCounts(self._pool, self._calls)
+        return Admitter(self._calls, self.insist, self.policies, budgets, day_counts, tokens)
 
     async def do(self, job: Job) -> Done:
         """Everything asked for, and whatever is owed paid."""

@@ -38,6 +38,7 @@ from meterplane.gateway.admission_commands import (
 from meterplane.gateway.applied_limits import AppliedLimit
 from meterplane.gateway.authenticate import check_usable
 from meterplane.gateway.budgets import Budgets
+from meterplane.gateway.day_counts import DayCounts
 from meterplane.gateway.insist import Insist
 from meterplane.gateway.limit_refusals import (
     LimitReached,
@@ -132,12 +133,14 @@ class Admitter:
         insist: Insist,
         policies: Policies,
         budgets: Budgets,
+        day_counts: DayCounts,
         tokens: Tokens | None = None,
     ) -> None:
         self._calls = calls
         self._insist = insist
         self._policies = policies
         self._budgets = budgets
+        self._day_counts = day_counts
         self._tokens = tokens or Tokens()
         self._prepared: OrderedDict[tuple[bytes, str], PreparedCommands] = OrderedDict()
         self._waiters: dict[UUID, int] = {}
@@ -247,6 +250,7 @@ class Admitter:
             ensure(verdict == b"stale", "admission.lua has four answers")
             self.stale += 1
             attempt.policy, attempt.read_in = await self._reread(attempt.digest), answer[1]
+            await self._day_counts.start(attempt.policy)
         self.contended += 1
         raise WorldError("policy_unsettled", "This key is being changed just now; try again.")
 

@@ -11,6 +11,7 @@ from meterplane.gateway.admission_commands import Tokens
 from meterplane.gateway.admit import SCRIPTS, Admitter
 from meterplane.gateway.budgets import Budgets
 from meterplane.gateway.config import Config
+from meterplane.gateway.day_counts import DayCounts
 from meterplane.gateway.insist import Insist
 from meterplane.gateway.lua_calls import LuaCalls
 from meterplane.gateway.metrics import Metrics
@@ -78,7 +79,12 @@ class Worker:
             policies=policies,
             servings=Servings(pool),
             admitter=Admitter(
-                calls, insist, policies, Budgets(pool), Tokens(mark_of(journal.directory))
+                calls,
+                insist,
+                policies,
+                Budgets(pool),
+                DayCounts(pool, calls),
+                Tokens(mark_of(journal.directory)),
             ),
             journal=journal,
             fleet=fleet,
