@@ -16,7 +16,13 @@ from meterplane.contracts.usage import Surface
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants import policy_port
-from tenants.limit_checks import check_model_name, checked_ip_ranges, checked_limit, refuse
+from tenants.limit_checks import (
+    AMOUNT_MAX,
+    check_model_name,
+    checked_ip_ranges,
+    checked_limit,
+    refuse,
+)
 from tenants.models import ApiKey, BalanceTopUp, Limit, Organisation, Project, Restriction
 from tenants.plan_lock import locked_plan
 from tenants.scoping import tenant_scope
@@ -130,6 +136,15 @@ def add_balance(*, tenant_id: UUID, nano: int, reference: str) -> Limit:
         row.save(update_fields=["amount", "changed_at"])
         policy_port.recompile(tenant_id)
     return row
+
+
+def set_balance_alert(*, tenant_id: UUID, nano: int | None) -> None:
+    """Say below which prepaid balance it is told; 0: never; None: a tenth of the last payment."""
+    if nano is not None and not 0 <= nano <= AMOUNT_MAX:
+        raise refuse("below", "Choose an amount of 0 to a billion, or none.")
+    with tenant_scope(tenant_id):
+        _lock(tenant_id)
+        Organisation.objects.filter(id=tenant_id).update(balance_alert_nano=nano)
 
 
 def set_restriction(

@@ -52,6 +52,8 @@ class Organisation(models.Model):
     )
     priority = models.CharField(max_length=8, choices=Priority, default=Priority.NORMAL)
     weight = models.PositiveSmallIntegerField(default=1)
+    # Below which prepaid balance it is told, in nano; 0: never. None: a tenth of the last payment.
+    balance_alert_nano = models.BigIntegerField(null=True, blank=True)
     is_demo = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=clock.now)
 
@@ -73,6 +75,10 @@ class Organisation(models.Model):
                     priority__in=["high", "normal", "low"], weight__gte=1, weight__lte=1000
                 ),
                 name="organisation_priority_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(balance_alert_nano__isnull=True) | Q(balance_alert_nano__gte=0),
+                name="organisation_balance_alert",
             ),
         ]
 

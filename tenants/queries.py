@@ -6,7 +6,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from meterplane.kernel import clock
-from tenants.models import ApiKey, LeakReport, Limit, Member, Organisation, Project
+from tenants.models import ApiKey, BalanceTopUp, LeakReport, Limit, Member, Organisation, Project
 from tenants.scoping import system_scope
 
 
@@ -56,6 +56,22 @@ def monthly_budget_nano(of: Organisation) -> int | None:
         if (limit["level"], limit["kind"], limit["window"]) == ("organisation", "spend", "month"):
             return int(limit["amount"])
     return None
+
+
+def balance_floor_nano(of: Organisation, paid_in_nano: int) -> int:
+    """Below which prepaid balance somebody is told: what the organisation chose, else a tenth of
+    its last payment, or of all that was paid in where no payment is known. Needs its door.
+    """
+    if of.balance_alert_nano is not None:
+        return of.balance_alert_nano
+    last = BalanceTopUp.objects.values_list("amount_nano", flat=True).first()
+    return int(paid_in_nano if last is None else last) // 10
+
+
+def paid_in_nano(of: Organisation) -> int:
+    """All that was ever paid into the prepaid balance. Needs its door, or the system's."""
+    row = Limit.objects.filter(tenant_id=of.id, kind="spend", window="prepaid").first()
+    return row.amount or 0 if row else 0
 
 
 def list_keys() -> "QuerySet[ApiKey]":

@@ -2,7 +2,8 @@
 
 Guarantees: whatever the order, the number of copies and the number of workers, a request is one row
 of `usage_event` and counted once in `usage_hour` and in `usage_spend`; a segment is recorded if and
-only if its events are. The only marker of "seen" is the row itself.
+only if its events are. The only marker of "seen" is the row itself. `usage_revision` of an
+organisation is higher after each transaction that added usage of it.
 
 Content that cannot become an event (a damaged frame, a key nobody issued) is kept in
 `usage_quarantine` with its reason and logged as an error; it never holds up the rest of the
@@ -98,6 +99,10 @@ WITH fresh AS (
    ORDER BY 1, 2, 3, 4, 5, 6
   ON CONFLICT (tenant_id, epoch, day, project_id, key_id, model)
   DO UPDATE SET cost_nano = p.cost_nano + excluded.cost_nano
+), revised AS (
+  INSERT INTO usage_revision AS r (tenant_id, revision)
+  SELECT DISTINCT tenant_id, 1 FROM fresh ORDER BY 1
+  ON CONFLICT (tenant_id) DO UPDATE SET revision = r.revision + 1
 )
 SELECT count(*) FROM fresh
 """  # noqa: S608  the column list is the constant above

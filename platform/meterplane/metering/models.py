@@ -141,6 +141,25 @@ class UsageSpend(models.Model):
         return f"{self.day} {self.model} in {self.epoch}"
 
 
+class UsageRevision(models.Model):
+    """How often usage of an organisation was added. Read it before the usage: what is read then is
+    at least what that revision had."""
+
+    tenant = models.OneToOneField(
+        "tenants.Organisation", primary_key=True, on_delete=models.PROTECT, related_name="+"
+    )
+    revision = models.BigIntegerField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        managed = False
+        db_table = "usage_revision"
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}: {self.revision}"
+
+
 class JournalWatermark(models.Model):
     """Up to when everything admitted beside one journal root is settled and taken in.
 

@@ -97,12 +97,18 @@ class UsageSlice:
 
 
 @dataclass(frozen=True, slots=True)
-class Spend:
-    """What one key of a project spent on one model over an interval."""
+class KeyModelUsage:
+    """What one key of a project used of one model over an interval.
+
+    `events` are the requests that were admitted, as limits count them.
+    """
 
     project_id: UUID
     key_id: UUID
     model: str
+    events: int
+    tokens_in: int
+    tokens_out: int
     cost_nano: int
 
 
@@ -195,15 +201,15 @@ def totals(start: datetime, end: datetime) -> list[UsageSlice]:
     return usage_by("none", start, end)
 
 
-def spend_by_key_and_model(start: datetime, end: datetime) -> list[Spend]:
-    """Who spent what: a key's limits, its project's and the organisation's are sums of these."""
+def usage_by_key_and_model(start: datetime, end: datetime) -> list[KeyModelUsage]:
+    """Who used what: a key's limits, its project's and the organisation's are sums of these."""
     source, parameters = _usage(start, end)
     rows = read(
-        f"SELECT project_id, key_id, model, sum(cost_nano) FROM ({source}) AS usage"
-        " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        "SELECT project_id, key_id, model, sum(events), sum(tokens_in), sum(tokens_out),"
+        f" sum(cost_nano) FROM ({source}) AS usage GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
         parameters,
     )
-    return [Spend(row[0], row[1], row[2], int(row[3])) for row in rows]
+    return [KeyModelUsage(*row[:3], *map(int, row[3:])) for row in rows]
 
 
 def recent_requests(

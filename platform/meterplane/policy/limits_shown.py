@@ -1,14 +1,11 @@
 """The limits of an organisation as people read them: what holds where, who says so, what is left.
 
-Of a spend limit it is told what was spent in its window, from metered usage: what requests that
-run now hold is not in it. A limit that began within its window counts from when it began, so that
-of one that is enforced no more was spent than was granted. Of other kinds, how much is left is
-known in the admission Redis alone.
+Of spend limits and day quotas it is told what was used in their window: see `limit_usage`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -17,13 +14,11 @@ import msgspec
 from meterplane.contracts import policy as contract
 from meterplane.contracts import windows
 from meterplane.kernel import clock
-from meterplane.metering.queries import Spend, spend_by_key_and_model
 from meterplane.policy.effective_limits import Scopes, effective_limits
-from meterplane.policy.models import BudgetWindow
+from meterplane.policy.limit_usage import LimitUsage
 from tenants.models import ApiKey, Limit, Organisation, Project
 
 NOBODY = UUID(int=0)  # the scope of levels that are not asked about
-BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)  # of windows that never began: before any usage
 
 Source = Literal["plan", "override"]
 
@@ -33,8 +28,8 @@ class ShownLimit:
     """One limit of one scope.
 
     `limit_id` is the override's, where one says it. `amount` None: the override lifts the plan's
-    limit. `raised_to` and `raised_until` are there while the raise lasts. `spent_nano` is of spend
-    limits; `resets_at` of calendar windows.
+    limit. `raised_to` and `raised_until` are there while the raise lasts. `used` is of spend
+    limits, in nano, and of day quotas; `resets_at` of calendar windows.
     """
 
     level: contract.LimitLevel
@@ -50,13 +45,18 @@ class ShownLimit:
     limit_id: UUID | None = None
     raised_to: int | None = None
     raised_until: datetime | None = None
-    spent_nano: int | None = None
+    used: int | None = None
     resets_at: datetime | None = None
 
     @property
     def amount_now(self) -> int | None:
         """What holds at this moment."""
         return self.amount if self.raised_to is None else self.raised_to
+
+    @property
+    def spent_nano(self) -> int | None:
+        """What was spent of a spend limit."""
+        return self.used if self.kind == "spend" else None
 
     @property
     def left_nano(self) -> int | None:
@@ -77,15 +77,16 @@ class ShownScope:
     limits: list[ShownLimit]
 
 
-def shown_limits(organisation: Organisation) -> list[ShownScope]:
+def shown_limits(organisation: Organisation, at: datetime | None = None) -> list[ShownScope]:
     """The organisation, then each project with its keys after it. Needs its door.
 
     Keys that follow one another in a rotation share their limits: the newest of them is named.
+    Windows and raises are those that hold now, or `at` another instant.
     """
-    now = clock.now()
+    now = at or clock.now()
     overrides = list(Limit.objects.all())
     scopes = list(_scopes(organisation))
-    spent = _Spent(now, {key.id: key.limits_scope_id or key.id for key in ApiKey.objects.all()})
+    usage = LimitUsage(now, {key.id: key.limits_scope_id or key.id for key in ApiKey.objects.all()})
     said = {_identity(row): row for row in overrides}
     plan = organisation.plan.limits if organisation.plan else []
     shown = []
@@ -101,7 +102,7 @@ def shown_limits(organisation: Organisation) -> list[ShownScope]:
             for row in overrides
             if row.amount is None and row.scope_id == scope.scope_id and row.level in levels
         ]
-        limits = [_shown(each, said, scope.name, spent, now) for each in held]
+        limits = [_shown(each, said, scope.name, usage, now) for each in held]
         shown.append(
             ShownScope(
                 scope.level,
@@ -149,7 +150,7 @@ def _shown(
     limit: contract.Limit,
     said: dict[Identity, Limit],
     scope_name: str,
-    spent: "_Spent",
+    usage: LimitUsage,
     now: datetime,
 ) -> ShownLimit:
     row = said.get(_identity(limit))
@@ -168,7 +169,7 @@ def _shown(
         limit_id=None if row is None else row.id,
         raised_to=limit.raised_to if raised else None,
         raised_until=row.raised_until if raised and row is not None else None,
-        spent_nano=spent.of(limit) if limit.kind == "spend" else None,
+        used=usage.of(limit),
         resets_at=windows.ends(limit.window, now),
     )
 
@@ -187,41 +188,3 @@ def _lifted(row: Limit, scope_name: str) -> ShownLimit:
         source="override",
         limit_id=row.id,
     )
-
-
-class _Spent:
-    """What was spent in each window, read once a window."""
-
-    def __init__(self, now: datetime, limits_scopes: dict[UUID, UUID]) -> None:
-        self._now = now
-        self._limits_scopes = limits_scopes
-        self._read: dict[contract.LimitWindow, list[Spend]] = {}
-        self._granted: dict[tuple[str, UUID, str, str], int] = {
-            (row.level, row.scope_id, row.model, row.window): row.granted_nano
-            for row in BudgetWindow.objects.filter(window__in=self._labels())
-        }
-
-    def of(self, limit: contract.Limit) -> int:
-        """In nano of the organisation's currency."""
-        if limit.window not in self._read:
-            begins = windows.begins(limit.window, self._now) or BEGINNING
-            ends = windows.ends(limit.window, self._now) or self._now + timedelta(days=1)
-            self._read[limit.window] = spend_by_key_and_model(begins, ends)
-        used = sum(each.cost_nano for each in self._counted(limit, self._read[limit.window]))
-        if limit.mode == "notify":
-            return used
-        label = windows.label(limit.window, self._now)
-        name = (limit.level, limit.scope_id, limit.model, label)
-        return min(used, self._granted.get(name, 0))
-
-    def _labels(self) -> list[str]:
-        return [windows.label(window, self._now) for window in contract.WINDOWS["spend"]]
-
-    def _counted(self, limit: contract.Limit, spends: Iterable[Spend]) -> Iterator[Spend]:
-        for each in spends:
-            scope_id = {
-                "organisation": limit.scope_id,
-                "project": each.project_id,
-            }.get(limit.level, self._limits_scopes.get(each.key_id, each.key_id))
-            if scope_id == limit.scope_id and limit.model in ("", each.model):
-                yield each
