@@ -101,6 +101,20 @@ async def test_who_is_refused_holds_nothing_in_the_pools_that_had_enough(bench):
     assert await bench.reservations() == []
 
 
+async def test_a_budget_that_refuses_is_counted_and_one_that_is_short_for_a_moment_is_not(bench):
+    """A pool is short before each of its blocks: nobody is to be told of that."""
+    policy = await spending(bench, key=1000, organisation=205)
+    kinds, _ = await told(bench, policy, 20, 10)
+    assert kinds == {"ok": 20}
+    assert await bench.hits(policy) == {}
+    for _ in range(3):
+        with pytest.raises(CallerError, match="budget"):
+            await bench.admit(100_000, policy=policy)
+    (key,) = [each.key for each in prepare(policy).limits if each.limit.level == "key"]
+    assert await bench.hits(policy) == {key: 3}
+    assert 0 < await bench.server.ttl(names.hits(policy.tenant_id)) <= 86_400
+
+
 async def test_what_others_hold_is_waited_for_and_then_told_as_held(bench):
     policy = await spending(bench, organisation=100)
     first = await bench.admit(80, policy=policy)

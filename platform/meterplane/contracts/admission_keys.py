@@ -4,6 +4,7 @@ All keys of one organisation share the hash tag `{tenant}`, so one Lua call can 
 Redis Cluster too.
 """
 
+from typing import NamedTuple
 from uuid import UUID
 
 from meterplane.contracts.policy import Limit
@@ -31,9 +32,43 @@ def limit(tenant_id: UUID, limit: Limit, label: str) -> str:
     return f"mp:{{{tenant_id}}}:limit:{what}:{label}:{limit.model}"
 
 
+class LimitWindowName(NamedTuple):
+    """A limit in one of its windows, as `limit` puts it into a key's name."""
+
+    level: str
+    scope_id: UUID
+    model: str
+    kind: str
+    window: str
+    label: str
+
+
+def limit_named(key: str) -> LimitWindowName | None:
+    """What `limit` named so; None for any other text."""
+    # The model comes last: it alone may hold a colon. The organisation's braces hold none.
+    parts = key.split(":", 8)
+    if len(parts) != 9 or parts[0] != "mp" or parts[2] != "limit":
+        return None
+    level, scope_id, kind, window, label, model = parts[3:]
+    try:
+        return LimitWindowName(level, UUID(scope_id), model, kind, window, label)
+    except ValueError:
+        return None
+
+
 def hits(tenant_id: UUID) -> str:
-    """A hash: how often each limit (the end of its key's name) was hit since it was last read."""
+    """A hash: how often each limit was hit since the last sweep; its fields are whole names of keys
+    of `limit`. A limit that only notifies is hit when it would have refused, a budget when it did.
+    """
     return f"mp:{{{tenant_id}}}:hits"
+
+
+def hits_swept(tenant_id: UUID) -> str:
+    """The hits a sweep took, until they are written down; its field `SWEEP` names the sweep."""
+    return f"mp:{{{tenant_id}}}:hits:swept"
+
+
+SWEEP = "sweep"
 
 
 def grants(tenant_id: UUID) -> str:

@@ -29,7 +29,8 @@ from meterplane.kernel.limits import RESERVATION_TTL_S
 ADMIT = Script.beside_us("admission.lua")
 SETTLE = Script(reservations.SETTLE)
 CREDIT = Script(reservations.CREDIT)
-SCRIPTS = (ADMIT, SETTLE, CREDIT)
+HIT = Script.beside_us("hit.lua")
+SCRIPTS = (ADMIT, SETTLE, CREDIT, HIT)
 
 FIXED_KEYS = 4  # of admission.lua
 FIXED_ARGUMENTS = 8
@@ -151,6 +152,11 @@ def credit(
         policy.tenant_id, applied.key, epoch, grant_id, granted
     )
     return CREDIT.command(keys, arguments)
+
+
+def budget_hit(policy: KeyPolicy, applied: AppliedLimit) -> bytes:
+    """A call of `hit.lua`: a budget refused a request."""
+    return HIT.command([names.hits(policy.tenant_id)], [applied.key])
 
 
 def _called(script: Script, keys: int, arguments: int) -> bytes:

@@ -32,6 +32,7 @@ from meterplane.gateway.admission_commands import (
     PreparedCommands,
     Tokens,
     Worst,
+    budget_hit,
     credit,
     reserved_as,
 )
@@ -297,6 +298,8 @@ class Admitter:
         self.refused_budget += 1
         if held_by_others:
             raise budget_reserved(short)
+        # Nobody waits for it. One that Redis does not hear of is one alert less, no budget.
+        self._calls.tell(budget_hit(attempt.policy, short), lambda command: None)
         raise budget_exceeded(short, clock.now())
 
     def release(self, admission: Admission, used: Worst) -> "asyncio.Future[None] | None":
