@@ -6,7 +6,19 @@ from django.db import models
 
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
+from meterplane.policy.alert_models import Alert, AlertLook, HitSweep
 from tenants.scoping import TenantManager, TenantModel
+
+__all__ = [
+    "Alert",
+    "AlertLook",
+    "BudgetEpoch",
+    "BudgetGrant",
+    "BudgetWindow",
+    "GatewayModel",
+    "GatewayPolicy",
+    "HitSweep",
+]
 
 
 class GatewayPolicy(models.Model):

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from meterplane.policy import grants, learn, reap, stranded
+from meterplane.policy import alerts, grants, learn, reap, stranded
 
 
 @shared_task(name="policy.learn_reservations")
@@ -33,3 +33,9 @@ def return_stranded_grants() -> None:
 def reap_reservations() -> None:
     """What requests hold that are over, and that nobody is left to settle."""
     reap.reap_reservations()
+
+
+@shared_task(name="policy.raise_alerts")
+def raise_alerts() -> None:
+    """What limits somebody is to be told of."""
+    alerts.raise_alerts()

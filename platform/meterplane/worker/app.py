@@ -24,6 +24,7 @@ PARTITIONS_EVERY_S = 3600
 CREDIT_GRANTS_EVERY_S = 10
 RETURN_GRANTS_EVERY_S = 5
 REAP_RESERVATIONS_EVERY_S = 15
+RAISE_ALERTS_EVERY_S = 30
 FOLD_GRANTS_EVERY_S = 600
 LEARN_EVERY_S = 3600  # each time all events of a week are read
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
@@ -79,6 +80,11 @@ app.conf.update(
             "task": "policy.reap_reservations",
             "schedule": REAP_RESERVATIONS_EVERY_S,
             "options": {"expires": REAP_RESERVATIONS_EVERY_S},
+        },
+        "raise alerts": {
+            "task": "policy.raise_alerts",
+            "schedule": RAISE_ALERTS_EVERY_S,
+            "options": {"expires": RAISE_ALERTS_EVERY_S},
         },
         "fold grants": {"task": "policy.fold_grants", "schedule": FOLD_GRANTS_EVERY_S},
         "learn reservations": {"task": "policy.learn_reservations", "schedule": LEARN_EVERY_S},
