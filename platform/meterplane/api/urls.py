@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import limits, views
+from meterplane.api import alerts, limits, views
 from meterplane.api.leaked_keys import LeakedKeys
 
 app_name = "api"
@@ -33,6 +33,8 @@ urlpatterns = [
             ("limits/<uuid:limit_id>/raise", limits.LimitRaise, "limit_raise"),
             ("restrictions", limits.Restrictions, "restrictions"),
             ("balance", limits.Balance, "balance"),
+            ("balance/alert", alerts.BalanceAlert, "balance_alert"),
+            ("alerts", alerts.Alerts, "alerts"),
         )
     ],
     path("v1/organisations/<slug:slug>/usage", views.Usage.as_view(), name="usage"),

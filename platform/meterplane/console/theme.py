@@ -74,6 +74,7 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Usage events", "bolt", "usage_events"),
                     _item("Usage by deployment", "alt_route", "usage_by"),
+                    _item("Alerts", "notifications", "policy_alert_changelist"),
                     _item("Journal segments", "inventory_2", "metering_journalsegment_changelist"),
                 ],
             },

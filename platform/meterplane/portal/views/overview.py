@@ -9,12 +9,14 @@ from meterplane.kernel import amounts, clock
 from meterplane.metering.queries import totals
 from meterplane.portal import periods
 from meterplane.portal.access import Acting, member_page, render_page
+from meterplane.portal.alerts_listed import listed_alerts
 from meterplane.portal.requests_shown import listed
 from meterplane.portal.snippets import quickstart
 from meterplane.portal.usage_report import chart, legend, totals_of, usage_report
 from tenants.queries import list_keys, monthly_budget_nano, organisation
 
 REQUESTS_SHOWN = 8
+ALERTS_SHOWN = 5
 
 
 @require_GET
@@ -42,6 +44,7 @@ def overview(request: HttpRequest, acting: Acting) -> HttpResponse:
         "error_rate": amounts.percent(figures.errors, figures.requests),
         "series": legend(report),
         "chart": chart(report, "spend"),
+        "alerts": listed_alerts(ALERTS_SHOWN, own.currency),
         "requests": requests,
         "decimals": amounts.decimals_needed([r.cost_nano for r in requests], amounts.NANO_DIGITS),
         "has_key": list_keys().filter(status="active").exists(),
