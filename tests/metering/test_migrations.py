@@ -37,14 +37,15 @@ def owner() -> Iterator[None]:
 
 
 def migrate(*target: str) -> None:
+    """To one of ours, or to the newest of all: what rests on ours went with them."""
     with owner():
-        call_command("migrate", "metering", *target, verbosity=0, interactive=False)
+        call_command("migrate", *target, verbosity=0, interactive=False)
 
 
 def test_old_events_and_hours_get_the_defaults_and_the_longer_key(organisation):
     at_ms = clock.to_ms(clock.now() - timedelta(days=1))
     ingest_segment(message([settle(organisation, at_ms=at_ms) for _ in range(3)]))
-    migrate(OLD_EVENTS)
+    migrate("metering", OLD_EVENTS)
     try:
         with psycopg.connect(environment.database_url("postgres")) as admin:
             key = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s"
@@ -67,7 +68,7 @@ def test_old_events_and_hours_get_the_defaults_and_the_longer_key(organisation):
 
 
 def test_a_key_swap_that_was_cut_off_can_be_run_again(organisation):
-    migrate(KEY_SWAP)
+    migrate("metering", KEY_SWAP)
     with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
         admin.execute("CREATE UNIQUE INDEX usage_hour_next_key ON usage_hour (tenant_id, hour)")
         admin.execute("DELETE FROM django_migrations WHERE app = 'metering' AND name LIKE '0004%'")
