@@ -45,7 +45,10 @@ async def ask(gateway, secret, seeds, at_once) -> list[httpx.Response]:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("at_once", [1, 8, 32])
+@pytest.mark.parametrize(
+    "at_once",
+    [8, pytest.param(1, marks=pytest.mark.long), pytest.param(32, marks=pytest.mark.long)],
+)
 def test_a_budget_for_a_hundred_open_requests_serves_them(gateway, selling, onboard, at_once):
     first = random.randrange(2**16)
     print(f"seed {first}")

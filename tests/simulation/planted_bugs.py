@@ -56,7 +56,7 @@ _ADMITTED = (
 )
 _CREDITED = "local credited = redis.call('SADD', KEYS[2], ARGV[2])"
 
-QUICK = (
+EVERY = (
     bug("only the last budget is checked",
         POOLS + "test_the_smallest_of_three_budgets_binds_exactly",
         ADMIT_LUA, "if left < cost then", "if left < cost and i == #KEYS then"),
@@ -70,9 +70,6 @@ QUICK = (
     bug("the version of a policy is not checked",
         ADMISSION + "test_nothing_is_admitted_under_a_policy_that_is_not_current",
         ADMIT_LUA, "if version ~= ARGV[1] then", "if false then"),
-)  # fmt: skip
-
-MORE = (
     bug("what is reserved is not taken from the pool",
         POOLS + "test_the_smallest_of_three_budgets_binds_exactly",
         ADMIT_LUA, _TAKES, ""),
