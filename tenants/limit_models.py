@@ -10,6 +10,13 @@ from meterplane.kernel.ids import uuid7
 from tenants.scoping import TenantModel
 
 
+class SetBy(models.TextChoices):
+    """Whose word it is: the operator's bounds, the organisation's own only narrows."""
+
+    OPERATOR = "operator", "Operator"
+    ORGANISATION = "organisation", "Organisation"
+
+
 def _kind_has_window() -> Q:
     allowed = Q()
     for kind, windows in WINDOWS.items():
@@ -40,11 +47,13 @@ class Plan(models.Model):
 
 
 class Limit(TenantModel):
-    """One limit of one scope, instead of the plan's. No amount: nothing limits it here.
+    """One limit of one scope: the operator's, instead of the plan's, or the organisation's own.
 
-    Units as in `contracts.policy.Limit`; the verbs of `tenants.limits` are the only writers.
+    The operator's without an amount lifts the plan's. Units as in `contracts.policy.Limit`; the
+    verbs of `tenants.limits` are the only writers.
     """
 
+    set_by = models.CharField(max_length=16, choices=SetBy, default=SetBy.OPERATOR)
     level = models.CharField(max_length=16)
     scope_id = models.UUIDField()
     model = models.CharField(max_length=128, blank=True, default="")
@@ -61,8 +70,16 @@ class Limit(TenantModel):
         db_table = "tenant_limit"
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "level", "scope_id", "model", "kind", "window"],
+                fields=["tenant", "level", "scope_id", "model", "kind", "window", "set_by"],
                 name="tenant_limit_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(set_by=SetBy.OPERATOR)
+                | (
+                    Q(set_by=SetBy.ORGANISATION, amount__isnull=False, burst__isnull=True)
+                    & ~Q(window="prepaid")
+                ),
+                name="tenant_limit_own_narrows",
             ),
             models.CheckConstraint(
                 condition=Q(amount__isnull=True) | Q(amount__gte=0), name="tenant_limit_amount"
@@ -111,6 +128,7 @@ class Limit(TenantModel):
 class Restriction(TenantModel):
     """What the keys of one scope may be used for, and from where. None: whatever else allows."""
 
+    set_by = models.CharField(max_length=16, choices=SetBy, default=SetBy.OPERATOR)
     level = models.CharField(max_length=16)
     scope_id = models.UUIDField()
     allowed_models = ArrayField(models.CharField(max_length=128), null=True, blank=True)
@@ -123,7 +141,10 @@ class Restriction(TenantModel):
         db_table = "tenant_restriction"
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "level", "scope_id"], name="tenant_restriction_once"
+                fields=["tenant", "level", "scope_id", "set_by"], name="tenant_restriction_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(set_by__in=SetBy.values), name="tenant_restriction_set_by"
             ),
             models.CheckConstraint(
                 condition=Q(level__in=["organisation", "project", "key"]),

@@ -4,6 +4,12 @@ Each verb is one transaction with the recompilation of the organisation's polici
 refused has changed nothing. It locks the organisation before anything of it, and a plan before
 that: of two changes at once one waits for the other, never both. An organisation that is not there
 is `CallerError` `organisation_not_found`.
+
+`by` says whose word it is. The operator's (with the plan, where the operator says nothing else)
+bounds. What an organisation says for itself stands beside it and only ever narrows: it is refused
+where it would not (`tenants.own_limits`), and compiled to what is narrower, should the plan become
+so later. Neither side's change touches the other's rows, but that an operator may remove and raise
+an organisation's own.
 """
 
 from collections.abc import Sequence
@@ -23,7 +29,8 @@ from tenants.limit_checks import (
     checked_limit,
     refuse,
 )
-from tenants.models import ApiKey, BalanceTopUp, Limit, Organisation, Project, Restriction
+from tenants.models import ApiKey, BalanceTopUp, Limit, Organisation, Project, Restriction, SetBy
+from tenants.own_limits import IDENTITY, check_is_own, check_narrows
 from tenants.plan_lock import locked_plan
 from tenants.scoping import tenant_scope
 
@@ -42,8 +49,9 @@ def set_limit(
     burst: int | None = None,
     mode: str = "enforce",
     model: str = "",
+    by: SetBy = SetBy.OPERATOR,
 ) -> Limit:
-    """Set one limit of a scope; `amount` None lifts what the plan says for it.
+    """Set one limit of a scope; the operator's without `amount` lifts what the plan says for it.
 
     Amounts are requests, tokens, requests at once, or nano of the organisation's currency. A raise
     that is under way ends. Raises `CallerError` naming the field, 404 for a scope that is not here.
@@ -54,14 +62,20 @@ def set_limit(
     with tenant_scope(tenant_id):
         _lock(tenant_id)
         _check_scope(tenant_id, level, scope_id)
+        where: dict[str, Any] = {
+            "level": level,
+            "scope_id": _counted_under(level, scope_id),
+            "model": model,
+            "kind": kind,
+            "window": window,
+        }
+        if by == SetBy.ORGANISATION:
+            check_narrows(where, amount=amount, burst=burst, mode=mode)
         row: Limit
         row, _ = Limit.objects.update_or_create(
             tenant_id=tenant_id,
-            level=level,
-            scope_id=_counted_under(level, scope_id),
-            model=model,
-            kind=kind,
-            window=window,
+            set_by=by,
+            **where,
             defaults={
                 "amount": amount,
                 "burst": burst,
@@ -75,16 +89,32 @@ def set_limit(
     return row
 
 
-def remove_limit(*, tenant_id: UUID, limit_id: UUID) -> None:
-    """Remove one limit: from then on the plan's holds there. Raises `CallerError` 404."""
+def remove_limit(*, tenant_id: UUID, limit_id: UUID, by: SetBy = SetBy.OPERATOR) -> None:
+    """Remove one limit: from then on what else is said holds there.
+
+    Raises `CallerError` 404, or 403 `limit_not_yours` for an organisation that means another's.
+    """
     with tenant_scope(tenant_id):
         _lock(tenant_id)
-        _limit(limit_id).delete()
+        row = _limit(limit_id)
+        if by == SetBy.ORGANISATION:
+            check_is_own(row)
+        row.delete()
         policy_port.recompile(tenant_id)
 
 
-def raise_temporarily(*, tenant_id: UUID, limit_id: UUID, amount: int, until: datetime) -> Limit:
-    """Let `amount` hold until an instant; then what is set holds again, by itself."""
+def raise_temporarily(
+    *,
+    tenant_id: UUID,
+    limit_id: UUID,
+    amount: int,
+    until: datetime,
+    by: SetBy = SetBy.OPERATOR,
+) -> Limit:
+    """Let `amount` hold until an instant; then what is set holds again, by itself.
+
+    Raises `CallerError` naming the field, 404, or 403 `limit_not_yours` as `remove_limit` does.
+    """
     if until <= clock.now():
         raise refuse("until", "Choose an end in the future.")
     with tenant_scope(tenant_id):
@@ -96,6 +126,10 @@ def raise_temporarily(*, tenant_id: UUID, limit_id: UUID, amount: int, until: da
             level=row.level, kind=row.kind, window=row.window, amount=amount, burst=row.burst,
             mode=row.mode, model=row.model,
         )  # fmt: skip
+        if by == SetBy.ORGANISATION:
+            check_is_own(row)
+            where = {name: getattr(row, name) for name in IDENTITY}
+            check_narrows(where, amount=amount, burst=row.burst, mode=row.mode)
         row.raised_to, row.raised_until, row.changed_at = amount, until, clock.now()
         row.save(update_fields=["raised_to", "raised_until", "changed_at"])
         policy_port.recompile(tenant_id)
@@ -156,10 +190,12 @@ def set_restriction(
     surfaces: Sequence[str] | None = None,
     ip_ranges: Sequence[str] | None = None,
     request_tokens_max: int | None = None,
+    by: SetBy = SetBy.OPERATOR,
 ) -> Restriction | None:
     """Say what the keys of a scope may be used for; all None removes what was said.
 
-    A key is bound by what is said at each of its levels. Raises `CallerError` naming the field.
+    A key is bound by what is said at each of its levels, by whomever. Raises `CallerError`
+    naming the field.
     """
     if level not in ("organisation", "project", "key"):
         raise refuse("level", "Restrict an organisation, a project or a key.")
@@ -180,7 +216,12 @@ def set_restriction(
     with tenant_scope(tenant_id):
         _lock(tenant_id)
         _check_scope(tenant_id, level, scope_id)
-        scope: dict[str, Any] = {"tenant_id": tenant_id, "level": level, "scope_id": scope_id}
+        scope: dict[str, Any] = {
+            "tenant_id": tenant_id,
+            "set_by": by,
+            "level": level,
+            "scope_id": scope_id,
+        }
         row: Restriction | None = None
         if all(value is None for value in values.values()):
             Restriction.objects.filter(**scope).delete()

@@ -6,7 +6,7 @@ from django.db.models import Q
 
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
-from tenants.limit_models import BalanceTopUp, Limit, Plan, Restriction
+from tenants.limit_models import BalanceTopUp, Limit, Plan, Restriction, SetBy
 from tenants.scoping import TenantManager, TenantModel
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Plan",
     "Project",
     "Restriction",
+    "SetBy",
 ]
 
 

@@ -6,7 +6,16 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from meterplane.kernel import clock
-from tenants.models import ApiKey, BalanceTopUp, LeakReport, Limit, Member, Organisation, Project
+from tenants.models import (
+    ApiKey,
+    BalanceTopUp,
+    LeakReport,
+    Limit,
+    Member,
+    Organisation,
+    Project,
+    SetBy,
+)
 from tenants.scoping import system_scope
 
 
@@ -45,17 +54,17 @@ def monthly_budget_nano(of: Organisation) -> int | None:
 
     Needs its door, or the system's.
     """
-    own = Limit.objects.filter(
-        tenant_id=of.id, level="organisation", kind="spend", window="month"
-    ).first()
-    if own is not None:
-        raised = own.raised_until is not None and clock.now() < own.raised_until
-        amount: int | None = own.raised_to if raised else own.amount
-        return amount
+    found: dict[str, int | None] = {}
     for limit in of.plan.limits if of.plan else []:
         if (limit["level"], limit["kind"], limit["window"]) == ("organisation", "spend", "month"):
-            return int(limit["amount"])
-    return None
+            found[SetBy.OPERATOR] = int(limit["amount"])
+    now = clock.now()
+    for row in Limit.objects.filter(
+        tenant_id=of.id, level="organisation", kind="spend", window="month"
+    ):
+        raised = row.raised_until is not None and now < row.raised_until
+        found[row.set_by] = row.raised_to if raised else row.amount
+    return min((amount for amount in found.values() if amount is not None), default=None)
 
 
 def balance_floor_nano(of: Organisation, paid_in_nano: int) -> int:

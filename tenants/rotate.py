@@ -20,7 +20,7 @@ from tenants.scoping import tenant_scope
 
 OVERLAP_DEFAULT = timedelta(hours=24)
 OVERLAP_MAX = timedelta(days=30)
-_RESTRICTED = ("allowed_models", "surfaces", "ip_ranges", "request_tokens_max")
+_RESTRICTED = ("set_by", "allowed_models", "surfaces", "ip_ranges", "request_tokens_max")
 
 
 def rotate_key(

@@ -10,6 +10,8 @@ from meterplane.catalog.sync import sync_catalog
 from meterplane.kernel import clock
 from meterplane.metering.ingest import ingest_segment
 from tenants.keys import issue_operator_key
+from tenants.limits import set_limit, set_restriction
+from tenants.models import SetBy
 from tests.api.test_control_api import CATALOG
 from tests.metering.segments import message, settle
 from tests.tenants.test_keys import compiled
@@ -122,6 +124,22 @@ def test_a_limit_is_set_raised_and_removed(operator, organisation):
         assert gone["code"] == "limit_not_found"
 
 
+def test_what_an_organisation_set_for_itself_is_told_beside_the_operators(operator, organisation):
+    mine = {"tenant_id": organisation.id, "scope_id": organisation.id, "by": SetBy.ORGANISATION}
+    own = set_limit(**mine, **RATE, amount=10)
+    set_restriction(**mine, level="organisation", surfaces=["openai.chat"])
+    operator.ask("put", f"{AT}/limits", RATE | {"amount": "70"})
+    told = operator.ask("get", f"{AT}/limits")
+    assert [(each["source"], each["amount"]) for each in told] == [
+        ("override", "70"), ("organisation", "10"),
+    ]  # fmt: skip
+    assert limits_of(organisation) == {"organisation requests minute": 10}
+    (restriction,) = operator.ask("get", f"{AT}/restrictions")
+    assert restriction["set_by"] == "organisation"
+    operator.ask("delete", f"{AT}/limits/{own.id}", status=204)
+    assert limits_of(organisation) == {"organisation requests minute": 70}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -164,8 +182,9 @@ def test_restrictions_are_said_read_back_and_taken_back(operator, organisation):
         "level": "key", "scope_id": str(organisation.key_id), "models": ["tiny-lm"],
         "surfaces": ["openai.chat"], "ip_ranges": ["10.0.0.0/8"], "request_tokens_max": 500,
     }  # fmt: skip
-    assert operator.ask("put", f"{AT}/restrictions", body) == body
-    assert operator.ask("get", f"{AT}/restrictions") == [body]
+    told = body | {"set_by": "operator"}
+    assert operator.ask("put", f"{AT}/restrictions", body) == told
+    assert operator.ask("get", f"{AT}/restrictions") == [told]
     document = compiled(organisation.id, organisation.key_id)
     assert (list(document.models), document.ip_ranges) == (["tiny-lm"], ["10.0.0.0/8"])
     nothing = {"level": "key", "scope_id": str(organisation.key_id)}

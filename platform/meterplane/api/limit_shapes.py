@@ -18,6 +18,7 @@ WINDOWS = list(get_args(contract.LimitWindow))
 MODES = list(get_args(contract.LimitMode))
 PRIORITIES = list(get_args(contract.Priority))
 SCOPES = ["organisation", "project", "key"]
+SETTERS = ["operator", "organisation"]
 TEXT_MAX = 40  # of an amount: nineteen digits, a point and nine more
 
 
@@ -73,7 +74,8 @@ class RaiseIn(serializers.Serializer[Any]):
 
 
 class LimitOut(serializers.Serializer[Any]):
-    """A limit that holds. `source` says whose it is; `id` is there for an override only.
+    """A limit that holds. `source` says whose it is: `organisation`, one it set for itself, which
+    can only narrow; `id` is not there for a plan's.
 
     `amount` null: the plan's limit is lifted. `spent` and `left` are of spend limits: what metered
     usage says of the window, without requests that run now.
@@ -89,7 +91,7 @@ class LimitOut(serializers.Serializer[Any]):
     amount = serializers.SerializerMethodField()
     burst = serializers.IntegerField(allow_null=True)
     mode = serializers.ChoiceField(choices=MODES)
-    source = serializers.ChoiceField(choices=["plan", "override"])  # type: ignore[assignment]  # DRF keeps fields elsewhere
+    source = serializers.ChoiceField(choices=["plan", "override", "organisation"])  # type: ignore[assignment]  # DRF keeps fields elsewhere
     raised_to = serializers.SerializerMethodField()
     raised_until = serializers.DateTimeField(allow_null=True)
     spent = serializers.SerializerMethodField()
@@ -152,7 +154,10 @@ class PriorityBody(serializers.Serializer[Any]):
 
 
 class RestrictionBody(serializers.Serializer[Any]):
-    """What the keys of a scope may be used for, and from where. null: nothing is said of it."""
+    """What the keys of a scope may be used for, and from where. null: nothing is said of it.
+
+    What an organisation sets for itself (`set_by`) is told beside what an operator sets.
+    """
 
     level = serializers.ChoiceField(choices=SCOPES)
     scope_id = serializers.UUIDField(required=False, allow_null=True, default=None)
@@ -177,6 +182,7 @@ class RestrictionBody(serializers.Serializer[Any]):
         default=None,
     )
     request_tokens_max = serializers.IntegerField(allow_null=True, required=False, default=None)
+    set_by = serializers.ChoiceField(choices=SETTERS, read_only=True)
 
 
 class PaymentIn(serializers.Serializer[Any]):

@@ -107,7 +107,10 @@ class Limits(APIView):
 
     @extend_schema(request=shapes.LimitIn, responses=shapes.LimitOut)
     def put(self, request: Request, slug: str) -> Response:
-        """Set one limit of one scope, instead of the plan's. Ends a raise of it."""
+        """Set one limit of one scope, instead of the plan's. Ends a raise of it.
+
+        A smaller one that the organisation set for itself there goes on holding.
+        """
         organisation = named_organisation(slug)
         said = shapes.terms(_body(shapes.LimitIn, request))
         said["scope_id"] = _scope(said, organisation)
@@ -116,7 +119,7 @@ class Limits(APIView):
 
 
 class LimitDetail(APIView):
-    """One limit that is an organisation's own."""
+    """One limit that is set for an organisation, or by it."""
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, slug: str, limit_id: UUID) -> Response:
@@ -152,7 +155,7 @@ class Restrictions(APIView):
     def get(self, request: Request, slug: str) -> Response:
         """What is said at each scope; a key is bound by what is said at each of its levels."""
         with tenant_scope(named_organisation(slug).id):
-            rows = list(Restriction.objects.order_by("level", "scope_id"))
+            rows = list(Restriction.objects.order_by("level", "scope_id", "set_by"))
         return Response(shapes.RestrictionBody(rows, many=True).data)
 
     @extend_schema(request=shapes.RestrictionBody, responses=shapes.RestrictionBody)

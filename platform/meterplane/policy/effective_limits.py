@@ -1,4 +1,10 @@
-"""Which limits bind a key: its plan's, less what is said otherwise at one of its scopes. Pure."""
+"""Which limits bind a key: what the operator says at its scopes, narrowed by its organisation.
+
+The operator's word for a limit (one level, kind, window and model) is the override that is set for
+the scope, or else the plan's. An organisation's own limit of the same name only ever narrows it,
+whatever was said first: of two of which one enforces and the other only tells, the one that
+enforces holds; of two alike the smaller amount and the smaller burst, at every moment of a raise.
+"""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
@@ -10,10 +16,13 @@ import msgspec
 from meterplane.contracts import policy as contract
 from meterplane.contracts.usage import Surface
 from meterplane.kernel import clock
-from tenants.models import Limit, Restriction
+from tenants.models import Limit, Restriction, SetBy
 
 # What is cheap to refuse comes first, and money last: it costs PostgreSQL a visit.
 _ORDER = ("requests", "concurrency", "input_tokens", "output_tokens", "total_tokens", "spend")
+
+
+Name = tuple[str, str, str, str]  # level, kind, window, model
 
 
 class Scopes(NamedTuple):
@@ -39,40 +48,76 @@ class Restrictions(NamedTuple):
 
 
 def effective_limits(
-    plan: Sequence[dict[str, Any]], overrides: Iterable[Limit], scopes: Scopes
+    plan: Sequence[dict[str, Any]], rows: Iterable[Limit], scopes: Scopes
 ) -> list[contract.Limit]:
-    """The limits of one key. An override replaces the plan's of its level, kind, window, model."""
-    found: dict[tuple[str, str, str, str], contract.Limit] = {}
+    """The limits of one key, each of its name once."""
+    found: dict[Name, contract.Limit] = {}
     for given in plan:
         values = {**given, "scope_id": scopes.of(given["level"])}
         limit = msgspec.convert(values, contract.Limit)
         found[_name(limit)] = limit
-    for row in overrides:
+    own: list[contract.Limit] = []
+    for row in rows:
         if row.scope_id != scopes.of(row.level):
             continue
         if row.amount is None:
             found.pop((row.level, row.kind, row.window, row.model), None)
-            continue
-        limit = msgspec.convert(
-            {
-                "level": row.level,
-                "scope_id": row.scope_id,
-                "kind": row.kind,
-                "window": row.window,
-                "amount": row.amount,
-                "burst": row.burst,
-                "mode": row.mode,
-                "model": row.model,
-                "raised_to": row.raised_to,
-                "raised_until_ms": clock.to_ms(row.raised_until) if row.raised_until else None,
-            },
-            contract.Limit,
-        )
-        found[_name(limit)] = limit
+        elif row.set_by == SetBy.ORGANISATION:
+            own.append(_stored(row))
+        else:
+            limit = _stored(row)
+            found[_name(limit)] = limit
+    for limit in own:
+        bound = found.get(_name(limit))
+        found[_name(limit)] = limit if bound is None else _narrower(bound, limit)
     return sorted(found.values(), key=lambda each: (_ORDER.index(each.kind), *_name(each)))
 
 
-def _name(limit: contract.Limit) -> tuple[str, str, str, str]:
+def _stored(row: Limit) -> contract.Limit:
+    return msgspec.convert(
+        {
+            "level": row.level,
+            "scope_id": row.scope_id,
+            "kind": row.kind,
+            "window": row.window,
+            "amount": row.amount,
+            "burst": row.burst,
+            "mode": row.mode,
+            "model": row.model,
+            "raised_to": row.raised_to,
+            "raised_until_ms": clock.to_ms(row.raised_until) if row.raised_until else None,
+        },
+        contract.Limit,
+    )
+
+
+def _narrower(bound: contract.Limit, own: contract.Limit) -> contract.Limit:
+    """What holds of the operator's limit and the organisation's own of the same name.
+
+    Of two raises that last, the narrower holds until the first of them ends: after that, less may
+    hold than either says, never more.
+    """
+    if bound.mode != own.mode:
+        return bound if bound.mode == "enforce" else own
+    now_ms = clock.now_ms()
+    ends = [
+        limit.raised_until_ms
+        for limit in (bound, own)
+        if limit.raised_until_ms is not None and now_ms < limit.raised_until_ms
+    ]
+    amount = min(bound.amount, own.amount)
+    raised_to = min(bound.amount_at(now_ms), own.amount_at(now_ms))
+    bursts = [limit.amount if limit.burst is None else limit.burst for limit in (bound, own)]
+    return msgspec.structs.replace(
+        bound,
+        amount=amount,
+        burst=None if bound.burst is None and own.burst is None else min(bursts),
+        raised_to=raised_to if raised_to > amount else None,
+        raised_until_ms=min(ends) if raised_to > amount else None,
+    )
+
+
+def _name(limit: contract.Limit) -> Name:
     return limit.level, limit.kind, limit.window, limit.model
 
 

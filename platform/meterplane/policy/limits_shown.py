@@ -16,20 +16,21 @@ from meterplane.contracts import windows
 from meterplane.kernel import clock
 from meterplane.policy.effective_limits import Scopes, effective_limits
 from meterplane.policy.limit_usage import LimitUsage
-from tenants.models import ApiKey, Limit, Organisation, Project
+from tenants.models import ApiKey, Limit, Organisation, Project, SetBy
 
 NOBODY = UUID(int=0)  # the scope of levels that are not asked about
 
-Source = Literal["plan", "override"]
+# Whose word a limit is: the plan's, the operator's instead of it, the organisation's own.
+Source = Literal["plan", "override", "organisation"]
 
 
 @dataclass(frozen=True, slots=True)
 class ShownLimit:
-    """One limit of one scope.
+    """One limit of one scope. Of an operator's and an organisation's own of one name both hold.
 
-    `limit_id` is the override's, where one says it. `amount` None: the override lifts the plan's
-    limit. `raised_to` and `raised_until` are there while the raise lasts. `used` is of spend
-    limits, in nano, and of day quotas; `resets_at` of calendar windows.
+    `limit_id` and `changed_at` are the row's, where one says it. `amount` None: the operator lifts
+    the plan's limit. `raised_to` and `raised_until` are there while the raise lasts. `used` is of
+    spend limits, in nano, and of day quotas; `resets_at` of calendar windows.
     """
 
     level: contract.LimitLevel
@@ -43,6 +44,7 @@ class ShownLimit:
     mode: contract.LimitMode
     source: Source
     limit_id: UUID | None = None
+    changed_at: datetime | None = None
     raised_to: int | None = None
     raised_until: datetime | None = None
     used: int | None = None
@@ -84,33 +86,32 @@ def shown_limits(organisation: Organisation, at: datetime | None = None) -> list
     Windows and raises are those that hold now, or `at` another instant.
     """
     now = at or clock.now()
-    overrides = list(Limit.objects.all())
-    scopes = list(_scopes(organisation))
+    rows = list(Limit.objects.all())
+    said = {_identity(row): row for row in rows}
     usage = LimitUsage(now, {key.id: key.limits_scope_id or key.id for key in ApiKey.objects.all()})
-    said = {_identity(row): row for row in overrides}
     plan = organisation.plan.limits if organisation.plan else []
+    by_operator = [row for row in rows if row.set_by == SetBy.OPERATOR]
+    by_itself = [row for row in rows if row.set_by == SetBy.ORGANISATION]
     shown = []
-    for scope in scopes:
+    for scope in _scopes(organisation):
         levels = ("key", "key_model") if scope.level == "key" else (scope.level,)
-        held = [
-            each
-            for each in effective_limits(plan, overrides, _only(organisation, scope))
-            if each.level in levels
+        only = _only(organisation, scope)
+        limits = [
+            _shown(limit, said.get((set_by, *_name(limit))), scope.name, usage, now)
+            for set_by, held in (
+                (SetBy.OPERATOR, effective_limits(plan, by_operator, only)),
+                (SetBy.ORGANISATION, effective_limits([], by_itself, only)),
+            )
+            for limit in held
+            if limit.level in levels
         ]
         lifted = [
-            row
-            for row in overrides
+            _lifted(row, scope.name)
+            for row in by_operator
             if row.amount is None and row.scope_id == scope.scope_id and row.level in levels
         ]
-        limits = [_shown(each, said, scope.name, usage, now) for each in held]
         shown.append(
-            ShownScope(
-                scope.level,
-                scope.scope_id,
-                scope.name,
-                scope.project_id,
-                limits + [_lifted(row, scope.name) for row in lifted],
-            )
+            ShownScope(scope.level, scope.scope_id, scope.name, scope.project_id, limits + lifted)
         )
     return shown
 
@@ -139,21 +140,20 @@ def _only(organisation: Organisation, scope: ShownScope) -> Scopes:
     return Scopes(organisation.id, project, key, key)
 
 
-Identity = tuple[str, UUID, str, str, str]
+Identity = tuple[str, str, UUID, str, str, str]
 
 
-def _identity(limit: Limit | contract.Limit) -> Identity:
+def _identity(row: Limit) -> Identity:
+    return row.set_by, *_name(row)
+
+
+def _name(limit: Limit | contract.Limit) -> tuple[str, UUID, str, str, str]:
     return limit.level, limit.scope_id, limit.kind, limit.window, limit.model
 
 
 def _shown(
-    limit: contract.Limit,
-    said: dict[Identity, Limit],
-    scope_name: str,
-    usage: LimitUsage,
-    now: datetime,
+    limit: contract.Limit, row: Limit | None, scope_name: str, usage: LimitUsage, now: datetime
 ) -> ShownLimit:
-    row = said.get(_identity(limit))
     raised = limit.amount_at(clock.to_ms(now)) != limit.amount
     return ShownLimit(
         level=limit.level,
@@ -165,13 +165,20 @@ def _shown(
         amount=limit.amount,
         burst=limit.burst,
         mode=limit.mode,
-        source="plan" if row is None else "override",
+        source=_source(row),
         limit_id=None if row is None else row.id,
+        changed_at=None if row is None else row.changed_at,
         raised_to=limit.raised_to if raised else None,
         raised_until=row.raised_until if raised and row is not None else None,
         used=usage.of(limit),
         resets_at=windows.ends(limit.window, now),
     )
+
+
+def _source(row: Limit | None) -> Source:
+    if row is None:
+        return "plan"
+    return "organisation" if row.set_by == SetBy.ORGANISATION else "override"
 
 
 def _lifted(row: Limit, scope_name: str) -> ShownLimit:
@@ -187,4 +194,5 @@ def _lifted(row: Limit, scope_name: str) -> ShownLimit:
         mode=msgspec.convert(row.mode, contract.LimitMode),
         source="override",
         limit_id=row.id,
+        changed_at=row.changed_at,
     )
