@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import get_args
+from typing import Any, get_args
 
 from meterplane.contracts import policy as contract
+from meterplane.contracts.usage import Surface
 from meterplane.kernel.errors import CallerError
 
 AMOUNT_MAX = 10**18  # a billion of the currency in nano; a quintillion tokens
 RATE_MAX = 10**9  # requests or tokens a second: below it a microsecond's fraction is told apart
 IP_RANGES_MAX = 100
 MODEL_NAME_MAX = 128
+MODELS_MAX = 1000
+TOKENS_MAX = 2**31 - 1
 
 
 def refuse(field: str, message: str) -> CallerError:
@@ -53,6 +56,32 @@ def check_model_name(field: str, name: str) -> None:
         raise refuse(
             field, f"A model's name has at most {MODEL_NAME_MAX} characters and no spaces."
         )
+
+
+def checked_restriction(
+    *,
+    models: Sequence[str] | None,
+    surfaces: Sequence[str] | None,
+    ip_ranges: Sequence[str] | None,
+    request_tokens_max: int | None,
+) -> dict[str, Any]:
+    """The same as it is stored, sorted and each once. Raises `CallerError` naming the field."""
+    if models is not None and len(models) > MODELS_MAX:
+        raise refuse("models", f"Name at most {MODELS_MAX:,} models.")
+    for name in models or ():
+        check_model_name("models", name)
+    known = get_args(Surface)
+    for surface in surfaces or ():
+        if surface not in known:
+            raise refuse("surfaces", f"{surface[:40]!r} is none of {', '.join(known)}.")
+    if request_tokens_max is not None and not 1 <= request_tokens_max <= TOKENS_MAX:
+        raise refuse("request_tokens_max", f"Allow 1 to {TOKENS_MAX:,} tokens per request.")
+    return {
+        "models": None if models is None else sorted(set(models)),
+        "surfaces": None if surfaces is None else sorted(set(surfaces)),
+        "ip_ranges": None if ip_ranges is None else checked_ip_ranges(ip_ranges),
+        "request_tokens_max": request_tokens_max,
+    }
 
 
 def checked_ip_ranges(ip_ranges: Sequence[str]) -> list[str]:

@@ -25,10 +25,11 @@ def _kind_has_window() -> Q:
 
 
 class Plan(models.Model):
-    """A tier: the limits of whoever is on it, as far as nothing else is said for them.
+    """A tier: the limits and restrictions of whoever is on it, where nothing else is said for them.
 
     `limits` is a list of objects {level, kind, window, amount, burst, mode, model}, checked by
-    `tenants.plans`; a limit of level `key` holds for each key by itself.
+    `tenants.plans`; a limit of level `key` holds for each key by itself. `restrictions` is an
+    object {models, surfaces, ip_ranges, request_tokens_max} of what is restricted, and no more.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -36,6 +37,7 @@ class Plan(models.Model):
     name = models.CharField(max_length=80)
     description = models.CharField(max_length=200, blank=True, default="")
     limits = models.JSONField(default=list)
+    restrictions = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=clock.now)
 
     class Meta:

@@ -18,23 +18,15 @@ from typing import Any, get_args
 from uuid import UUID
 
 from meterplane.contracts import policy as contract
-from meterplane.contracts.usage import Surface
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants import policy_port
-from tenants.limit_checks import (
-    AMOUNT_MAX,
-    check_model_name,
-    checked_ip_ranges,
-    checked_limit,
-    refuse,
-)
+from tenants.limit_checks import AMOUNT_MAX, checked_limit, checked_restriction, refuse
 from tenants.models import ApiKey, BalanceTopUp, Limit, Organisation, Project, Restriction, SetBy
 from tenants.own_limits import IDENTITY, check_is_own, check_narrows
 from tenants.plan_lock import locked_plan
 from tenants.scoping import tenant_scope
 
-TOKENS_MAX = 2**31 - 1
 REFERENCE_MAX = 120
 
 
@@ -199,20 +191,13 @@ def set_restriction(
     """
     if level not in ("organisation", "project", "key"):
         raise refuse("level", "Restrict an organisation, a project or a key.")
-    for name in models or ():
-        check_model_name("models", name)
-    known = get_args(Surface)
-    for surface in surfaces or ():
-        if surface not in known:
-            raise refuse("surfaces", f"{surface[:40]!r} is none of {', '.join(known)}.")
-    if request_tokens_max is not None and not 1 <= request_tokens_max <= TOKENS_MAX:
-        raise refuse("request_tokens_max", f"Allow 1 to {TOKENS_MAX:,} tokens per request.")
-    values: dict[str, Any] = {
-        "allowed_models": None if models is None else sorted(set(models)),
-        "surfaces": None if surfaces is None else sorted(set(surfaces)),
-        "ip_ranges": None if ip_ranges is None else checked_ip_ranges(ip_ranges),
-        "request_tokens_max": request_tokens_max,
-    }
+    values = checked_restriction(
+        models=models,
+        surfaces=surfaces,
+        ip_ranges=ip_ranges,
+        request_tokens_max=request_tokens_max,
+    )
+    values["allowed_models"] = values.pop("models")
     with tenant_scope(tenant_id):
         _lock(tenant_id)
         _check_scope(tenant_id, level, scope_id)

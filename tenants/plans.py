@@ -1,12 +1,12 @@
-"""Plans: named sets of limits that many organisations share."""
+"""Plans: named sets of limits and restrictions that many organisations share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
 
 from meterplane.kernel.errors import CallerError
-from tenants.limit_checks import checked_limit, refuse
+from tenants.limit_checks import checked_limit, checked_restriction, refuse
 from tenants.models import Organisation, Plan
 from tenants.plan_lock import locked_plan
 from tenants.policy_port import recompile
@@ -25,6 +25,7 @@ STANDARD_LIMITS = [
     }
 ]
 FIELDS = ("level", "kind", "window", "amount", "burst", "mode", "model")
+RESTRICTIONS = ("models", "surfaces", "ip_ranges", "request_tokens_max")
 
 
 def standard_plan() -> Plan:
@@ -47,18 +48,24 @@ def standard_plan() -> Plan:
 
 @transaction.atomic
 def set_plan_limits(
-    *, slug: str, name: str, description: str = "", limits: Sequence[dict[str, Any]]
+    *,
+    slug: str,
+    name: str,
+    description: str = "",
+    limits: Sequence[dict[str, Any]],
+    restrictions: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Make a plan or change it; whoever is on it is bound when this returns.
 
-    Each limit is an object of `FIELDS` (level, kind, window and amount are needed). Raises
-    `CallerError` naming the limit by its number and the field.
+    Each limit is an object of `FIELDS` (level, kind, window and amount are needed); restrictions
+    are one of `RESTRICTIONS`. Raises `CallerError` naming the limit by its number and the field.
     """
     if not slug or not name.strip():
         raise refuse("name", "Give the plan a slug and a name.")
-    checked = checked_limits(limits)
+    checked, restricted = checked_limits(limits), checked_restrictions(restrictions or {})
     plan = locked_plan(slug) or Plan(slug=slug)
-    plan.name, plan.description, plan.limits = name.strip(), description, checked
+    plan.name, plan.description = name.strip(), description
+    plan.limits, plan.restrictions = checked, restricted
     plan.save()
     with system_scope("a plan changed: list the organisations on it"):
         tenant_ids = list(
@@ -77,6 +84,32 @@ def checked_limits(limits: Sequence[Any]) -> list[dict[str, Any]]:
         if each in said[: number - 1]:
             raise refuse("limits", f"Limit {number} says what another one says already.")
     return checked
+
+
+def checked_restrictions(restrictions: Any) -> dict[str, Any]:
+    """A plan's, as they are stored. Raises `CallerError` of the field `restrictions`."""
+    if not isinstance(restrictions, Mapping):
+        raise refuse("restrictions", "Restrictions are an object, {} for none.")
+    unknown = set(restrictions) - set(RESTRICTIONS)
+    if unknown:
+        raise refuse(
+            "restrictions", f"There is no {min(unknown)!r}; there are {', '.join(RESTRICTIONS)}."
+        )
+    values = dict.fromkeys(RESTRICTIONS) | dict(restrictions)
+    tokens = values["request_tokens_max"]
+    if isinstance(tokens, bool) or not isinstance(tokens, int | None):
+        raise refuse("restrictions", "request_tokens_max: Give a whole number, or null.")
+    for name in RESTRICTIONS[:3]:
+        listed = values[name]
+        if listed is not None and not (
+            isinstance(listed, list) and all(isinstance(each, str) for each in listed)
+        ):
+            raise refuse("restrictions", f"{name}: Give a list of texts, or null.")
+    try:
+        checked = checked_restriction(**values)
+    except CallerError as wrong:
+        raise refuse("restrictions", f"{wrong.field}: {wrong.message}") from None
+    return {name: value for name, value in checked.items() if value is not None}
 
 
 def _checked(number: int, limit: Any) -> dict[str, Any]:

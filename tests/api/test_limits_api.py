@@ -78,7 +78,11 @@ def test_a_plan_is_made_read_back_and_binds_who_is_on_it(operator, organisation)
         BUDGET | {"amount": "12.5", "burst": None, "mode": "notify", "model": ""},
         RATE | {"amount": "60", "burst": 5, "mode": "enforce", "model": ""},
     ]
-    body = {"name": "Gold", "description": "More.", "limits": terms}
+    restrictions = {
+        "models": ["tiny-lm"], "surfaces": None, "ip_ranges": ["10.0.0.0/8"],
+        "request_tokens_max": 500,
+    }  # fmt: skip
+    body = {"name": "Gold", "description": "More.", "limits": terms, "restrictions": restrictions}
     made = operator.ask("put", "/api/v1/plans/gold", body)
     assert made == body | {"slug": "gold"}
     assert operator.ask("get", "/api/v1/plans/gold") == made

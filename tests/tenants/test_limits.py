@@ -234,3 +234,11 @@ def test_two_who_change_one_balance_never_wait_for_each_other(organisation):
     with tenant_scope(organisation.id):
         balance = Limit.objects.get()
     assert (balance.amount, balance.raised_to) == (12, 100)
+
+
+def test_restrictions_of_a_plan_that_are_no_object_are_refused_by_the_database(db):
+    with (
+        pytest.raises(IntegrityError, match="plan_restrictions_is_an_object"),
+        transaction.atomic(),
+    ):
+        Plan.objects.create(slug="odd", name="Odd", restrictions=[])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, get_args
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from meterplane.contracts import policy as contract
@@ -11,6 +12,8 @@ from meterplane.contracts.usage import Surface
 from meterplane.kernel import money
 from meterplane.kernel.errors import CallerError
 from meterplane.policy.limits_shown import ShownLimit
+from tenants.limit_checks import MODELS_MAX
+from tenants.plans import RESTRICTIONS
 
 LEVELS = list(get_args(contract.LimitLevel))
 KINDS = list(contract.WINDOWS)
@@ -115,6 +118,31 @@ class LimitOut(serializers.Serializer[Any]):
         return amount_text(limit.kind, limit.left_nano)
 
 
+class PlanRestrictions(serializers.Serializer[Any]):
+    """What keys may be used for, and from where. null, or left out: nothing is said of it."""
+
+    models = serializers.ListField(
+        child=serializers.CharField(max_length=128),
+        allow_null=True,
+        required=False,
+        default=None,
+        max_length=MODELS_MAX,
+    )
+    surfaces = serializers.ListField(
+        child=serializers.ChoiceField(choices=list(get_args(Surface))),
+        allow_null=True,
+        required=False,
+        default=None,
+    )
+    ip_ranges = serializers.ListField(
+        child=serializers.CharField(max_length=50),
+        allow_null=True,
+        required=False,
+        default=None,
+    )
+    request_tokens_max = serializers.IntegerField(allow_null=True, required=False, default=None)
+
+
 class PlanOut(serializers.Serializer[Any]):
     """A plan: what holds for whoever is on it, as far as nothing else is said for them."""
 
@@ -122,6 +150,7 @@ class PlanOut(serializers.Serializer[Any]):
     name = serializers.CharField()
     description = serializers.CharField(allow_blank=True)
     limits = serializers.SerializerMethodField()
+    restrictions = serializers.SerializerMethodField()
 
     def get_limits(self, plan: Any) -> list[dict[str, Any]]:
         """The limits; a limit of level key holds for each key by itself."""
@@ -129,15 +158,21 @@ class PlanOut(serializers.Serializer[Any]):
             each | {"amount": amount_text(each["kind"], each["amount"])} for each in plan.limits
         ]
 
+    @extend_schema_field(PlanRestrictions)
+    def get_restrictions(self, plan: Any) -> dict[str, Any]:
+        """What the keys of every organisation on it may be used for."""
+        return dict.fromkeys(RESTRICTIONS) | dict(plan.restrictions)
+
 
 class PlanIn(serializers.Serializer[Any]):
-    """A plan's new words and limits, all of them."""
+    """A plan's new words, limits and restrictions, all of them."""
 
     name = serializers.CharField(max_length=80)
     description = serializers.CharField(
         max_length=200, required=False, allow_blank=True, default=""
     )
     limits = serializers.ListField(child=TermsIn(), max_length=100)
+    restrictions = PlanRestrictions(required=False, default=dict)
 
 
 class PlanChoice(serializers.Serializer[Any]):
@@ -153,10 +188,11 @@ class PriorityBody(serializers.Serializer[Any]):
     weight = serializers.IntegerField(min_value=1, max_value=1000)
 
 
-class RestrictionBody(serializers.Serializer[Any]):
+class RestrictionBody(PlanRestrictions):
     """What the keys of a scope may be used for, and from where. null: nothing is said of it.
 
-    What an organisation sets for itself (`set_by`) is told beside what an operator sets.
+    Of an organisation it replaces, field by field, what its plan says. What an organisation sets
+    for itself (`set_by`) is told beside what an operator sets, and narrows it.
     """
 
     level = serializers.ChoiceField(choices=SCOPES)
@@ -167,21 +203,8 @@ class RestrictionBody(serializers.Serializer[Any]):
         allow_null=True,
         required=False,
         default=None,
-        max_length=1000,
+        max_length=MODELS_MAX,
     )
-    surfaces = serializers.ListField(
-        child=serializers.ChoiceField(choices=list(get_args(Surface))),
-        allow_null=True,
-        required=False,
-        default=None,
-    )
-    ip_ranges = serializers.ListField(
-        child=serializers.CharField(max_length=50),
-        allow_null=True,
-        required=False,
-        default=None,
-    )
-    request_tokens_max = serializers.IntegerField(allow_null=True, required=False, default=None)
     set_by = serializers.ChoiceField(choices=SETTERS, read_only=True)
 
 

@@ -71,6 +71,7 @@ class PlanDetail(APIView):
             name=said["name"],
             description=said["description"],
             limits=[shapes.terms(each) for each in said["limits"]],
+            restrictions=said["restrictions"],
         )
         return Response(shapes.PlanOut(plan).data)
 

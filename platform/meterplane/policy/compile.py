@@ -89,7 +89,7 @@ def compile_key(
     """One key's policy, with version 0 until it is stored."""
     scopes = Scopes(organisation.id, key.project_id, key.limits_scope_id or key.id, key.id)
     plan = organisation.plan
-    allowed = effective_restrictions(said.restrictions, scopes)
+    allowed = effective_restrictions(plan.restrictions if plan else {}, said.restrictions, scopes)
     return contract.KeyPolicy(
         version=0,
         key_id=key.id,

@@ -4,9 +4,14 @@ The operator's word for a limit (one level, kind, window and model) is the overr
 the scope, or else the plan's. An organisation's own limit of the same name only ever narrows it,
 whatever was said first: of two of which one enforces and the other only tells, the one that
 enforces holds; of two alike the smaller amount and the smaller burst, at every moment of a raise.
+
+What keys may be used for is said in the same way: a plan restricts the organisation, and what the
+operator says for the organisation itself replaces that, each of models, surfaces, ranges and tokens
+by itself. All else that is said, at any level and by whomever, narrows what is left.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -121,35 +126,50 @@ def _name(limit: contract.Limit) -> Name:
     return limit.level, limit.kind, limit.window, limit.model
 
 
-def effective_restrictions(rows: Iterable[Restriction], scopes: Scopes) -> Restrictions:
-    """What is left when every level of a key has had its say."""
+def effective_restrictions(
+    plan: Mapping[str, Any], rows: Iterable[Restriction], scopes: Scopes
+) -> Restrictions:
+    """What is left for one key when its plan and every level of it have had their say."""
     own = {
         "organisation": scopes.organisation,
         "project": scopes.project,
         "key": scopes.key_id,
     }
-    models: frozenset[str] | None = None
-    surfaces: set[str] | None = None
-    ranges: list[str] | None = None
-    tokens: list[int] = []
-    for row in rows:
-        if row.scope_id != own[row.level]:
-            continue
-        if row.allowed_models is not None:
-            allowed = frozenset(row.allowed_models)
-            models = allowed if models is None else models & allowed
-        if row.surfaces is not None:
-            surfaces = set(row.surfaces) if surfaces is None else surfaces & set(row.surfaces)
-        if row.ip_ranges is not None:
-            ranges = row.ip_ranges if ranges is None else _within_both(ranges, row.ip_ranges)
-        if row.request_tokens_max is not None:
-            tokens.append(row.request_tokens_max)
+    here = [row for row in rows if row.scope_id == own[row.level]]
+    said = [unreplaced(plan, here), *(_said(row) for row in here)]
+    models = [frozenset(each["models"]) for each in said if "models" in each]
+    surfaces = [frozenset(each["surfaces"]) for each in said if "surfaces" in each]
+    ranges = [each["ip_ranges"] for each in said if "ip_ranges" in each]
+    tokens = [each["request_tokens_max"] for each in said if "request_tokens_max" in each]
     return Restrictions(
-        models=models,
-        surfaces=None if surfaces is None else msgspec.convert(sorted(surfaces), list[Surface]),
-        ip_ranges=ranges,
+        models=frozenset.intersection(*models) if models else None,
+        surfaces=msgspec.convert(sorted(frozenset.intersection(*surfaces)), list[Surface])
+        if surfaces
+        else None,
+        ip_ranges=reduce(_within_both, ranges) if ranges else None,
         request_tokens_max=min(tokens, default=None),
     )
+
+
+def unreplaced(plan: Mapping[str, Any], rows: Iterable[Restriction]) -> dict[str, Any]:
+    """What a plan restricts that the operator does not say otherwise for the organisation."""
+    replaced = [
+        name
+        for row in rows
+        if row.level == "organisation" and row.set_by == SetBy.OPERATOR
+        for name in _said(row)
+    ]
+    return {name: value for name, value in plan.items() if name not in replaced}
+
+
+def _said(row: Restriction) -> dict[str, Any]:
+    values = {
+        "models": row.allowed_models,
+        "surfaces": row.surfaces,
+        "ip_ranges": row.ip_ranges,
+        "request_tokens_max": row.request_tokens_max,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _within_both(first: list[str], second: list[str]) -> list[str]:
