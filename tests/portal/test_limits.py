@@ -57,7 +57,8 @@ def test_spend_is_shown_with_what_is_left_at_every_level(owner, organisation, th
     budget(organisation, "project", organisation.project_id)
     budget(organisation, "key_model", organisation.key_id, model="tiny-lm")
     page = page_of(owner)
-    assert "Spend per month only tells $7.00 $3.50 $3.50 anew 1 Dec 2026 Own limit" in page
+    said_by = "Your provider since 3 Nov 2026"
+    assert f"Spend per month only tells $7.00 $3.50 $3.50 anew 1 Dec 2026 {said_by}" in page
     assert "Default Project" in page
     assert "tiny-lm only tells Key first key $4.00 $3.50 $0.50" in page
     raw = owner.get("/limits/").content.decode()
@@ -83,8 +84,8 @@ def test_a_balance_and_a_raise_are_named(owner, organisation):
         until=clock.now() + timedelta(hours=1),
     )  # fmt: skip
     page = page_of(owner)
-    assert "Prepaid balance $20.00 $0.00 $20.00 Own limit" in page
-    assert re.search(r"Spend per month only tells \$6.00 .* Raised until", page)
+    assert "Prepaid balance $20.00 $0.00 $20.00 Paid in" in page
+    assert re.search(r"Spend per month only tells \$6.00 .* raised until", page)
     remove_limit(tenant_id=organisation.id, limit_id=limit.id)
     assert "Spend per month" not in page_of(owner)
 

@@ -23,6 +23,7 @@ from tenants.scoping import tenant_scope
 
 SESSION_KEY = "organisation"
 MANAGES_KEYS = frozenset({"owner", "admin", "developer"})
+MANAGES_LIMITS = frozenset({"owner", "admin"})
 
 P = ParamSpec("P")
 
@@ -56,6 +57,10 @@ class Acting:
     @property
     def may_manage_keys(self) -> bool:
         return self.role in MANAGES_KEYS
+
+    @property
+    def may_manage_limits(self) -> bool:
+        return self.role in MANAGES_LIMITS
 
 
 Page = Callable[Concatenate[HttpRequest, Acting, P], HttpResponse]
@@ -106,6 +111,12 @@ def require_key_manager(acting: Acting) -> None:
         raise PermissionDenied
 
 
+def require_limit_manager(acting: Acting) -> None:
+    """Raises `PermissionDenied` for roles that may only look."""
+    if not acting.may_manage_limits:
+        raise PermissionDenied
+
+
 def render_page(
     request: HttpRequest, acting: Acting, page: str, template: str, context: dict[str, Any]
 ) -> HttpResponse:
@@ -115,6 +126,24 @@ def render_page(
     # What a signed-out browser finds with the back button is nothing of ours.
     response["Cache-Control"] = "no-store"
     return response
+
+
+def render_dialog(
+    request: HttpRequest,
+    acting: Acting,
+    page: str,
+    title: str,
+    fragment: str,
+    context: dict[str, Any],
+) -> HttpResponse:
+    """A fragment for the page's dialog, or a page of its own where no script runs."""
+    if getattr(request, "htmx", False):
+        response = render(request, fragment, context | {"acting": acting})
+        response["Cache-Control"] = "no-store"
+        return response
+    parent = next(each for each in navigation() if each["name"] == page)
+    alone = context | {"fragment": fragment, "title": title, "parent": parent}
+    return render_page(request, acting, page, "portal/alone.html", alone)
 
 
 def navigation() -> list[dict[str, str]]:

@@ -2,7 +2,17 @@
 
 from django.urls import include, path
 
-from meterplane.portal.views import billing, keys, limits, overview, request, switch, usage
+from meterplane.portal.views import (
+    billing,
+    keys,
+    limit_forms,
+    limits,
+    overview,
+    request,
+    restriction_forms,
+    switch,
+    usage,
+)
 
 pages = [
     path("", overview.overview, name="overview"),
@@ -13,7 +23,23 @@ pages = [
     path("keys/<uuid:key_id>/revoke/", keys.revoke, name="key-revoke"),
     path("keys/<uuid:key_id>/rotate/", keys.rotate, name="key-rotate"),
     path("keys/leaks/<uuid:report_id>/dismiss/", keys.dismiss, name="leak-dismiss"),
+    path("keys/<uuid:key_id>/limits/", limits.of_key, name="key-limits"),
     path("limits/", limits.limits, name="limits"),
+    path("limits/new/", limit_forms.new, name="limit-new"),
+    path("limits/<uuid:limit_id>/change/", limit_forms.change, name="limit-change"),
+    path("limits/<uuid:limit_id>/raise/", limit_forms.increase, name="limit-raise"),
+    path("limits/<uuid:limit_id>/remove/", limit_forms.remove, name="limit-remove"),
+    path("limits/restrict/", restriction_forms.new, name="restriction-new"),
+    path(
+        "limits/restrict/<slug:level>/<uuid:scope_id>/",
+        restriction_forms.change,
+        name="restriction-change",
+    ),
+    path(
+        "limits/restrict/<slug:level>/<uuid:scope_id>/remove/",
+        restriction_forms.remove,
+        name="restriction-remove",
+    ),
     path("billing/", billing.billing, name="billing"),
     path("billing/<uuid:invoice_id>/", billing.invoice, name="invoice"),
     path("switch/", switch.switch, name="switch"),

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from meterplane.kernel import clock
@@ -15,6 +15,7 @@ from meterplane.portal.access import (
     Acting,
     member_action,
     member_page,
+    render_dialog,
     render_page,
     require_key_manager,
 )
@@ -155,10 +156,4 @@ def _has_expired(key: ApiKey) -> bool:
 def _dialog(
     request: HttpRequest, acting: Acting, title: str, fragment: str, context: dict[str, Any]
 ) -> HttpResponse:
-    """A fragment for the page's dialog, or a page of its own where no script runs."""
-    if getattr(request, "htmx", False):
-        response = render(request, fragment, context | {"acting": acting})
-        response["Cache-Control"] = "no-store"
-        return response
-    alone = context | {"fragment": fragment, "title": title}
-    return render_page(request, acting, "keys", "portal/keys/alone.html", alone)
+    return render_dialog(request, acting, "keys", title, fragment, context)

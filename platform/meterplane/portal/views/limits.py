@@ -3,23 +3,18 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from meterplane.kernel import amounts
+from meterplane.metering import labels
 from meterplane.policy.limits_shown import ShownLimit, ShownScope, shown_limits
+from meterplane.policy.restrictions_shown import ShownRestriction, shown_restrictions
+from meterplane.portal import limit_words
 from meterplane.portal.access import Acting, member_page, render_page
-from tenants.models import ApiKey, Restriction
-from tenants.queries import organisation
-
-KINDS = {
-    "requests": "Requests", "input_tokens": "Input tokens", "output_tokens": "Output tokens",
-    "total_tokens": "Tokens", "concurrency": "Requests at once", "spend": "Spend",
-}  # fmt: skip
-WINDOWS = {
-    "second": "per second", "minute": "per minute", "day": "per day", "week": "per week",
-    "month": "per month", "lifetime": "in all", "at_once": "",
-}  # fmt: skip
+from tenants.models import ApiKey
+from tenants.queries import list_keys, organisation
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +36,47 @@ def limits(request: HttpRequest, acting: Acting) -> HttpResponse:
         "plan": own.plan,
         "cards": _cards(scopes),
         "limit_count": sum(len(scope.limits) for scope in scopes),
-        "restrictions": _restrictions(scopes),
+        "restrictions": [_restriction(each) for each in shown_restrictions(own)],
+        "restrict_url": reverse("portal:restriction-new"),
     }
     return render_page(request, acting, "limits", "portal/limits/page.html", context)
+
+
+@require_GET
+@member_page
+def of_key(request: HttpRequest, acting: Acting, key_id: UUID) -> HttpResponse:
+    """All that a key is held to: its own limits and restrictions, its project's, everybody's."""
+    key = list_keys().filter(id=key_id, status=ApiKey.Status.ACTIVE).first()
+    if key is None:
+        raise Http404
+    own = organisation()
+    counted = {
+        "organisation": own.id,
+        "project": key.project_id,
+        "key": key.limits_scope_id or key.id,
+    }
+    scopes = [each for each in shown_limits(own) if counted[each.level] == each.scope_id]
+    itself = {"organisation": own.id, "project": key.project_id, "key": key.id}
+    cards = [_card(scope) for scope in reversed(scopes)]
+    context = {
+        "key": key,
+        "currency": own.currency,
+        "plan": own.plan,
+        "cards": cards,
+        "restrictions": [
+            _restriction(each)
+            for each in shown_restrictions(own)
+            if itself[each.level] == each.scope_id
+        ],
+        "restrict_url": f"{reverse('portal:restriction-new')}?scope=key:{key.id}",
+    }
+    return render_page(request, acting, "limits", "portal/limits/key.html", context)
+
+
+def _card(scope: ShownScope) -> Card:
+    what = {"organisation": "The organisation", "project": "Project", "key": "API key"}
+    rows = [_row(each) | {"key_name": ""} for each in scope.limits]
+    return Card(scope.name, what[scope.level], rows)
 
 
 def _cards(scopes: list[ShownScope]) -> list[Card]:
@@ -63,9 +96,7 @@ def _row(limit: ShownLimit) -> dict[str, object]:
     whole = amount if amount else 1
     return {
         "limit": limit,
-        "label": "Prepaid balance"
-        if limit.window == "prepaid"
-        else f"{KINDS[limit.kind]} {WINDOWS[limit.window]}".strip(),
+        "label": limit_words.label(limit.kind, limit.window),
         "key_name": limit.scope_name if limit.level in ("key", "key_model") else "",
         "amount": amount,
         "is_money": limit.kind == "spend",
@@ -74,12 +105,9 @@ def _row(limit: ShownLimit) -> dict[str, object]:
     }
 
 
-def _restrictions(scopes: list[ShownScope]) -> list[dict[str, object]]:
-    names = {scope.scope_id: scope.name for scope in scopes}
-    names |= {key.id: key.name for key in ApiKey.objects.filter(status=ApiKey.Status.ACTIVE)}
-    rows = Restriction.objects.order_by("level", "scope_id")
-    return [
-        {"row": row, "level": row.level, "name": names[row.scope_id]}
-        for row in rows
-        if row.scope_id in names
-    ]
+def _restriction(said: ShownRestriction) -> dict[str, object]:
+    surfaces = said.surfaces
+    return {
+        "row": said,
+        "surfaces": None if surfaces is None else [labels.surface(each) for each in surfaces],
+    }
