@@ -23,7 +23,7 @@ from meterplane.kernel.errors import CallerError
 from tenants import policy_port
 from tenants.limit_checks import AMOUNT_MAX, checked_limit, checked_restriction, refuse
 from tenants.models import ApiKey, BalanceTopUp, Limit, Organisation, Project, Restriction, SetBy
-from tenants.own_limits import IDENTITY, check_is_own, check_narrows
+from tenants.own_limits import IDENTITY, check_is_own, check_narrows, check_room
 from tenants.plan_lock import locked_plan
 from tenants.scoping import tenant_scope
 
@@ -63,6 +63,7 @@ def set_limit(
         }
         if by == SetBy.ORGANISATION:
             check_narrows(where, amount=amount, burst=burst, mode=mode)
+            check_room(where)
         row: Limit
         row, _ = Limit.objects.update_or_create(
             tenant_id=tenant_id,

@@ -13,6 +13,7 @@ from tenants.limit_checks import refuse
 from tenants.models import Limit, Organisation, SetBy
 
 IDENTITY = ("level", "scope_id", "model", "kind", "window")
+OWN_LIMITS_MAX = 1_000  # each is looked at for each key whenever one of either changes
 
 
 def check_narrows(
@@ -38,6 +39,17 @@ def check_narrows(
     if amount > bound:
         raise refuse(
             "amount", "Your provider allows less here already: choose less than their limit."
+        )
+
+
+def check_room(where: dict[str, Any]) -> None:
+    """Needs the organisation's door, locked. Raises `CallerError` 409 `too_many_limits`."""
+    own = Limit.objects.filter(set_by=SetBy.ORGANISATION)
+    if own.count() >= OWN_LIMITS_MAX and not own.filter(**where).exists():
+        raise CallerError(
+            "too_many_limits",
+            f"An organisation sets at most {OWN_LIMITS_MAX:,} limits of its own; remove one.",
+            status=409,
         )
 
 

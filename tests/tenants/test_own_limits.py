@@ -170,3 +170,15 @@ def test_own_restrictions_narrow_and_the_operators_stay(organisation):
     assert (policy.surfaces, policy.request_tokens_max) == (["kserve.infer", "openai.chat"], 100)
     with tenant_scope(organisation.id):
         assert Restriction.objects.filter(set_by="organisation").count() == 1  # the successor's
+
+
+def test_there_is_an_end_to_how_many_an_organisation_sets(organisation, monkeypatch):
+    monkeypatch.setattr("tenants.own_limits.OWN_LIMITS_MAX", 1)
+    limit(organisation, 50)
+    limit(organisation, 40)
+    assert refusal(limit, tenant=organisation, amount=5, window="day") == ("too_many_limits", None)
+    limit(organisation, 5, window="day", by=SetBy.OPERATOR)
+    assert held(organisation) == {
+        "organisation requests minute": 40,
+        "organisation requests day": 5,
+    }
