@@ -17,6 +17,7 @@ from meterplane.policy import alerts, limit_hits
 from meterplane.policy.alerts import look_at, raise_alerts
 from meterplane.policy.models import Alert
 from tenants.limits import add_balance, raise_temporarily, set_balance_alert, set_limit
+from tenants.models import SetBy
 from tenants.rotate import rotate_key
 from tenants.scoping import system_scope, tenant_scope
 from tests import environment
@@ -81,6 +82,18 @@ def key_of(tenant, kind, window, label=None, *, level="organisation", scope_id=N
 
 def hit(admission, tenant, key, count):
     admission.hincrby(admission_keys.hits(tenant.id), key, count)
+
+
+@pytest.mark.parametrize("narrower", [SetBy.OPERATOR, SetBy.ORGANISATION])
+def test_of_two_limits_of_one_name_it_is_told_of_the_one_that_holds(
+    organisation, tuesday, narrower
+):
+    limited(organisation, amount=500)
+    limited(organisation, amount=400, by=SetBy.ORGANISATION)
+    limited(organisation, amount=100, by=narrower)
+    spend(organisation, 80)
+    raise_alerts()
+    assert [(each.threshold, each.amount) for each in raised(organisation)] == [("80", 100)]
 
 
 def test_each_threshold_is_told_when_it_is_reached_and_not_a_nano_earlier(organisation, tuesday):

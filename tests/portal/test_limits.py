@@ -121,4 +121,4 @@ def test_strangers_sign_in_first(client):
 
 
 def test_the_page_is_in_the_navigation_and_the_palette(owner):
-    assert owner.get("/").content.decode().count('href="/limits/"') == 2
+    assert owner.get("/usage/").content.decode().count('href="/limits/"') == 2

@@ -165,11 +165,14 @@ def _if_any(told: Told | None) -> Iterator[Told]:
 
 
 def _limits(organisation: Organisation, at: datetime) -> dict[LimitWindowName, ShownLimit]:
-    """What limits an organisation at an instant, by name without a label."""
+    """What limits an organisation at an instant, by name without a label.
+
+    Of its operator's and its own of one name, the one that holds.
+    """
+    shown = [e for scope in shown_limits(organisation, at) for e in scope.limits]
     return {
         LimitWindowName(e.level, e.scope_id, e.model, e.kind, e.window, ""): e
-        for scope in shown_limits(organisation, at)
-        for e in scope.limits
+        for e in sorted(shown, key=lambda e: e.looseness, reverse=True)
     }
 
 

@@ -67,6 +67,12 @@ class ShownLimit:
             return None
         return max(0, self.amount_now - self.spent_nano)
 
+    @property
+    def looseness(self) -> tuple[bool, bool, int]:
+        """Of two limits of one name the one with less of it is what holds."""
+        amount = self.amount_now
+        return amount is None, self.mode == "notify", amount or 0
+
 
 @dataclass(frozen=True, slots=True)
 class ShownScope:

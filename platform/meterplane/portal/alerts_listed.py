@@ -5,7 +5,7 @@ from datetime import datetime
 
 from meterplane.kernel import amounts
 from meterplane.policy.alerts_shown import ShownAlert, list_alerts
-from meterplane.portal.views.limits import KINDS, WINDOWS
+from meterplane.portal import limit_words
 
 SCOPES = {"project": "Project", "key": "Key", "key_model": "Key"}
 
@@ -30,11 +30,10 @@ def listed_alerts(limit: int, currency: str) -> list[ListedAlert]:
 
 
 def _listed(alert: ShownAlert, currency: str) -> ListedAlert:
-    what = f"{KINDS[alert.kind]} {WINDOWS.get(alert.window, '')}".strip()
     scope = SCOPES.get(alert.level)
     reached, tone = _reached(alert)
     return ListedAlert(
-        what="Prepaid balance" if alert.window == "prepaid" else what,
+        what=limit_words.label(alert.kind, alert.window),
         where=f"{scope} {alert.scope_name}".strip() if scope else "",
         model=alert.model,
         reached=reached,
