@@ -38,21 +38,21 @@ def test_without_alerts_the_page_says_what_they_are(owner):
     ("threshold", "what", "said"),
     [
         ("80", {"used": 8 * DOLLAR, "amount": 10 * DOLLAR},
-         "Spend per month 80 % used $8.00 of $10.00 2026-11"),
+         "Spend per month 2026-11 80 % used $8.00 of $10.00"),
         ("100", {"used": 995 * DOLLAR, "amount": 1000 * DOLLAR, "hits": 1200},
-         "Spend per month 100 % used $995.00 of $1,000.00 · 1,200 requests refused 2026-11"),
+         "Spend per month 2026-11 100 % used $995.00 of $1,000.00 · 1,200 requests refused"),
         ("balance", {"used": 9 * DOLLAR, "amount": 10 * DOLLAR, "window": "prepaid",
                      "label": "prepaid:1"}, "Prepaid balance Low $1.00 left"),
         ("hit", {"kind": "requests", "window": "minute", "label": "2026-11-29T11", "amount": 6000,
                  "hits": 1},
-         "Requests per minute Refuses limit 6,000 · 1 request refused 2026-11-29, 11:00 to 11:59"),
+         "per minute 2026-11-29, 11:00 to 11:59 Limit hit limit 6,000 · 1 request refused"),
         ("hit", {"kind": "concurrency", "window": "at_once", "label": "2026-11-29T11", "amount": 5,
                  "hits": 7, "mode": "notify"},
-         "Requests at once Passed limit 5 · 7 requests above it 2026-11-29, 11:00 to 11:59"),
+         "Requests at once 2026-11-29, 11:00 to 11:59 Limit hit limit 5 · 7 requests above it"),
         ("hit", {"kind": "requests", "window": "second", "label": "2026-11-29T11", "hits": 2,
-                 "mode": ""}, "Requests per second Refuses 2 requests refused 2026-11-29"),
+                 "mode": ""}, "11:00 to 11:59 Limit hit 2 requests refused"),
         ("50", {"kind": "total_tokens", "window": "day", "label": "2026-11-29", "used": 500,
-                "amount": 1000}, "Tokens per day 50 % used 500 of 1,000 2026-11-29"),
+                "amount": 1000}, "Tokens per day 2026-11-29 50 % used 500 of 1,000"),
     ],
 )  # fmt: skip
 def test_an_alert_is_told_in_words(owner, organisation, threshold, what, said):
@@ -67,8 +67,8 @@ def test_whose_limit_it_is_is_named(owner, organisation):
     )  # fmt: skip
     raise_alert(organisation, "80", level="project", scope_id=organisation.project_id, used=8)
     card = card_of(owner)
-    assert "Spend per month tiny-lm Key first key 80 % used" in card
-    assert "Spend per month Project Default 80 % used" in card
+    assert "Spend per month tiny-lm Key first key · 2026-11 80 % used" in card
+    assert "Spend per month Project Default · 2026-11 80 % used" in card
 
 
 def test_another_tenants_alerts_are_not_shown(owner, onboard):

@@ -5,6 +5,7 @@ from django.contrib import admin
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
+from meterplane.kernel import amounts
 from meterplane.policy.models import Alert
 
 THRESHOLD_LABELS = {
@@ -44,10 +45,12 @@ class AlertPage(ReadOnly):
 
     @shown.column(description="Used")
     def used_of(self, row: Alert) -> str:
-        return " of ".join(_said(row, each) for each in (row.used, row.amount) if each is not None)
+        return f"{_said(row, row.used)} of {_said(row, row.amount)}"
 
 
-def _said(row: Alert, quantity: int) -> str:
+def _said(row: Alert, quantity: int | None) -> str:
+    if quantity is None:
+        return amounts.NOTHING
     if row.kind == "spend":
         return str(shown.nano(quantity, row.tenant.currency))
     return f"{quantity:,}"

@@ -12,7 +12,7 @@ SCOPES = {"project": "Project", "key": "Key", "key_model": "Key"}
 
 @dataclass(frozen=True, slots=True)
 class ListedAlert:
-    """`what` is the limit, `where` whose it is, `reached` a badge, `detail` the figures behind."""
+    """`what` is the limit, `where` whose and in which window, `reached` a badge."""
 
     what: str
     where: str
@@ -20,7 +20,6 @@ class ListedAlert:
     reached: str
     tone: str
     detail: str
-    window: str
     raised_at: datetime
 
 
@@ -31,15 +30,15 @@ def listed_alerts(limit: int, currency: str) -> list[ListedAlert]:
 
 def _listed(alert: ShownAlert, currency: str) -> ListedAlert:
     scope = SCOPES.get(alert.level)
+    whose = f"{scope} {alert.scope_name}".strip() if scope else ""
     reached, tone = _reached(alert)
     return ListedAlert(
         what=limit_words.label(alert.kind, alert.window),
-        where=f"{scope} {alert.scope_name}".strip() if scope else "",
+        where=" · ".join(filter(None, [whose, _window(alert)])),
         model=alert.model,
         reached=reached,
         tone=tone,
         detail=_detail(alert, currency),
-        window=_window(alert),
         raised_at=alert.raised_at,
     )
 
@@ -48,7 +47,7 @@ def _reached(alert: ShownAlert) -> tuple[str, str]:
     if alert.threshold == "balance":
         return "Low", "warn"
     if alert.threshold == "hit":
-        return ("Passed", "warn") if alert.mode == "notify" else ("Refuses", "bad")
+        return "Limit hit", "warn" if alert.mode == "notify" else "bad"
     return f"{alert.threshold} % used", "bad" if alert.threshold == "100" else "warn"
 
 
@@ -73,7 +72,7 @@ def _detail(alert: ShownAlert, currency: str) -> str:
 
 
 def _window(alert: ShownAlert) -> str:
-    """Which window: an hour in full, a day, week or month as it is named."""
+    """Which window, as it is named; of rates the hour it was hit in. Nothing for endless ones."""
     if alert.window in ("second", "minute", "at_once"):
         day, _, hour = alert.label.partition("T")
         return f"{day}, {hour}:00 to {hour}:59"

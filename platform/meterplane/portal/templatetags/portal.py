@@ -86,6 +86,19 @@ def at(instant: datetime | None) -> SafeString | str:
 
 
 @register.filter
+def minute(instant: datetime) -> SafeString:
+    """A day and, below it where there is no room, the minute."""
+    return format_html(
+        '<time datetime="{}" title="{} UTC"><span class="nowrap">{}</span>'
+        ' <span class="nowrap">{}</span></time>',
+        instant.isoformat(),
+        f"{instant:%Y-%m-%d %H:%M:%S}",
+        f"{instant:%d %b}",
+        f"{instant:%H:%M}",
+    )
+
+
+@register.filter
 def hour(instant: datetime | None) -> SafeString | str:
     """The hour something happened in: more than that the roll-ups do not know."""
     if instant is None:
