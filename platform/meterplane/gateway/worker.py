@@ -45,17 +45,7 @@ class Worker:
         config = self._config
         journal = JournalWriter.open(config.journal_dir, config.worker, mode=config.journal_mode)
         self._stack.push_async_callback(journal.close)
-        pool = AsyncConnectionPool(
-            config.database_url,
-            min_size=1,
-            max_size=POSTGRES_CONNECTIONS_MAX,
-            timeout=2.0,
-            kwargs={"autocommit": True},
-            # One that PostgreSQL closed is replaced, not handed to a caller. It is asked so seldom
-            # that the question does not count.
-            check=AsyncConnectionPool.check_connection,
-            open=False,
-        )
+        pool = _pool(config.database_url)
         await pool.open(wait=False)
         self._stack.push_async_callback(pool.close)
         calls = LuaCalls(config.admission_redis_url, SCRIPTS, config.admission_timeout_s)
@@ -71,6 +61,8 @@ class Worker:
         if spans is not None:
             self._stack.push_async_callback(spans.close)
         policies = Policies(pool)
+        day_counts = DayCounts(pool, calls)
+        tokens = Tokens(mark_of(journal.directory))
         open_runs = OpenRuns(calls, policies)
         open_runs.start()
         self._stack.push_async_callback(open_runs.close)
@@ -78,14 +70,7 @@ class Worker:
             pepper=config.pepper,
             policies=policies,
             servings=Servings(pool),
-            admitter=Admitter(
-                calls,
-                insist,
-                policies,
-                Budgets(pool),
-                DayCounts(pool, calls),
-                Tokens(mark_of(journal.directory)),
-            ),
+            admitter=Admitter(calls, insist, policies, Budgets(pool), day_counts, tokens),
             journal=journal,
             fleet=fleet,
             prompts=Prompts(config.tokenizers_dir),
@@ -104,3 +89,17 @@ class Worker:
     async def close(self) -> None:
         """Close in reverse; the journal last, when nothing writes to it any more."""
         await self._stack.aclose()
+
+
+def _pool(url: str) -> AsyncConnectionPool:
+    return AsyncConnectionPool(
+        url,
+        min_size=1,
+        max_size=POSTGRES_CONNECTIONS_MAX,
+        timeout=2.0,
+        kwargs={"autocommit": True},
+        # One that PostgreSQL closed is replaced, not handed to a caller. It is asked so seldom that
+        # the question does not count.
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+    )
