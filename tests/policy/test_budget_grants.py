@@ -40,7 +40,6 @@ def take(
     limit: int,
     needed: int,
     *,
-    at_least: int = 0,
     epoch: str = "one",
     grant_id: UUID | None = None,
     level: str = "organisation",
@@ -50,7 +49,7 @@ def take(
     connection: "psycopg.Connection | None" = None,
 ) -> Taken:
     arguments = (
-        tenant_id, level, scope_id or tenant_id, model, window, limit, needed, at_least, epoch,
+        tenant_id, level, scope_id or tenant_id, model, window, limit, needed, epoch,
         grant_id or uuid7(),
     )  # fmt: skip
     if connection is None:
@@ -61,7 +60,7 @@ def take(
 
 def take_on(connection, arguments) -> Taken:
     columns = "block, granted, revision, stranded"
-    query = f"SELECT {columns} FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    query = f"SELECT {columns} FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
     return Taken(*connection.execute(query, arguments).fetchone())
 
 
@@ -102,13 +101,6 @@ def test_a_block_is_at_least_what_is_needed_and_none_is_less(organisation):
     assert take(organisation.id, 100, 60).block == 60
     assert take(organisation.id, 100, 41) == Taken(0, 60, 1, False)
     assert take(organisation.id, 100, 40) == Taken(40, 100, 2, False)
-
-
-def test_who_can_do_with_less_gets_the_whole_rest(organisation):
-    assert take(organisation.id, 100, 60).block == 60
-    assert take(organisation.id, 100, 50, at_least=41).block == 0
-    assert take(organisation.id, 100, 50, at_least=40) == Taken(40, 100, 2, False)
-    assert take(organisation.id, 100, 50, at_least=1).block == 0
 
 
 @pytest.mark.parametrize(
@@ -194,9 +186,7 @@ def test_every_grant_is_written_down_with_its_epoch(organisation):
     assert rows == [(block, "one", False) for block in taken]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"needed": 0}, {"needed": -1}, {"at_least": -1}, {"limit": -1}, {"epoch": ""}]
-)
+@pytest.mark.parametrize("wrong", [{"needed": 0}, {"needed": -1}, {"limit": -1}, {"epoch": ""}])
 def test_what_makes_no_sense_is_refused(organisation, wrong):
     arguments = {"limit": 10, "needed": 1} | wrong
     with pytest.raises(psycopg.errors.InvalidParameterValue):
@@ -230,8 +220,7 @@ def test_eight_connections_racing_take_exactly_the_limit(organisation, seed):
         with gateway() as connection:
             together.wait()
             for needed in mine:
-                # One nano always fits as long as there is any: nobody need leave a rest.
-                taken = take(organisation.id, limit, needed, at_least=1, connection=connection)
+                taken = take(organisation.id, limit, needed, connection=connection)
                 blocks.append((needed, taken.block))
 
     threads = [threading.Thread(target=race, args=(mine,)) for mine in needs]
@@ -240,10 +229,11 @@ def test_eight_connections_racing_take_exactly_the_limit(organisation, seed):
     for thread in threads:
         thread.join()
     assert len(blocks) == 480
-    total = sum(block for _, block in blocks)
-    assert total == limit
-    short = [(needed, block) for needed, block in blocks if block < needed]
-    assert sum(block for _, block in short) < 40  # the rest, once; then nothing
+    assert all(block >= needed or block == 0 for needed, block in blocks)
+    rest = limit - sum(block for _, block in blocks)
+    assert 0 <= rest < 40  # somebody asked for no more than that, and was refused
+    assert rest == 0 or take(organisation.id, limit, rest).block == rest
+    assert take(organisation.id, limit, 1).block == 0
     with admin() as connection:
         assert connection.execute(
             "SELECT granted_nano, (SELECT sum(amount_nano) FROM budget_grant) FROM budget_window"

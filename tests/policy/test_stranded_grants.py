@@ -320,7 +320,7 @@ def test_through_any_history_granted_is_what_was_spent_and_what_lives(
     for _ in range(60):
         act = chance.random()
         if act < 0.45:
-            taken = take_here(organisation, chance.randrange(1, 40_000), epoch, at_least=1)
+            taken = take_here(organisation, chance.randrange(1, 40_000), epoch)
             pools[epoch] = pools.get(epoch, 0) + taken.block
         elif act < 0.8:
             cost = chance.randrange(0, pools.get(epoch, 0) + 1)
@@ -335,7 +335,7 @@ def test_through_any_history_granted_is_what_was_spent_and_what_lives(
             drained()
             return_stranded()
             assert sum(settled.values()) <= granted_or_none(organisation) <= LIMIT
-    take_here(organisation, 1, epoch, at_least=1)
+    take_here(organisation, 1, epoch)
     drained()
     return_stranded()
     live = dict(grants_left(organisation)).get(epoch, 0)

@@ -26,7 +26,7 @@ EXHAUSTED_REMEMBERED_MAX = 4096
 
 _TAKE = (
     "SELECT block, granted, revision, stranded, in_epoch"
-    "  FROM take_budget(%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)"
+    "  FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 
 

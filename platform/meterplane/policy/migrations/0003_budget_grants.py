@@ -23,7 +23,7 @@ DROP FUNCTION take_budget(uuid, text, uuid, text, bigint, bigint, bigint);
 TAKE_BUDGET = """
 CREATE FUNCTION take_budget(
   tenant uuid, level text, scope_id uuid, model text, window_label text,
-  limit_now bigint, needed bigint, at_least bigint, epoch text, grant_id uuid
+  limit_now bigint, needed bigint, epoch text, grant_id uuid
 ) RETURNS TABLE (block bigint, granted bigint, revision bigint, stranded boolean,
                  in_epoch bigint)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -38,7 +38,7 @@ DECLARE
   rest bigint;
   give bigint := 0;
 BEGIN
-  IF needed <= 0 OR at_least < 0 OR limit_now < 0 OR take_budget.epoch = '' THEN
+  IF needed <= 0 OR limit_now < 0 OR take_budget.epoch = '' THEN
     RAISE EXCEPTION 'a grant is for more than nothing, of a limit, in an epoch'
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
@@ -73,7 +73,6 @@ BEGIN
   rest := limit_now - held.granted_nano;
   give := CASE WHEN over THEN 0
                WHEN rest >= needed THEN LEAST(GREATEST(LEAST(pace, rest / 8), needed), rest)
-               WHEN at_least > 0 AND rest >= at_least THEN rest
                ELSE 0 END;
   IF give = 0 THEN
     RETURN QUERY SELECT 0::bigint, held.granted_nano, held.revision, over OR EXISTS (
