@@ -144,6 +144,8 @@ async def compared(gateway, onboard, folder, *, answer_s, rounds, seconds, conne
     return alone, flooded
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_a_flood_waits_behind_itself(gateway, onboard, tmp_path):
     """Served in order of arrival, everybody would wait as long as the flood."""
     _, flooded = await compared(

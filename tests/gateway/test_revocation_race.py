@@ -134,6 +134,8 @@ async def run_with_losses(
     assert again > max(each.returned for each in victims), "it serves again"
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_nor_when_redis_is_lost_in_between(
     start_gateway, triton, selling, onboard, own_redis
 ):

@@ -130,6 +130,8 @@ def end_in_every_way(spender, redis_url, journals: Path, seed: int, requests: in
     assert spent_of_pools(redis_url, found) == {cost_nano}
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 def test_nothing_is_held_after_two_thousand_endings(spender, redis_url, tmp_path):
     end_in_every_way(spender, redis_url, tmp_path / "journal", random.randrange(2**32), 2_000)
 

@@ -153,6 +153,8 @@ def lose_and_spend(spender, fragile, seed: int, fits: int) -> None:
         assert served == fits, "what was stranded did not come back"
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 def test_no_loss_of_redis_overspends_and_all_of_the_budget_comes_back(spender, fragile):
     lose_and_spend(spender, fragile, random.randrange(2**32), 300)
 
