@@ -145,7 +145,7 @@ class Bench:
         return {key.decode(): int(count) for key, count in found.items()}
 
     async def everything_owed_is_paid(self):
-        await asyncio.to_thread(wait_until, lambda: not self.insist.owed, "paying", 10)
+        await asyncio.to_thread(wait_until, lambda: not self.insist.owed, "paying")
 
     async def stall(self):
         """Stop the Redis; SIGCONT to what this returns wakes it."""

@@ -269,7 +269,7 @@ def check_budget(tenant, settled):
         def held():
             return list(connection.scan_iter(f"mp:{{{tenant.id}}}:reservation:*"))
 
-        wait_until(lambda: not held(), "every reservation given back", 5)
+        wait_until(lambda: not held(), "every reservation given back")
         pools = connection.scan_iter(f"mp:{{{tenant.id}}}:limit:*:spend:*")
         pooled = sum(int(connection.hget(pool, "left") or 0) for pool in pools)
     with psycopg.connect(environment.database_url("postgres")) as admin:

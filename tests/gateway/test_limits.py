@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -153,11 +154,12 @@ async def test_odd_rates_do_not_drift(bench):
     """1,000 places at once are 1,000, whatever fraction of a microsecond a place takes."""
     for amount in (7, 77, 777, 7_777):
         policy = await with_limits(bench, limit("requests", "minute", amount, burst=1000))
+        began = time.monotonic()
         told, _ = await outcomes(bench, policy, 1000)
         assert told == {"ok": 1000}
-        interval_s = 60 / amount
         told, _ = await outcomes(bench, policy, 1)
-        assert told == {"rate_limit_exceeded": 1} or interval_s < 0.5
+        a_place_came_back = time.monotonic() - began >= 60 / amount
+        assert told == {"rate_limit_exceeded": 1} or a_place_came_back
 
 
 async def test_days_are_the_calendars(bench):

@@ -318,6 +318,6 @@ async def test_a_look_that_fails_is_not_the_last(bench, monkeypatch):
     bench.runs.start()
     await asyncio.sleep(0.1)
     monkeypatch.undo()
-    await asyncio.to_thread(wait_until, lambda: request.refusal is not None, "another look", 5)
+    await asyncio.to_thread(wait_until, lambda: request.refusal is not None, "another look")
     await bench.runs.close()
     assert request.refusal.code == "key_revoked"

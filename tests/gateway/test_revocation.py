@@ -135,7 +135,7 @@ async def ended_after(gateway, tenant, change, answering):
     answer = await answering
     ended_ms = max(each.settled_at_ms for each in gateway.settles())
     print(f"ended {ended_ms - began_ms} ms after the change began")
-    assert ended_ms - began_ms < 5000  # 2 s, and a busy machine
+    assert ended_ms - began_ms < 20_000  # 2 s are promised; a machine may be busy
     return answer
 
 
@@ -169,7 +169,7 @@ async def test_a_stream_of_a_revoked_key_ends_and_says_so_in_its_surfaces_words(
             assert "was revoked" in told
         else:
             assert (told["code"], told["type"]) == ("key_revoked", "authentication_error")
-        await asyncio.wait_for(made.given_up.wait(), 5)
+        await asyncio.wait_for(made.given_up.wait(), 20)
         again = await client.post(path, json=body)
         assert again.status_code == 401
     (settle,) = await settlements(gateway)
@@ -326,7 +326,7 @@ async def test_a_line_of_a_batch_is_ended_too_though_nobody_waits_for_it(gateway
         assert settle.tokens_out == WORDS
         answer = await client.post(CHAT, json=body, timeout=20)
         assert answer.status_code == 401
-    await asyncio.wait_for(made.given_up.wait(), 5)
+    await asyncio.wait_for(made.given_up.wait(), 20)
 
 
 async def test_other_keys_and_other_changes_end_nothing(gateway, open_streams):

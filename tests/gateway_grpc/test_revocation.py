@@ -36,7 +36,7 @@ def test_a_call_that_waits_is_ended_and_pays_nothing(start_gateway, silent, acme
             call.result(timeout=20)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert "was revoked" in refused.value.details()
-    wait_until(lambda: silent.cancelled == 1, "the server being told", 5)
+    wait_until(lambda: silent.cancelled == 1, "the server being told", 10)
     (settle,) = gateway.settles()
     assert (settle.status, settle.http_status, settle.cost_nano) == ("interrupted", 401, 0)
 
@@ -60,7 +60,7 @@ def test_each_message_of_a_stream_is_told_and_then_the_stream(start_gateway, acm
         assert all("suspended (unpaid)" in each for each in told.values())
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
         assert "suspended (unpaid)" in refused.value.details()
-        wait_until(lambda: upstream.cancelled == 2, "the server being told", 5)
+        wait_until(lambda: upstream.cancelled == 2, "the server being told", 10)
     settles = gateway.settles()
     assert [(each.status, each.http_status) for each in settles] == [("interrupted", 403)] * 2
 
