@@ -72,7 +72,40 @@ async def test_calls_that_arrive_during_a_trip_are_the_next_one(calls):
     rest = [calls.ask(echo(number)) for number in range(1, 100)]
     assert await first == b"0"
     assert await asyncio.gather(*rest) == [str(number).encode() for number in range(1, 100)]
+    assert calls.trips in (2, 3)
+
+
+async def test_many_calls_are_two_trips_answered_in_the_order_of_asking(calls, server):
+    async with stopped(server):
+        asked = [calls.ask(echo(number, f"key{number % 3}")) for number in range(40)]
+        await asyncio.sleep(0)
+        assert calls.trips == 2
+        asked += [calls.ask(echo(number)) for number in range(40, 60)]
+        await asyncio.sleep(0)
+        assert calls.trips == 2, "the others wait until the first is back"
+    assert await asyncio.gather(*asked) == [str(number).encode() for number in range(60)]
+    assert calls.trips in (3, 4)
+    assert (calls.connections, calls.failed_trips) == (1, 0)
+
+
+async def test_few_calls_wait_for_the_trip_that_is_under_way(calls):
+    few = lua_calls.SECOND_TRIP_CALLS_MIN - 1
+    first = calls.ask(echo(0))
+    await asyncio.sleep(0)
+    rest = [calls.ask(echo(number)) for number in range(few)]
+    await asyncio.sleep(0)
+    assert calls.trips == 1
+    assert await first == b"0"
+    await asyncio.gather(*rest)
     assert calls.trips == 2
+
+
+async def test_scripts_that_are_gone_are_given_again_to_both_trips_in_their_order(calls, server):
+    await server.script_flush()
+    asked = [calls.ask(echo(number)) for number in range(40)]
+    assert await asyncio.gather(*asked) == [str(number).encode() for number in range(40)]
+    assert await server.get("k") == b"40"
+    assert calls.connections == 1
 
 
 async def test_a_worker_that_was_late_itself_reads_what_redis_answered_in_time(calls, server):
@@ -232,10 +265,17 @@ async def test_what_is_owed_waits_until_redis_has_answered_for_a_while(calls, se
     await insist.close()
 
 
-# Byte scripts: what a broken server may send for one call, after the script was loaded.
-SURPLUS = [
-    b"$1\r\n0\r\n$1\r\n1\r\n",  # one answer too many, at once
-    b"$1\r\n0\r\n$1",  # the beginning of another
+def said(*texts):
+    """Answers that are texts of one character."""
+    return b"".join(b"$1\r\n%b\r\n" % text.encode() for text in texts)
+
+
+# Byte scripts. An exchange ends with its number: loading the script is the first.
+LOADED = said("x", "1")
+SURPLUS = [  # what a broken server may send for one call
+    said("0", "1", "2"),  # one answer too many
+    said("0", "3"),  # it says back what nobody told it
+    said("2"),  # and the answer is missing
     b"nonsense\r\n",
 ]
 
@@ -268,14 +308,21 @@ async def scripted(path, replies):
         await asyncio.sleep(0.01)
 
 
-LOADED = b"$1\r\nx\r\n"
+@pytest.mark.parametrize("surplus", [said("1"), b"$1"], ids=["an answer", "its beginning"])
+async def test_what_comes_after_the_answers_breaks_the_connection(tmp_path, surplus):
+    path = str(tmp_path / "scripted.sock")
+    replies = [[LOADED, said("0", "2") + surplus], [LOADED, said("2", "2")]]
+    async with scripted(path, replies) as connections, calls_to(f"unix://{path}") as calls:
+        assert await calls.ask(echo(0)) == b"0"
+        assert await calls.ask(echo(2)) == b"2"
+        assert len(connections) == 2
 
 
 @pytest.mark.parametrize("reply", SURPLUS)
 async def test_an_answer_nobody_asked_for_breaks_the_connection(tmp_path, reply):
     path = str(tmp_path / "scripted.sock")
-    async with scripted(path, [[LOADED, reply], [LOADED, b"$1\r\n2\r\n"]]) as connections:
-        async with calls_to(f"unix://{path}") as calls:
+    async with scripted(path, [[LOADED, reply], [LOADED, said("2", "2")]]) as connections:
+        async with calls_to(f"unix://{path}", 0.5) as calls:
             with pytest.raises(LuaUnavailable):
                 await calls.ask(echo(0))
             assert await calls.ask(echo(2)) == b"2"
@@ -284,18 +331,31 @@ async def test_an_answer_nobody_asked_for_breaks_the_connection(tmp_path, reply)
 
 async def test_an_answer_that_comes_between_two_trips_breaks_the_connection(tmp_path):
     path = str(tmp_path / "scripted.sock")
-    replies = [[LOADED, b"$1\r\n0\r\n"], [LOADED, b"$1\r\n2\r\n"]]
+    replies = [[LOADED, said("0", "2")], [LOADED, said("2", "2")]]
     async with scripted(path, replies) as connections, calls_to(f"unix://{path}") as calls:
         assert await calls.ask(echo(0)) == b"0"
-        connections[0].write(b"$1\r\n9\r\n")
+        connections[0].write(said("9"))
         await asyncio.sleep(0.05)
         assert await calls.ask(echo(2)) == b"2"
+
+
+async def test_an_answer_too_many_is_not_the_next_trips(tmp_path):
+    """Two trips are under way: nobody of either is given an answer that may be another's."""
+    path = str(tmp_path / "scripted.sock")
+    both = said(*"abcdefghi", "2", *"abcdefgh", "3")
+    async with scripted(path, [[LOADED, both]]), calls_to(f"unix://{path}") as calls:
+        await eventually(lambda: calls.answering_for_s() > 0, "the connection")
+        calls_made = [calls.ask(echo(number)) for number in range(16)]
+        await asyncio.sleep(0)
+        assert calls.trips == 2
+        answers = await asyncio.gather(*calls_made, return_exceptions=True)
+        assert all(isinstance(answer, LuaUnavailable) for answer in answers)
 
 
 async def test_too_few_answers_are_no_answer(tmp_path):
     path = str(tmp_path / "scripted.sock")
     async with (
-        scripted(path, [[LOADED, b"$1\r\n0\r\n"], []]),
+        scripted(path, [[LOADED, said("0")], []]),
         calls_to(f"unix://{path}", 0.5) as calls,
     ):
         answers = await asyncio.gather(
@@ -305,7 +365,7 @@ async def test_too_few_answers_are_no_answer(tmp_path):
 
 
 async def test_answers_in_any_pieces_are_the_same_answers(tmp_path):
-    path, whole = str(tmp_path / "scripted.sock"), b"*2\r\n$2\r\nok\r\n:7\r\n$1\r\n1\r\n"
+    path, whole = str(tmp_path / "scripted.sock"), b"*2\r\n$2\r\nok\r\n:7\r\n" + said("1", "2")
     pieces = [whole[index : index + 1] for index in range(len(whole))]
     async with scripted(path, [[LOADED, pieces]]), calls_to(f"unix://{path}") as calls:
         assert await asyncio.gather(calls.ask(echo(0)), calls.ask(echo(1))) == [[b"ok", 7], b"1"]

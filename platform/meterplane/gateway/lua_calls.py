@@ -1,8 +1,10 @@
 """Lua calls to Redis, combined: calls that arrive while one is in flight leave together.
 
-One connection, one trip on it at a time. Measured better than several: fewer, larger trips cost the
-gateway less. Calls of one round of the event loop leave together, written from the loop itself: no
-task stands between a caller and the socket.
+One connection, whose trips Redis answers in turn: what reserves is never overtaken by what gives
+back. Fewer, larger trips cost the gateway less; so a second one leaves only when enough calls wait
+to keep Redis at work while this worker reads what the first one brought. Calls of one round of the
+event loop leave together, written from the loop itself: no task stands between a caller and the
+socket.
 
 Callers wait on futures, so a caller that is cancelled never touches the connection and can never
 leave another's answer in it; its call is made all the same. A Redis that does not answer a trip
@@ -16,6 +18,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
 log = logging.getLogger("meterplane.gateway")
 
 CALLS_PER_TRIP_MAX = 256  # x ~1 kB = 256 kB: what a socket's buffers hold
+TRIPS_MAX = 2  # one that Redis works on, one that it finds when it is done
+SECOND_TRIP_CALLS_MIN = 8
 CALLS_WAITING_MAX = 4096  # 16 trips: at 1 ms each the last waits 16 ms, else Redis is down anyway
 COMPLAINT_PAUSE_S = 1.0
 CONNECT_TIMEOUT_S = 2.0  # who asks meanwhile is told in time all the same
@@ -67,6 +72,18 @@ class Script:
         return pack("EVALSHA", self.sha, str(len(keys)), *keys, *arguments)
 
 
+class _Trip:
+    """Calls that left together."""
+
+    __slots__ = ("calls", "deadline", "overdue", "repeats")
+
+    def __init__(self, calls: list[_Call], deadline: float, *, repeats: bool = False) -> None:
+        self.calls = calls
+        self.deadline = deadline
+        self.repeats = repeats  # the second time: their script was not there
+        self.overdue = False  # the deadline has passed, and its answers are looked for
+
+
 class LuaCalls:
     """One worker's connection to the admission Redis. Raises `AddressInvalid` for a bad URL."""
 
@@ -77,11 +94,8 @@ class LuaCalls:
         self._address = parse_address(url)
         self._loads = tuple(pack("SCRIPT", "LOAD", script.source) for script in scripts)
         self._waiting: list[_Call] = []
-        self._trip: list[_Call] | None = None
-        self._repeats = False  # the trip is the second one of calls whose script was not there
+        self._trips: deque[_Trip] = deque()  # under way, in the order of their answers
         self._leaving = False  # `_leave` is due in this round of the loop
-        self._deadline = 0.0
-        self._overdue = False  # the trip's deadline has passed, and its answers are looked for
         self._timer: asyncio.TimerHandle | None = None
         self._connection: RedisConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -102,7 +116,7 @@ class LuaCalls:
     async def close(self) -> None:
         """Make the calls that wait, within one timeout; who then still waits is told."""
         deadline = time.monotonic() + self._timeout_s
-        while (pending := self._waiting or self._trip) and time.monotonic() < deadline:
+        while (pending := self._pending()) and time.monotonic() < deadline:
             await asyncio.wait([pending[-1][1]], timeout=deadline - time.monotonic())
             await asyncio.sleep(0)  # a cancelled caller's future is done before its call is
         self._closed = True
@@ -113,10 +127,15 @@ class LuaCalls:
             self._connection.abort()
         if self._timer is not None:
             self._timer.cancel()
-        unanswered, self._trip, self._waiting = (self._trip or []) + self._waiting, None, []
+        unanswered = self._pending()
+        self._trips.clear()
+        self._waiting = []
         for call in unanswered:
             _fail(call)
         await asyncio.sleep(0)  # the transport says goodbye
+
+    def _pending(self) -> list[_Call]:
+        return [call for trip in self._trips for call in trip.calls] + self._waiting
 
     def answering_for_s(self) -> float:
         """How long ago Redis let the present connection in; 0 without one."""
@@ -142,29 +161,40 @@ class LuaCalls:
             _fail(call)
             return future
         self._waiting.append(call)
-        if self._trip is None and not self._leaving:
+        if not self._leaving and self._may_leave():
             self._leave_soon()
         return future
+
+    def _may_leave(self) -> bool:
+        if not self._trips:
+            return bool(self._waiting)
+        return (
+            len(self._waiting) >= SECOND_TRIP_CALLS_MIN
+            and len(self._trips) < TRIPS_MAX
+            and self._connection is not None
+        )
 
     def _leave_soon(self) -> None:
         self._leaving = True
         self._loop.call_soon(self._leave)
 
     def _leave(self) -> None:
-        """Send what waits, up to one trip of it."""
+        """Send what waits: in one trip, or in two that keep Redis and this worker at work."""
         self._leaving = False
-        if self._trip is not None or not self._waiting or self._closed:
+        if self._closed:
             return
-        if len(self._waiting) <= CALLS_PER_TRIP_MAX:
-            self._trip, self._waiting = self._waiting, []
-        else:
-            self._trip = self._waiting[:CALLS_PER_TRIP_MAX]
-            del self._waiting[:CALLS_PER_TRIP_MAX]
+        if not self._trips and len(self._waiting) >= 2 * SECOND_TRIP_CALLS_MIN:
+            self._send_off(len(self._waiting) // 2)
+        if self._may_leave():
+            self._send_off(len(self._waiting))
+
+    def _send_off(self, count: int) -> None:
+        count = min(count, CALLS_PER_TRIP_MAX)
+        calls, self._waiting = self._waiting[:count], self._waiting[count:]
+        trip = _Trip(calls, time.monotonic() + self._timeout_s)
+        self._trips.append(trip)
         self.trips += 1
-        self.calls += len(self._trip)
-        self._repeats = False
-        self._deadline = time.monotonic() + self._timeout_s
-        self._overdue = False
+        self.calls += count
         if self._timer is None:
             # One timer at a time, moved on when it fires: most trips end long before it and
             # neither start nor stop one.
@@ -173,12 +203,12 @@ class LuaCalls:
             self._connection = None
             self.start()
         else:
-            self._send(self._connection, self._trip)
+            self._send(self._connection, trip)
 
-    def _send(
-        self, connection: RedisConnection, trip: list[_Call], before: tuple[bytes, ...] = ()
-    ) -> None:
-        commands = [*before, *[call[0] for call in trip]]
+    def _send(self, connection: RedisConnection, trip: _Trip) -> None:
+        commands = [call[0] for call in trip.calls]
+        if trip.repeats:
+            commands = [*self._loads, *commands]
         connection.ask(b"".join(commands), len(commands), self._arrived)
 
     async def _connect(self) -> None:
@@ -188,43 +218,45 @@ class LuaCalls:
         except Exception as problem:
             # Whatever it was: nobody else tells those who wait for this connection.
             self._connecting = None
-            self._fail_trip(f"{type(problem).__name__}: {problem}")
+            self._fail_trips(f"{type(problem).__name__}: {problem}")
             return
         self.connections += 1
         self._connecting, self._connection = None, connection
         self._answering_since = time.monotonic()
-        if self._trip is not None:
-            self._send(connection, self._trip)
+        for trip in self._trips:
+            self._send(connection, trip)
 
     def _watch(self) -> None:
         self._timer = None
-        if self._trip is None:
+        if not self._trips:
             return
-        left_s = self._deadline - time.monotonic()
+        trip = self._trips[0]
+        left_s = trip.deadline - time.monotonic()
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._watch)
-        elif not self._overdue:
+        elif not trip.overdue:
             # This worker may be what was late: on uvloop timers come before what has arrived.
-            self._overdue = True
+            trip.overdue = True
             self._timer = self._loop.call_later(LAST_LOOK_S, self._watch)
         elif self._connection is not None:
             self._connection.abort()  # it tells us that nothing arrived
         else:
-            self._fail_trip("no connection in time")
+            self._fail_trips("no connection in time")
 
     def _arrived(self, answers: list[Any] | None) -> None:
-        """All answers of the trip, or None: the connection is lost."""
+        """All answers of the oldest trip, or None: the connection is lost with every trip."""
         if answers is None:
-            self._fail_trip("the connection was lost, or too slow")
+            if self._trips:
+                self._fail_trips("the connection was lost, or too slow")
             return
-        trip, self._trip = self._trip or [], None
-        if self._repeats:
+        trip = self._trips.popleft()
+        if trip.repeats:
             del answers[: len(self._loads)]
         unknown: list[_Call] = []
         refusal = ""
-        for call, answer in zip(trip, answers, strict=True):
+        for call, answer in zip(trip.calls, answers, strict=True):
             if isinstance(answer, hiredis.ReplyError):
-                if not self._repeats and str(answer).startswith("NOSCRIPT"):
+                if not trip.repeats and str(answer).startswith("NOSCRIPT"):
                     unknown.append(call)
                 else:
                     refusal = str(answer)
@@ -235,20 +267,23 @@ class LuaCalls:
             self._complain(f"it refused a call: {refusal}")
         if unknown and self._connection is not None:
             # This Redis was flushed or replaced; what it refused did nothing.
-            self._trip, self._repeats = unknown, True
-            self._send(self._connection, unknown, self._loads)
+            again = _Trip(unknown, trip.deadline, repeats=True)
+            self._trips.append(again)
+            self._send(self._connection, again)
         elif self._waiting and not self._leaving:
             # After those who were answered just now: what they ask next can come along.
             self._leave_soon()
 
-    def _fail_trip(self, reason: str) -> None:
+    def _fail_trips(self, reason: str) -> None:
         """The connection may hold half an answer: it is not used again."""
-        trip, self._trip = self._trip or [], None
+        trips = list(self._trips)
+        self._trips.clear()
         self._connection = None
-        self.failed_trips += 1
+        self.failed_trips += len(trips)
         self._complain(reason)
-        for call in trip:
-            _fail(call)
+        for trip in trips:
+            for call in trip.calls:
+                _fail(call)
         if self._waiting and not self._leaving:
             self._leave_soon()
 

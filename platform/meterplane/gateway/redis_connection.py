@@ -1,12 +1,15 @@
 """One connection to Redis that asks in turns: so many commands out, exactly as many answers back.
 
-Guarantees: an answer never meets another question. One exchange is under way at a time, its answers
-are counted, and one that is missing, left over or unreadable breaks the connection for good. A
-broken connection tells whoever asked, once, and is not used again. No command is ever repeated.
+Guarantees: an answer never meets another question. Exchanges are answered in the order in which
+they were asked. Each ends with a mark of its own that Redis says back; one whose mark is not where
+it belongs, or that cannot be read, breaks the connection for good before anybody is given an answer
+of it. A broken connection tells whoever asked, once, and is not used again. No command is ever
+repeated.
 """
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -111,8 +114,8 @@ class RedisConnection(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._transport: asyncio.Transport | None = None
         self._answers: list[Any] = []
-        self._expected = 0
-        self._answered: Answered | None = None
+        self._asked = 0
+        self._exchanges: deque[tuple[int, bytes, Answered]] = deque()
         self.lost = False
 
     def ask(self, commands: bytes, count: int, answered: Answered) -> None:
@@ -120,14 +123,14 @@ class RedisConnection(asyncio.Protocol):
 
         An error that Redis answers to a command is an answer: a `hiredis.ReplyError`.
         """
-        ensure(self._answered is None, "one exchange at a time")
         ensure(count > 0, "an exchange asks something")
         if self.lost or self._transport is None:
             answered(None)
             return
-        self._expected = count
-        self._answered = answered
-        self._transport.write(commands)
+        self._asked += 1
+        mark = b"%d" % self._asked
+        self._exchanges.append((count, mark, answered))
+        self._transport.write(b"%b*2\r\n$4\r\nECHO\r\n$%d\r\n%b\r\n" % (commands, len(mark), mark))
 
     def abort(self) -> None:
         """Break the connection now; whoever asked is told now."""
@@ -152,20 +155,23 @@ class RedisConnection(asyncio.Protocol):
         except hiredis.ProtocolError:
             self.abort()
             return
-        if len(answers) < self._expected:
-            return
-        answered = self._answered
-        if answered is None or len(answers) > self._expected or reader.has_data():
-            # More than was asked: nobody can say which answer belongs to which question.
-            self.abort()
-            return
-        self._answered, self._expected, self._answers = None, 0, []
-        answered(answers)
+        while self._exchanges and len(self._answers) > self._exchanges[0][0]:
+            count, mark, answered = self._exchanges[0]
+            said = self._answers[count]
+            if said != mark and not isinstance(said, hiredis.ReplyError):
+                break  # nobody can say which answer belongs to which question
+            answers, self._answers = self._answers[:count], self._answers[count + 1 :]
+            self._exchanges.popleft()
+            answered(answers)
+        else:
+            if self._exchanges or not (self._answers or reader.has_data()):
+                return
+        self.abort()
 
     def _lose(self) -> None:
         self.lost = True
-        answered, self._answered = self._answered, None
-        if answered is not None:
+        while self._exchanges:
+            *_, answered = self._exchanges.popleft()
             answered(None)
 
 
