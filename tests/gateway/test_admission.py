@@ -12,7 +12,14 @@ import msgspec
 import pytest
 
 from meterplane.contracts import admission_keys as names
-from meterplane.gateway.admission_commands import ADMIT, SETTLE, Tokens, Worst, reserved_as
+from meterplane.gateway.admission_commands import (
+    ADMIT,
+    SETTLE,
+    Tokens,
+    Worst,
+    reserved_as,
+    spelt,
+)
 from meterplane.gateway.lua_calls import LuaUnavailable
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -45,25 +52,32 @@ def test_prepared_calls_are_what_the_contract_names():
         spend = budgets(random_, LEVELS[: random_.randrange(4)])
         policy = make_policy(random_, limits=[*spend, *rate])  # spend comes last all the same
         made = prepared(policy)
-        request_id, token = UUID(int=random_.getrandbits(128)), tokens.mint()
-        worst = Worst(*(random_.randrange(10 ** random_.randrange(1, 16)) for _ in range(3)))
+        parts, reservations, worsts = [], [], []
+        for _ in range(random_.randrange(1, 5)):
+            request_id, token = UUID(int=random_.getrandbits(128)), tokens.mint()
+            worst = Worst(*(random_.randrange(10 ** random_.randrange(1, 16)) for _ in range(3)))
+            parts.append((reserved_as(request_id, token), spelt(worst), token))
+            key = f"{names.reservation(policy.tenant_id, request_id)}:{token.decode()}"
+            reservations.append(key)
+            worsts.append(f"{worst.nano} {worst.tokens_in} {worst.tokens_out}")
         read_in = random_.choice([b"", b"%032x" % random_.getrandbits(128)])
         tenant, key = policy.tenant_id, policy.key_id
-        reservation = f"{names.reservation(tenant, request_id)}:{token.decode()}"
         month = f"{clock.now():%Y-%m}"
         limits = [names.limit(tenant, each, "minute") for each in rate]
         limits += [names.limit(tenant, each, month) for each in spend]
         rules = ["g" * len(rate) + "p" * len(spend), *(["r", "100000", "7"] if rate else [])]
-        used = [str(worst.nano), str(worst.tokens_in), str(worst.tokens_out)]
-        fixed = [names.version(tenant, key), names.epoch(tenant), reservation, names.hits(tenant)]
-        arguments = [str(policy.version), read_in.decode(), token.decode()]
-        record = "\n".join(" ".join(part) for part in (used, limits, rules))
-        arguments += [str(RESERVATION_TTL_S if spend else 0), *used, record, *rules]
-        ending = reserved_as(request_id, token)
-        assert made.admit(ending, worst, token, read_in) == ADMIT.command(
-            [*fixed, *limits], arguments
+        fixed = [names.version(tenant, key), names.epoch(tenant), names.hits(tenant)]
+        arguments = [str(policy.version), read_in.decode(), parts[0][2].decode()]
+        record = "\n" + "\n".join(" ".join(part) for part in (limits, rules))
+        arguments += [str(RESERVATION_TTL_S if spend else 0), record, *rules]
+        admits = made.admits_read_in(read_in) if read_in else made.admits
+        assert admits.command(parts) == ADMIT.command(
+            [*fixed, *limits, *reservations], [*arguments, *worsts]
         )
-        assert made.settle(ending, worst) == SETTLE.command([reservation, *limits], [*used, *rules])
+        settled = [part[:2] for part in parts]
+        assert made.settles.command(settled) == SETTLE.command(
+            [*limits, *reservations], [*rules, *worsts]
+        )
 
 
 def test_no_two_tokens_are_the_same():

@@ -206,15 +206,27 @@ async def test_a_policy_just_read_that_is_outdated_already_is_not_made_current(b
     async def read(in_epoch):
         token = tokens.mint()
         reservation = admission_commands.reserved_as(uuid7(), token)
-        nothing = admission_commands.NOTHING
-        return await bench.calls.ask(prepared.admit(reservation, nothing, token, in_epoch))
+        part = (reservation, admission_commands.spelt(admission_commands.NOTHING), token)
+        return await bench.calls.ask_together(prepared.admits_read_in(in_epoch), part)
 
-    assert (await read(epoch))[0] == b"ok"
-    assert await read(b"the one before") == [b"stale", epoch]
+    assert (await read(epoch))[1][0] == b"ok"
+    assert await read(b"the one before") == (epoch, [b"stale"])
     await bench.know(newer)
-    assert await read(epoch) == [b"stale", epoch]
+    assert await read(epoch) == (epoch, [b"stale"])
     known = await bench.server.get(names.version(policy.tenant_id, policy.key_id))
     assert int(known) == newer.version
+
+
+async def test_who_asks_together_is_answered_for_itself(bench):
+    policy = make_policy(limits=[limit("input_tokens", "day", 1000)])
+    await bench.know(policy)
+    asked = [1 if number % 4 else 2000 for number in range(20)]
+    outcomes = await asyncio.gather(
+        *(bench.admit(policy=policy, tokens_in=count) for count in asked), return_exceptions=True
+    )
+    assert bench.calls.trips <= 3
+    refused = [isinstance(each, CallerError) for each in outcomes]
+    assert refused == [count > 1000 for count in asked]
 
 
 async def test_a_redis_that_is_away_admits_nobody(tmp_path):

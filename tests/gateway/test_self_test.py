@@ -47,11 +47,11 @@ async def test_it_is_proven_once_on_each_connection(bench):
 @pytest.mark.parametrize(
     ("script", "right", "wrong"),
     [
-        ("ADMIT", "version ~= ARGV[1]", "false"),
-        ("ADMIT", "if left < cost then", "if false then"),
-        ("ADMIT", "if ahead > window + interval / 100 then", "if false then"),
-        ("ADMIT", "call('HINCRBY', KEYS[i], 'left', taken)", ""),
-        ("SETTLE", "call('DEL', KEYS[1])", ""),
+        ("ADMIT", "stale = version ~= ARGV[1]", "stale = false"),
+        ("ADMIT", "if limit.left < nano then", "if false then"),
+        ("ADMIT", "if ahead > limit.window + limit.a / 100 then", "if false then"),
+        ("ADMIT", "call('HINCRBY', key, 'left', text('-%.0f', added))", ""),
+        ("SETTLE", "call('GETDEL', key)", "call('GET', key)"),
         ("CREDIT", "local credited = redis.call('SADD', KEYS[2], ARGV[2])", "local credited = 1"),
     ],
 )

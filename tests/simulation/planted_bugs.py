@@ -22,6 +22,7 @@ SETTLE_LUA = "contracts/settle.lua"
 CREDIT_LUA = "contracts/credit.lua"
 ADMIT = "gateway/admit.py"
 COMMANDS = "gateway/admission_commands.py"
+CALLS = "gateway/lua_calls.py"
 APPLIED = "gateway/applied_limits.py"
 WINDOWS = "contracts/windows.py"
 GRANTS = "policy/migrations/0003_budget_grants.py"
@@ -29,6 +30,7 @@ GRANTS = "policy/migrations/0003_budget_grants.py"
 POOLS = "tests/gateway/test_pools.py::"
 LIMITS = "tests/gateway/test_limits.py::"
 ADMISSION = "tests/gateway/test_admission.py::"
+TOGETHER = "tests/gateway/test_together.py::test_what_is_asked_together_is_answered_as_one_by_one"
 BLOCKS = "tests/policy/test_budget_grants.py::"
 
 
@@ -47,9 +49,10 @@ def bug(name: str, test: str, *edit: str) -> Bug:
     return Bug(name, edits, test)
 
 
-_TAKES = "call('HINCRBY', KEYS[i], 'left', taken)"
-_TOLD = "answer[i - 2] = pool[2] and left - cost - tonumber(pool[2])"
-_OWED = "self._insist.owe(prepared.settle(reservation, NOTHING))"
+_TAKES = "call('HINCRBY', key, 'left', text('-%.0f', added))"
+_TAKEN = "limit.left, limit.added = limit.left - nano, limit.added + nano"
+_TOLD = "return limit.granted and limit.left"
+_OWED = "self._insist.owe(prepared.settles.command([(reservation, spelt(NOTHING))]))"
 _ADMITTED = (
     'return Admission(attempt.request_id, policy, 0, [None] * len(prepared.limits), "",'
     " reservation, prepared, now_ms)"
@@ -59,33 +62,34 @@ _CREDITED = "local credited = redis.call('SADD', KEYS[2], ARGV[2])"
 EVERY = (
     bug("only the last budget is checked",
         POOLS + "test_the_smallest_of_three_budgets_binds_exactly",
-        ADMIT_LUA, "if left < cost then", "if left < cost and i == #KEYS then"),
+        ADMIT_LUA, "if limit.left < nano then",
+        "if limit.left < nano and limit == watched[limits] then"),
     bug("a settlement that comes twice gives back twice",
         ADMISSION + "test_a_reservation_is_held_in_every_pool_and_settled_once",
-        SETTLE_LUA, "call('DEL', KEYS[1])\n", ""),
+        SETTLE_LUA, "call('GETDEL', key)", "call('GET', key)"),
     bug("who gets no answer of Redis is let in",
         POOLS + "test_a_redis_that_is_away_admits_nobody",
         ADMIT, f"                    {_OWED}\n                raise\n",
         f"                    {_OWED}\n                {_ADMITTED}\n"),
     bug("the version of a policy is not checked",
         ADMISSION + "test_nothing_is_admitted_under_a_policy_that_is_not_current",
-        ADMIT_LUA, "if version ~= ARGV[1] then", "if false then"),
+        ADMIT_LUA, "stale = version ~= ARGV[1]", "stale = false"),
     bug("what is reserved is not taken from the pool",
         POOLS + "test_the_smallest_of_three_budgets_binds_exactly",
         ADMIT_LUA, _TAKES, ""),
     bug("a pool is taken from before the others are checked",
         POOLS + "test_who_is_refused_holds_nothing_in_the_pools_that_had_enough",
-        ADMIT_LUA, _TAKES, "",
-        ADMIT_LUA, _TOLD, f"call('HINCRBY', KEYS[i], 'left', '-' .. ARGV[5]) {_TOLD}"),
+        ADMIT_LUA, _TAKEN, "",
+        ADMIT_LUA, _TOLD, f"{_TAKEN}\n    {_TOLD}"),
     bug("what was not used is not given back",
         ADMISSION + "test_a_reservation_is_held_in_every_pool_and_settled_once",
-        SETTLE_LUA, "call('HINCRBY', KEYS[i], 'left', back)", ""),
+        SETTLE_LUA, "call('HINCRBY', key, 'left', text('%.0f', back))", ""),
     bug("unused tokens of a day are not given back",
         LIMITS + "test_tokens_that_were_not_used_are_there_again",
-        SETTLE_LUA, "call('DECRBY', KEYS[i], count)", ""),
+        SETTLE_LUA, "call('DECRBY', key, text('%.0f', count))", ""),
     bug("a place of those at once is never free again",
         LIMITS + "test_who_is_open_at_once_is_told_by_settling_and_by_nothing_else",
-        SETTLE_LUA, "call('ZREM', KEYS[i], KEYS[1])", ""),
+        SETTLE_LUA, "call('ZREM', key, reservation)", ""),
     bug("an admission without an answer is not given back",
         ADMISSION + "test_a_stall_withholds_nothing_however_much_stood_in_the_socket",
         ADMIT, _OWED, "pass"),
@@ -99,7 +103,7 @@ EVERY = (
         'reserved")', "pass"),
     bug("a policy that was just read is current, whatever came since",
         POOLS + "test_a_policy_just_read_that_is_outdated_already_is_not_made_current",
-        ADMIT_LUA, "or (version and tonumber(version) > tonumber(ARGV[1])) then", "then"),
+        ADMIT_LUA, "or (version and tonumber(version) > tonumber(ARGV[1]))", ""),
     bug("a Redis that lost everything is taken for what it was",
         ADMISSION + "test_each_redis_that_forgot_everything_opens_an_epoch_of_its_own",
         ADMIT_LUA, "epoch = ARGV[3]", "epoch = '1'"),
@@ -117,28 +121,30 @@ EVERY = (
         ADMIT, "if granted.stranded:", "if False:"),
     bug("what others hold is told as spent",
         POOLS + "test_what_others_hold_is_waited_for_and_then_told_as_held",
-        ADMIT_LUA, "string.format('%.0f', held),\n", "'0',\n"),
+        ADMIT_LUA, "text('%.0f', held)", "'0'"),
     bug("a block on its way is told as spent",
         POOLS + "test_a_block_on_its_way_to_the_pool_is_waited_for_and_not_told_as_spent",
         ADMIT, "attempt.held_nano += max(0, granted.epoch_nano - attempt.credited_nano)", "pass"),
     bug("a rate lets one more pass",
         LIMITS + "test_each_kind_holds_exactly_at_each_level",
-        ADMIT_LUA, "if ahead > window + interval / 100 then", "if ahead > window + interval then"),
+        ADMIT_LUA, "if ahead > limit.window + limit.a / 100 then",
+        "if ahead > limit.window + limit.a then"),
     bug("a rate keeps its last place",
         LIMITS + "test_each_kind_holds_exactly_at_each_level",
-        ADMIT_LUA, "if ahead > window + interval / 100 then", "if ahead > window - interval then"),
+        ADMIT_LUA, "if ahead > limit.window + limit.a / 100 then",
+        "if ahead > limit.window - limit.a then"),
     bug("a policy read before Redis lost everything is believed",
         POOLS + "test_a_policy_just_read_that_is_outdated_already_is_not_made_current",
-        ADMIT_LUA, "if ARGV[2] ~= epoch or (version", "if (version"),
+        ADMIT_LUA, "stale = ARGV[2] ~= epoch or (version", "stale = (version"),
     bug("a day's counter lets one more pass",
         LIMITS + "test_each_kind_holds_exactly_at_each_level",
-        ADMIT_LUA, "if counted > most then", "if counted > most + 1 then"),
+        ADMIT_LUA, "if counted > limit.a then", "if counted > limit.a + 1 then"),
     bug("one more than allowed is open at once",
         LIMITS + "test_each_kind_holds_exactly_at_each_level",
-        ADMIT_LUA, "if open > most then", "if open > most + 1 then"),
+        ADMIT_LUA, "if open > limit.a then", "if open > limit.a + 1 then"),
     bug("a limit that only notifies refuses",
         LIMITS + "test_what_only_notifies_refuses_nothing_and_is_counted",
-        ADMIT_LUA, "if rule == 'g' or rule == 'c' or rule == 'z' then", "if true then"),
+        ADMIT_LUA, "if limit.refuses then", "if true then"),
     bug("a limit that refuses only notifies",
         LIMITS + "test_each_kind_holds_exactly_at_each_level",
         APPLIED, 'rule if limit.mode == "enforce" else rule.upper()', "rule.upper()"),
@@ -158,6 +164,18 @@ EVERY = (
     bug("a temporary raise stays",
         LIMITS + "test_a_raise_holds_until_its_end_without_a_new_policy",
         "contracts/policy.py", "at_ms < (self.raised_until_ms or 0)", "True"),
+    bug("who asks together does not see what the others took",
+        TOGETHER, ADMIT_LUA, _TAKEN, "limit.added = limit.added + nano"),
+    bug("who asks together is one at a rate",
+        TOGETHER, ADMIT_LUA, "limit.ahead, limit.added = limit.next, 1", "limit.added = 1",
+        ADMIT_LUA, "now + limit.ahead), 'PX', math.ceil(limit.ahead",
+        "now + limit.next), 'PX', math.ceil(limit.next"),
+    bug("of what is given back together only the last is",
+        TOGETHER, SETTLE_LUA, "spent, back = spent + held_nano - nano, back + nano",
+        "spent, back = held_nano - nano, nano"),
+    bug("who asks together is given anothers answer",
+        POOLS + "test_who_asks_together_is_answered_for_itself",
+        CALLS, "zip(calls, answers, strict=True)", "zip(calls, answers[::-1], strict=True)"),
     bug("blocks are taken without a lock",
         BLOCKS + "test_eight_connections_racing_take_exactly_the_limit",
         GRANTS, "= window_label FOR UPDATE;", "= window_label;",

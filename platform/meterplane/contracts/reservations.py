@@ -54,12 +54,7 @@ def settle_call(
     """
     _, limits, rules = record.decode().split("\n")
     keys = limits.split(" ") if limits else []
-    return [reservation_key, *keys], [
-        str(cost_nano),
-        str(tokens_in),
-        str(tokens_out),
-        *(rules.split(" ") if rules else []),
-    ]
+    return [*keys, reservation_key], [*rules.split(" "), f"{cost_nano} {tokens_in} {tokens_out}"]
 
 
 def credit_call(tenant_id: UUID, pool: str, epoch: str, grant_id: UUID, granted: Granted) -> Call:

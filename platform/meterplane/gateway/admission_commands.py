@@ -15,6 +15,7 @@ Each call has a token of its own, which no other call of any worker has. It name
 import itertools
 import secrets
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -32,8 +33,6 @@ CREDIT = Script(reservations.CREDIT)
 HIT = Script.beside_us("hit.lua")
 SCRIPTS = (ADMIT, SETTLE, CREDIT, HIT)
 
-FIXED_KEYS = 4  # of admission.lua
-FIXED_ARGUMENTS = 8
 TOKEN_CHARS = 20
 _NO_ID = UUID(int=0)
 
@@ -61,6 +60,97 @@ class Tokens:
         return b"%b%012x" % (self._prefix, next(self._count))
 
 
+class Admits:
+    """Admissions under one policy, for one model, in one window: one call of `admission.lua`.
+
+    A part is `(reservation, worst case, token)`: `reserved_as(...)`, `spelt(...)`, `Tokens.mint()`.
+    Answers `(epoch, what admission.lua answers to one)`.
+    """
+
+    __slots__ = ("_arguments", "_called", "_keys", "_keys_before", "_named", "_read", "_rest")
+
+    def __init__(self, limits: "LimitCommands", version: int, read_in: bytes) -> None:
+        """`read_in`: the epoch in which the policy was read; empty where it was held before."""
+        fixed = [*limits.fixed_keys, *limits.keys]
+        self._called = _called(ADMIT)
+        self._keys = len(fixed)
+        self._keys_before = _bulks(fixed)
+        self._named = limits.named
+        read = [str(version), read_in.decode()]
+        rest = [str(RESERVATION_TTL_S if limits.holds else 0), limits.record, *limits.rules]
+        self._read = _bulks(read)
+        self._rest = _bulks(rest)
+        self._arguments = 3 + len(fixed) + len(read) + 1 + len(rest)
+
+    def command(self, parts: Sequence[tuple[bytes, bytes, bytes]]) -> bytes:
+        """The call for all of them; it opens an epoch of the first one's token, where none is."""
+        keys = b"%d" % (self._keys + len(parts))
+        named = self._named
+        pieces = [
+            b"*%d\r\n%b$%d\r\n%b\r\n%b"
+            % (self._arguments + 2 * len(parts), self._called, len(keys), keys, self._keys_before)
+        ]
+        pieces += [b"%b%b\r\n" % (named, part[0]) for part in parts]
+        token = parts[0][2]
+        pieces.append(b"%b$%d\r\n%b\r\n%b" % (self._read, len(token), token, self._rest))
+        pieces += [b"$%d\r\n%b\r\n" % (len(part[1]), part[1]) for part in parts]
+        return b"".join(pieces)
+
+    def answers(self, answer: Any) -> list[tuple[bytes, Any]]:
+        """Of each: the epoch it was asked in, and its own answer."""
+        epoch, *each = answer
+        return [(epoch, one) for one in each]
+
+
+class Settles:
+    """Settlements of what `Admits` reserved: one call of `settle.lua`.
+
+    A part is `(reservation, what was used)`. Answers what was given back to each pool, or -1.
+    """
+
+    __slots__ = ("_arguments", "_called", "_keys", "_keys_before", "_named", "_rules")
+
+    def __init__(self, limits: "LimitCommands") -> None:
+        self._called = _called(SETTLE)
+        self._keys = len(limits.keys)
+        self._keys_before = _bulks(limits.keys)
+        self._named = limits.named
+        self._rules = _bulks(limits.rules)
+        self._arguments = 3 + len(limits.keys) + len(limits.rules)
+
+    def command(self, parts: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """The call for all of them."""
+        keys = b"%d" % (self._keys + len(parts))
+        named = self._named
+        pieces = [
+            b"*%d\r\n%b$%d\r\n%b\r\n%b"
+            % (self._arguments + 2 * len(parts), self._called, len(keys), keys, self._keys_before)
+        ]
+        pieces += [b"%b%b\r\n" % (named, part[0]) for part in parts]
+        pieces.append(self._rules)
+        pieces += [b"$%d\r\n%b\r\n" % (len(part[1]), part[1]) for part in parts]
+        return b"".join(pieces)
+
+    def answers(self, answer: Any) -> list[Any]:
+        """Of each, what was given back."""
+        return answer  # type: ignore[no-any-return]
+
+
+class LimitCommands(msgspec.Struct, frozen=True, gc=False):
+    """What calls say of limits: the keys that are there for any, theirs, and their rules.
+
+    `named` is a reservation's key up to its end; `record` what follows its worst case; `holds`
+    whether an admission leaves one.
+    """
+
+    fixed_keys: list[str]
+    keys: list[str]
+    rules: list[str]
+    record: str
+    named: bytes
+    holds: bool
+
+
 class PreparedCommands:
     """All that is constant of one policy's calls for one model while its windows last.
 
@@ -70,11 +160,11 @@ class PreparedCommands:
         from_ms, until_ms: when it was prepared, and until when it holds.
         holds: whether an admission leaves a reservation.
         fixed_keys: those that are there for any limits.
+        admits, settles: the calls.
     """
 
-    __slots__ = ("_admit_head", "_admit_held", "_admit_read", "_admit_rules", "_admit_used",
-                 "_record_bytes", "_settle_head", "_settle_limits", "_settle_rules", "fixed_keys",
-                 "from_ms", "holds", "limits", "policy", "until_ms")  # fmt: skip
+    __slots__ = ("_said", "admits", "fixed_keys", "from_ms", "holds", "limits", "policy",
+                 "settles", "until_ms")  # fmt: skip
 
     def __init__(self, policy: KeyPolicy, model: str, at_ms: int) -> None:
         tenant_id = policy.tenant_id
@@ -82,57 +172,37 @@ class PreparedCommands:
         self.from_ms = at_ms
         self.limits, self.until_ms = applied_limits(policy, model, at_ms)
         self.holds = any(applied.gives_back for applied in self.limits)
-        limit_keys = [applied.key for applied in self.limits]
+        self.fixed_keys = [
+            names.version(tenant_id, policy.key_id),
+            names.epoch(tenant_id),
+            names.hits(tenant_id),
+        ]
+        keys = [applied.key for applied in self.limits]
         # Pools, which take no arguments, come last.
         rules = ["".join(applied.rule for applied in self.limits)]
         rules += [argument for applied in self.limits for argument in applied.arguments]
         # A reservation's name is as long as any other's: everything but its end is constant.
         sample = f"{_NO_ID}:{'0' * TOKEN_CHARS}"
         reservation = names.reservation(tenant_id, _NO_ID).replace(str(_NO_ID), sample)
-        named = _bulks([reservation]).removesuffix(f"{sample}\r\n".encode())
-        self.fixed_keys = [names.version(tenant_id, policy.key_id), names.epoch(tenant_id)]
-        self._admit_head = (
-            _called(ADMIT, FIXED_KEYS + len(limit_keys), FIXED_ARGUMENTS + len(rules))
-            + _bulks(self.fixed_keys)
-            + named
+        self._said = LimitCommands(
+            fixed_keys=self.fixed_keys,
+            keys=keys,
+            rules=rules,
+            record=f"\n{' '.join(keys)}\n{' '.join(rules)}",
+            named=_bulks([reservation]).removesuffix(f"{sample}\r\n".encode()),
+            holds=self.holds,
         )
-        limits = _bulks([names.hits(tenant_id), *limit_keys, str(policy.version)])
-        self._admit_read = b"\r\n" + limits
-        self._admit_held = self._admit_read + _bulks([""])
-        lifetime = _bulks([str(RESERVATION_TTL_S if self.holds else 0)])
-        self._admit_used = b"$%d\r\n%%b\r\n" % TOKEN_CHARS + lifetime + b"%b$%d\r\n%b"
-        self._settle_rules = _bulks(rules)
-        record = f"\n{' '.join(limit_keys)}\n{' '.join(rules)}".encode()
-        self._record_bytes = len(record)
-        self._admit_rules = record + b"\r\n" + self._settle_rules
-        self._settle_head = _called(SETTLE, 1 + len(limit_keys), 3 + len(rules)) + named
-        self._settle_limits = b"\r\n" + _bulks(limit_keys)
+        self.admits = Admits(self._said, policy.version, b"")
+        self.settles = Settles(self._said)
 
-    def admit(self, reservation: bytes, worst: Worst, token: bytes, read_in: bytes = b"") -> bytes:
-        """A call of `admission.lua`; `reservation` is `reserved_as(request_id, token)`.
-
-        `read_in` is the epoch in which the policy was read, where it was not held before.
-        """
-        limits = self._admit_held
-        if read_in:
-            limits = b"%b$%d\r\n%b\r\n" % (self._admit_read, len(read_in), read_in)
-        held = b"%d %d %d" % (worst.nano, worst.tokens_in, worst.tokens_out)
-        record_bytes = len(held) + self._record_bytes
-        used = self._admit_used % (token, _used(worst), record_bytes, held)
-        return b"".join((self._admit_head, reservation, limits, used, self._admit_rules))
-
-    def settle(self, reservation: bytes, used: Worst) -> bytes:
-        """A call of `settle.lua` for what `admit` reserved."""
-        return b"".join(
-            (self._settle_head, reservation, self._settle_limits, _used(used), self._settle_rules)
-        )
+    def admits_read_in(self, epoch: bytes) -> Admits:
+        """`admits`, where the policy was read in this epoch and not held before."""
+        return Admits(self._said, self.policy.version, epoch)
 
 
-def _used(used: Worst) -> bytes:
-    nano, tokens_in, tokens_out = b"%d" % used.nano, b"%d" % used.tokens_in, b"%d" % used.tokens_out
-    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(nano), nano, len(tokens_in), tokens_in, len(tokens_out), tokens_out,
-    )  # fmt: skip
+def spelt(amounts: Worst) -> bytes:
+    """A worst case, or what was used, as the scripts read it."""
+    return b"%d %d %d" % (amounts.nano, amounts.tokens_in, amounts.tokens_out)
 
 
 def reserved_as(request_id: UUID, token: bytes) -> bytes:
@@ -159,10 +229,9 @@ def budget_hit(policy: KeyPolicy, applied: AppliedLimit) -> bytes:
     return HIT.command([names.hits(policy.tenant_id)], [applied.key])
 
 
-def _called(script: Script, keys: int, arguments: int) -> bytes:
-    """The head of an EVALSHA, up to its first key."""
-    parts = _bulks(["EVALSHA", script.sha, str(keys)])
-    return b"*%d\r\n" % (3 + keys + arguments) + parts
+def _called(script: Script) -> bytes:
+    """The head of an EVALSHA, up to the number of its keys."""
+    return _bulks(["EVALSHA", script.sha])
 
 
 def _bulks(texts: Sequence[str]) -> bytes:

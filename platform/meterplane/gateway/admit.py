@@ -35,6 +35,7 @@ from meterplane.gateway.admission_commands import (
     budget_hit,
     credit,
     reserved_as,
+    spelt,
 )
 from meterplane.gateway.applied_limits import AppliedLimit
 from meterplane.gateway.authenticate import check_usable
@@ -217,14 +218,17 @@ class Admitter:
             prepared = self._prepare(attempt.digest, policy, attempt.asked.model, now_ms)
             token = self._tokens.mint()
             reservation = reserved_as(attempt.request_id, token)
+            admits = prepared.admits
+            if attempt.read_in:
+                admits = prepared.admits_read_in(attempt.read_in)
             try:
-                answer = await self._calls.ask(
-                    prepared.admit(reservation, worst, token, attempt.read_in)
+                epoch, answer = await self._calls.ask_together(
+                    admits, (reservation, spelt(worst), token)
                 )
             except (LuaUnavailable, asyncio.CancelledError) as failure:
                 self.unavailable += isinstance(failure, LuaUnavailable)
                 if prepared.holds:
-                    self._insist.owe(prepared.settle(reservation, NOTHING))
+                    self._insist.owe(prepared.settles.command([(reservation, spelt(NOTHING))]))
                 raise
             verdict = answer[0]
             if verdict == b"ok":
@@ -233,8 +237,8 @@ class Admitter:
                     attempt.request_id,
                     policy,
                     worst.nano,
-                    answer[2:],
-                    answer[1].decode(),
+                    answer[1:],
+                    epoch.decode(),
                     reservation,
                     prepared,
                     now_ms,
@@ -246,11 +250,11 @@ class Admitter:
                 attempt.short = prepared.limits[answer[1] - 1]
                 attempt.cost_nano, attempt.left_nano = worst.nano, int(answer[2])
                 attempt.held_nano, attempt.credited_nano = int(answer[3]), int(answer[4])
-                attempt.epoch = answer[5].decode()
+                attempt.epoch = epoch.decode()
                 return None
             ensure(verdict == b"stale", "admission.lua has four answers")
             self.stale += 1
-            attempt.policy, attempt.read_in = await self._reread(attempt.digest), answer[1]
+            attempt.policy, attempt.read_in = await self._reread(attempt.digest), epoch
             await self._day_counts.start(attempt.policy)
         self.contended += 1
         raise WorldError("policy_unsettled", "This key is being changed just now; try again.")
@@ -312,8 +316,8 @@ class Admitter:
         self.released += 1
         if not admission.prepared.holds:
             return None
-        command = admission.prepared.settle(admission.reservation, used)
-        return self._calls.tell(command, self._insist.owe)
+        settles, part = admission.prepared.settles, (admission.reservation, spelt(used))
+        return self._calls.tell_together(settles, part, self._insist.owe)
 
     async def settle(self, admission: Admission, used: Worst) -> None:
         """`release`, and wait for it."""

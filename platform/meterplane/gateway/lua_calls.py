@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 
@@ -41,7 +41,22 @@ LAST_LOOK_S = 0.001  # any time lets the loop read what has arrived before this 
 _FOLDER = Path(__file__).parent
 
 Unanswered = Callable[[bytes], None]
-_Call = tuple[bytes, "asyncio.Future[Any]", Unanswered | None]
+
+
+class Together(Protocol):
+    """Calls of one script that can be made as one, one after the other. Compared by identity."""
+
+    def command(self, parts: Sequence[Any]) -> bytes:
+        """The one call, as Redis reads it."""
+        ...
+
+    def answers(self, answer: Any) -> list[Any]:
+        """What it answered, of each part."""
+        ...
+
+
+# What is asked together with others, or None; the command, or the part of one; who waits for it.
+_Call = tuple[Together | None, Any, "asyncio.Future[Any]", Unanswered | None]
 
 
 class LuaUnavailable(WorldError):
@@ -75,13 +90,17 @@ class Script:
 class _Trip:
     """Calls that left together."""
 
-    __slots__ = ("calls", "deadline", "overdue", "repeats")
+    __slots__ = ("commands", "deadline", "overdue", "repeats")
 
     def __init__(self, calls: list[_Call], deadline: float, *, repeats: bool = False) -> None:
-        self.calls = calls
+        self.commands = _by_command(calls)
         self.deadline = deadline
         self.repeats = repeats  # the second time: their script was not there
         self.overdue = False  # the deadline has passed, and its answers are looked for
+
+    def calls(self) -> list[_Call]:
+        """All of them, in the order in which Redis is asked."""
+        return [call for calls in self.commands for call in calls]
 
 
 class LuaCalls:
@@ -117,7 +136,7 @@ class LuaCalls:
         """Make the calls that wait, within one timeout; who then still waits is told."""
         deadline = time.monotonic() + self._timeout_s
         while (pending := self._pending()) and time.monotonic() < deadline:
-            await asyncio.wait([pending[-1][1]], timeout=deadline - time.monotonic())
+            await asyncio.wait([pending[-1][2]], timeout=deadline - time.monotonic())
             await asyncio.sleep(0)  # a cancelled caller's future is done before its call is
         self._closed = True
         if self._connecting is not None:
@@ -135,7 +154,7 @@ class LuaCalls:
         await asyncio.sleep(0)  # the transport says goodbye
 
     def _pending(self) -> list[_Call]:
-        return [call for trip in self._trips for call in trip.calls] + self._waiting
+        return [call for trip in self._trips for call in trip.calls()] + self._waiting
 
     def answering_for_s(self) -> float:
         """How long ago Redis let the present connection in; 0 without one."""
@@ -145,18 +164,27 @@ class LuaCalls:
 
     def ask(self, command: bytes) -> "asyncio.Future[Any]":
         """The answer to come. Awaiting it raises `LuaUnavailable`: the call may have happened."""
-        return self._put(command, None)
+        return self._put((None, command, self._loop.create_future(), None))
+
+    def ask_together(self, together: Together, part: Any) -> "asyncio.Future[Any]":
+        """Like `ask`, for a call that is made as one with what is `together` with it."""
+        return self._put((together, part, self._loop.create_future(), None))
 
     def tell(self, command: bytes, unanswered: Unanswered) -> "asyncio.Future[Any]":
         """Have a call made; `unanswered(command)` is called if it may not have happened.
 
         The future is done when either is so, and never raises. Nobody needs to wait for it.
         """
-        return self._put(command, unanswered)
+        return self._put((None, command, self._loop.create_future(), unanswered))
 
-    def _put(self, command: bytes, unanswered: Unanswered | None) -> "asyncio.Future[Any]":
-        future: asyncio.Future[Any] = self._loop.create_future()
-        call = (command, future, unanswered)
+    def tell_together(
+        self, together: Together, part: Any, unanswered: Unanswered
+    ) -> "asyncio.Future[Any]":
+        """Like `tell`; `unanswered` is given the call of this part alone."""
+        return self._put((together, part, self._loop.create_future(), unanswered))
+
+    def _put(self, call: _Call) -> "asyncio.Future[Any]":
+        future = call[2]
         if len(self._waiting) >= CALLS_WAITING_MAX or self._closed:
             _fail(call)
             return future
@@ -206,7 +234,7 @@ class LuaCalls:
             self._send(self._connection, trip)
 
     def _send(self, connection: RedisConnection, trip: _Trip) -> None:
-        commands = [call[0] for call in trip.calls]
+        commands = [_command(calls) for calls in trip.commands]
         if trip.repeats:
             commands = [*self._loads, *commands]
         connection.ask(b"".join(commands), len(commands), self._arrived)
@@ -254,15 +282,15 @@ class LuaCalls:
             del answers[: len(self._loads)]
         unknown: list[_Call] = []
         refusal = ""
-        for call, answer in zip(trip.calls, answers, strict=True):
-            if isinstance(answer, hiredis.ReplyError):
-                if not trip.repeats and str(answer).startswith("NOSCRIPT"):
-                    unknown.append(call)
-                else:
-                    refusal = str(answer)
+        for calls, answer in zip(trip.commands, answers, strict=True):
+            if not isinstance(answer, hiredis.ReplyError):
+                _tell(calls, answer)
+            elif not trip.repeats and str(answer).startswith("NOSCRIPT"):
+                unknown += calls
+            else:
+                refusal = str(answer)
+                for call in calls:
                     _fail(call)
-            elif not call[1].done():
-                call[1].set_result(answer)
         if refusal:
             self._complain(f"it refused a call: {refusal}")
         if unknown and self._connection is not None:
@@ -282,7 +310,7 @@ class LuaCalls:
         self.failed_trips += len(trips)
         self._complain(reason)
         for trip in trips:
-            for call in trip.calls:
+            for call in trip.calls():
                 _fail(call)
         if self._waiting and not self._leaving:
             self._leave_soon()
@@ -295,10 +323,42 @@ class LuaCalls:
             log.warning("the admission Redis failed (%d trips): %s", self.failed_trips, reason)
 
 
+def _by_command(calls: list[_Call]) -> list[list[_Call]]:
+    """Which calls are made as one, each where the first of them stands."""
+    found: list[list[_Call]] = []
+    together: dict[Together, list[_Call]] = {}
+    for call in calls:
+        group = call[0]
+        if group is None:
+            found.append([call])
+        elif (others := together.get(group)) is not None:
+            others.append(call)
+        else:
+            together[group] = others = [call]
+            found.append(others)
+    return found
+
+
+def _command(calls: list[_Call]) -> bytes:
+    group, command = calls[0][:2]
+    if group is None:
+        return command  # type: ignore[no-any-return]
+    return group.command([call[1] for call in calls])
+
+
+def _tell(calls: list[_Call], answer: Any) -> None:
+    """Everybody's own answer to those who asked as one."""
+    group = calls[0][0]
+    answers = [answer] if group is None else group.answers(answer)
+    for call, each in zip(calls, answers, strict=True):
+        if not call[2].done():
+            call[2].set_result(each)
+
+
 def _fail(call: _Call) -> None:
-    command, future, unanswered = call
+    future, unanswered = call[2:]
     if unanswered is not None:
-        unanswered(command)
+        unanswered(_command([call]))
         if not future.done():
             future.set_result(None)
     elif not future.done():

@@ -18,6 +18,7 @@ from meterplane.gateway.admission_commands import (
     Worst,
     credit,
     reserved_as,
+    spelt,
 )
 from meterplane.gateway.lua_calls import LuaCalls
 from meterplane.gateway.redis_connection import pack
@@ -88,10 +89,9 @@ class _Proof:
         ]
         epoch = b""
         for prepared, nano, read, verdict in expected:
-            found, told, _ = await self._ask(prepared, nano, epoch if read else b"")
+            found, epoch, _ = await self._ask(prepared, nano, epoch if read else b"")
             if found != verdict:
                 return f"{found!r} where {verdict!r} was due"
-            epoch = told or epoch
         return await self._failed_to_hold(epoch)
 
     async def _failed_to_hold(self, epoch: bytes) -> str:
@@ -105,7 +105,8 @@ class _Proof:
         if found != b"ok" or (await self._ask(self._budgeted, 1))[0] != b"budget":
             return "a budget does not end where its grant does"
         for _ in range(2):
-            await self._calls.ask(self._budgeted.settle(reservation, Worst(GRANTED_NANO - 1, 0, 0)))
+            used = spelt(Worst(GRANTED_NANO - 1, 0, 0))
+            await self._calls.ask_together(self._budgeted.settles, (reservation, used))
         if (await self._ask(self._budgeted, 2))[0] != b"budget":
             return "what was given back once is there twice"
         return ""
@@ -113,10 +114,10 @@ class _Proof:
     async def _ask(
         self, prepared: PreparedCommands, nano: int, read_in: bytes = b""
     ) -> tuple[bytes, bytes, bytes]:
-        """The verdict, the epoch where it is told beside a refusal, and the reservation."""
+        """The verdict, the epoch, and the reservation."""
         token = self._tokens.mint()
         reservation = reserved_as(uuid7(), token)
-        command = prepared.admit(reservation, Worst(nano, 0, 0), token, read_in)
-        verdict, *rest = await self._calls.ask(command)
-        epoch = rest[-1] if verdict in (b"budget", b"stale") else b""
-        return verdict, epoch, reservation
+        admits = prepared.admits_read_in(read_in) if read_in else prepared.admits
+        part = (reservation, spelt(Worst(nano, 0, 0)), token)
+        epoch, answer = await self._calls.ask_together(admits, part)
+        return answer[0], epoch, reservation

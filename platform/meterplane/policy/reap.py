@@ -121,7 +121,7 @@ def _give_back(client: "redis.Redis", left: Sequence[_Left]) -> int:
             log.error("%s is no reservation: %s", each.key, problem)
             continue
         script(*call, client=pipeline)
-    return sum(answer != -1 for answer in pipeline.execute())
+    return sum(answer != [-1] for answer in pipeline.execute())
 
 
 def _used(left: Iterable[_Left]) -> dict[tuple[UUID, UUID], Used]:
