@@ -83,7 +83,7 @@ def test_a_budget_for_a_hundred_open_requests_serves_them(gateway, selling, onbo
 class Spent(Budgets):
     """A limit whose every block was granted: what the pool holds is all there is."""
 
-    async def take(self, policy, budget, needed_nano, epoch, grant_id):
+    async def take(self, policy, budget, needed_nano, epoch, grant_id, revision):
         return Granted(0, budget.amount, 1, False)
 
 

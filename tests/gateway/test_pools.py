@@ -40,8 +40,12 @@ class Treasury(Budgets):
         super().__init__(None)
         self.block_nano, self.granted, self.stranded = block_nano, Counter(), False
         self.refused, self.epoch_nano = 0, 0
+        self.under_way = 0  # how often one is asked for before another worker's block is there
 
-    async def take(self, policy, budget, needed_nano, epoch, grant_id):
+    async def take(self, policy, budget, needed_nano, epoch, grant_id, revision):
+        if self.under_way:
+            self.under_way -= 1
+            return Granted(0, self.granted[budget.key], 0, under_way=True)
         rest = budget.amount - self.granted[budget.key]
         block = min(max(self.block_nano, needed_nano), rest) if needed_nano <= rest else 0
         self.granted[budget.key] += block
@@ -141,6 +145,20 @@ async def test_a_block_on_its_way_to_the_pool_is_waited_for_and_not_told_as_spen
     assert (await waiting).reserved_nano == 60
     await bench.settle(await waiting, 60)
     assert (await told(bench, policy, 1, 60))[0] == {"insufficient_quota": 1}
+
+
+async def test_no_block_is_taken_while_another_workers_is_under_way(bench):
+    policy = await spending(bench, organisation=100)
+    epoch = (await bench.admit(0, policy=policy)).epoch
+    bench.treasury.under_way = 1000
+    waiting = asyncio.create_task(bench.admit(60, policy=policy))
+    await asyncio.sleep(0.05)
+    await credit(bench, policy, epoch, uuid7(), 60, 60, 1)
+    assert (await waiting).reserved_nano == 60
+    assert not bench.treasury.granted
+    bench.treasury.under_way = 3
+    assert (await bench.admit(40, policy=policy)).reserved_nano == 40
+    assert bench.treasury.granted.total() == 40, "it was eaten up by others"
 
 
 async def test_what_is_stranded_is_a_fault_of_ours_and_no_empty_budget(bench):

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 WINDOW = "2026-11"
 SEEDS = range(5)
+ALL = 2**62  # a revision that a pool has which was told of every block
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Taken:
     granted: int
     revision: int
     stranded: bool
+    under_way: bool = False
 
 
 def gateway():
@@ -46,11 +48,12 @@ def take(
     scope_id: UUID | None = None,
     model: str = "",
     window: str = WINDOW,
+    told: int = ALL,
     connection: "psycopg.Connection | None" = None,
 ) -> Taken:
     arguments = (
         tenant_id, level, scope_id or tenant_id, model, window, limit, needed, epoch,
-        grant_id or uuid7(),
+        grant_id or uuid7(), told,
     )  # fmt: skip
     if connection is None:
         with gateway() as connection:
@@ -59,8 +62,8 @@ def take(
 
 
 def take_on(connection, arguments) -> Taken:
-    columns = "block, granted, revision, stranded"
-    query = f"SELECT {columns} FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    columns = "block, granted, revision, stranded, under_way"
+    query = f"SELECT {columns} FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
     return Taken(*connection.execute(query, arguments).fetchone())
 
 
@@ -101,6 +104,17 @@ def test_a_block_is_at_least_what_is_needed_and_none_is_less(organisation):
     assert take(organisation.id, 100, 60).block == 60
     assert take(organisation.id, 100, 41) == Taken(0, 60, 1, False)
     assert take(organisation.id, 100, 40) == Taken(40, 100, 2, False)
+
+
+def test_no_block_is_taken_while_another_is_under_way_to_the_pool(organisation):
+    assert take(organisation.id, 100, 1, told=0) == Taken(2, 2, 1, False)
+    with admin() as connection:  # a machine that pauses lets no time pass here
+        connection.execute("UPDATE budget_window SET granted_at = now() + '1 hour'")
+    assert take(organisation.id, 100, 1, told=0) == Taken(0, 2, 1, False, under_way=True)
+    assert take(organisation.id, 100, 99, told=0).under_way  # nor is a limit said to be reached
+    assert take(organisation.id, 100, 1, told=1).block
+    ago(organisation.id, 0.3)
+    assert take(organisation.id, 100, 1, told=0).block, "whoever took it may have died with it"
 
 
 @pytest.mark.parametrize(

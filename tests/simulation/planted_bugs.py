@@ -180,6 +180,9 @@ EVERY = (
         BLOCKS + "test_eight_connections_racing_take_exactly_the_limit",
         GRANTS, "= window_label FOR UPDATE;", "= window_label;",
         GRANTS, "AND w.granted_nano + give <= limit_now", ""),
+    bug("every worker takes a block of its own",
+        BLOCKS + "test_no_block_is_taken_while_another_is_under_way_to_the_pool",
+        GRANTS, "held.revision > told AND", "false AND"),
 )  # fmt: skip
 
 

@@ -35,7 +35,8 @@ class Granted(msgspec.Struct, frozen=True, gc=False):
     """What `take_budget` answered: a block in nano, and the window's total and revision after it.
 
     Where the block is 0: `stranded`, that grants of an epoch that is over are not accounted for
-    yet; `epoch_nano`, all that was granted in this one.
+    yet; `epoch_nano`, all that was granted in this one; `under_way`, that one was granted just now
+    which the pool did not have when it was found short.
     """
 
     block_nano: int
@@ -43,6 +44,7 @@ class Granted(msgspec.Struct, frozen=True, gc=False):
     revision: int
     stranded: bool = False
     epoch_nano: int = 0
+    under_way: bool = False
 
 
 def settle_call(

@@ -23,7 +23,7 @@
 -- a pool left - granted (nil: nothing was granted yet)} or {"stale"}
 -- or {"limit", its number from 1, microseconds until it would pass; -1: never}
 -- or {"budget", its number, what its pool has left, what open requests hold of it, what it was
--- credited}}.
+-- credited, the revision of its window that it was told of last}}.
 --
 -- Pools come last: whoever is over a rate cannot make the gateway ask PostgreSQL for a block. What
 -- is counted is read once and written once, however many ask: most of what this costs Redis is its
@@ -100,10 +100,11 @@ local function look(limit, nano, units)
   local rule, wait, left = limit.rule, nil, nil
   if rule == 'p' then
     if limit.left < nano then
-      local pool = call('HMGET', limit.key, 'left', 'credited', 'spent')
+      local pool = call('HMGET', limit.key, 'left', 'credited', 'spent', 'revision')
       local credited = pool[2] or '0'
       local held = tonumber(credited) - tonumber(pool[3] or '0') - limit.left
-      return nil, {'budget', 0, text('%.0f', limit.left), text('%.0f', held), credited}
+      local left = text('%.0f', limit.left)
+      return nil, {'budget', 0, left, text('%.0f', held), credited, pool[4] or '0'}
     end
     return limit.granted and limit.left - nano - limit.granted or false
   elseif rule == 'g' or rule == 'G' then

@@ -58,7 +58,8 @@ from meterplane.kernel.invariant import ensure
 __all__ = ["SCRIPTS", "Admission", "Admitter", "Asked"]
 
 STALE_ROUNDS_MAX = 3  # a policy that changes three times during one admission
-ROUNDS_MAX = 32  # eight budgets to refill, while others take what was refilled
+ROUNDS_MAX = 128  # eight budgets to refill, while others take what was refilled
+UNDER_WAY_PAUSE_S = 0.003  # for another worker's block to reach the pool
 PREPARED_MAX = 4096  # x ~4 kB = 16 MB; one more costs its key 30 us
 HELD_WAIT_S = 1.0  # for what others hold to come back
 HELD_PAUSE_S = 0.03
@@ -119,6 +120,7 @@ class _Attempt:
     left_nano: int = 0
     held_nano: int = 0
     credited_nano: int = 0
+    revision: int = 0
     epoch: str = ""
 
 
@@ -250,7 +252,7 @@ class Admitter:
                 attempt.short = prepared.limits[answer[1] - 1]
                 attempt.cost_nano, attempt.left_nano = worst.nano, int(answer[2])
                 attempt.held_nano, attempt.credited_nano = int(answer[3]), int(answer[4])
-                attempt.epoch = epoch.decode()
+                attempt.epoch, attempt.revision = epoch.decode(), int(answer[5])
                 return None
             ensure(verdict == b"stale", "admission.lua has four answers")
             self.stale += 1
@@ -267,7 +269,12 @@ class Admitter:
             return
         grant_id = uuid7()
         missing_nano = attempt.cost_nano - attempt.left_nano
-        granted = await self._budgets.take(policy, short, missing_nano, attempt.epoch, grant_id)
+        granted = await self._budgets.take(
+            policy, short, missing_nano, attempt.epoch, grant_id, attempt.revision
+        )
+        if granted.under_way:
+            await asyncio.sleep(UNDER_WAY_PAUSE_S)
+            return
         if granted.block_nano == 0:
             # A block that another worker took and has not credited yet may cover this request.
             attempt.held_nano += max(0, granted.epoch_nano - attempt.credited_nano)

@@ -25,8 +25,8 @@ EXHAUSTED_MEMORY_S = 1.0
 EXHAUSTED_REMEMBERED_MAX = 4096
 
 _TAKE = (
-    "SELECT block, granted, revision, stranded, in_epoch"
-    "  FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "SELECT block, granted, revision, stranded, in_epoch, under_way"
+    "  FROM take_budget(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 
 
@@ -51,9 +51,16 @@ class Budgets:
         return lock
 
     async def take(
-        self, policy: KeyPolicy, budget: AppliedLimit, needed_nano: int, epoch: str, grant_id: UUID
+        self,
+        policy: KeyPolicy,
+        budget: AppliedLimit,
+        needed_nano: int,
+        epoch: str,
+        grant_id: UUID,
+        revision: int,
     ) -> Granted:
-        """A block of at least `needed_nano`; of 0 when the limit does not hold that much more.
+        """A block of at least `needed_nano`; of 0 when the limit does not hold that much more, or
+        while a block is under way to a pool that was last told of `revision`.
 
         Raises `WorldError` when PostgreSQL does not answer.
         """
@@ -71,6 +78,7 @@ class Budgets:
             needed_nano,
             epoch,
             grant_id,
+            revision,
         )
         try:
             async with asyncio.timeout(READ_TIMEOUT_S), self._pool.connection() as connection:
@@ -81,10 +89,10 @@ class Budgets:
         self.asked += 1
         if row is None:
             raise database_unavailable()
-        granted = Granted(int(row[0]), int(row[1]), int(row[2]), bool(row[3]), int(row[4]))
+        granted = Granted(*row)
         if granted.block_nano > 0:
             self.blocks_taken += 1
-        else:
+        elif not granted.under_way:
             until = time.monotonic() + EXHAUSTED_MEMORY_S
             self._exhausted[budget.key, epoch] = (budget.amount, needed_nano, granted, until)
             if len(self._exhausted) > EXHAUSTED_REMEMBERED_MAX:

@@ -23,9 +23,9 @@ DROP FUNCTION take_budget(uuid, text, uuid, text, bigint, bigint, bigint);
 TAKE_BUDGET = """
 CREATE FUNCTION take_budget(
   tenant uuid, level text, scope_id uuid, model text, window_label text,
-  limit_now bigint, needed bigint, epoch text, grant_id uuid
+  limit_now bigint, needed bigint, epoch text, grant_id uuid, told bigint
 ) RETURNS TABLE (block bigint, granted bigint, revision bigint, stranded boolean,
-                 in_epoch bigint)
+                 in_epoch bigint, under_way boolean)
 LANGUAGE plpgsql SECURITY DEFINER
 -- pg_temp last: a caller must not put a table of its own in front of ours.
 SET search_path = public, pg_temp AS $body$
@@ -61,11 +61,18 @@ BEGIN
   SELECT g.amount_nano INTO give FROM budget_grant g
    WHERE g.id = grant_id AND g.tenant_id = tenant AND g.epoch = take_budget.epoch;
   IF FOUND THEN
-    RETURN QUERY SELECT give, held.granted_nano, held.revision, false, 0::bigint;
+    RETURN QUERY SELECT give, held.granted_nano, held.revision, false, 0::bigint, false;
     RETURN;
   END IF;
 
+  -- One block at a time is under way to a pool: a Redis that is lost loses no other. Whoever took
+  -- it may have died with it, so it is not waited for long.
   since := clock_timestamp() - held.granted_at;  -- null before the first
+  IF held.revision > told AND since < interval '0.25 s' THEN
+    RETURN QUERY SELECT 0::bigint, held.granted_nano, held.revision, false, 0::bigint, true;
+    RETURN;
+  END IF;
+
   pace := CASE WHEN since < interval '0.5 s' THEN LEAST(held.block_nano, limit_now / 16) * 2
                WHEN since > interval '5 s' THEN held.block_nano / 2
                ELSE held.block_nano END;
@@ -86,7 +93,8 @@ BEGIN
       (SELECT COALESCE(sum(g.amount_nano), 0)::bigint FROM budget_grant g
         WHERE g.tenant_id = tenant AND g.level = take_budget.level
           AND g.scope_id = take_budget.scope_id AND g.model = take_budget.model
-          AND g."window" = window_label AND g.epoch = take_budget.epoch);
+          AND g."window" = window_label AND g.epoch = take_budget.epoch),
+      false;
     RETURN;
   END IF;
 
@@ -99,7 +107,7 @@ BEGIN
                             granted_at, credited)
   VALUES (grant_id, tenant, take_budget.level, take_budget.scope_id, take_budget.model,
           window_label, take_budget.epoch, give, clock_timestamp(), false);
-  RETURN QUERY SELECT give, held.granted_nano, held.revision, false, 0::bigint;
+  RETURN QUERY SELECT give, held.granted_nano, held.revision, false, 0::bigint, false;
 END $body$;
 REVOKE EXECUTE ON FUNCTION take_budget FROM PUBLIC, meterplane_app, meterplane_system;
 GRANT EXECUTE ON FUNCTION take_budget TO meterplane_gateway;
