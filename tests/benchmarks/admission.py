@@ -15,6 +15,7 @@ them can. Where there are two cores, Redis has the last and the worker the first
 import asyncio
 import gc
 import os
+import random
 import secrets
 import statistics
 import subprocess
@@ -156,11 +157,13 @@ class Load:
         self.admitter, self.policies = admitter, policies
         self.digests = [secrets.token_bytes(32) for _ in policies]
         self.asked = Asked()
+        # Drawn by lot: callers that go round in step would ask of the same few at the same time.
+        self.whose = random.Random(0).choices(range(len(policies)), k=REQUESTS)
         # Minted before: a request has its id whether it is admitted or not.
         self.ids = [uuid7() for _ in range(REQUESTS)]
 
     async def admit(self, number: int) -> Admission:
-        which = number % len(self.policies)
+        which = self.whose[number % REQUESTS]
         return await self.admitter.admit(
             self.ids[number % REQUESTS], self.digests[which], self.policies[which], self.asked
         )
