@@ -24,6 +24,7 @@ from meterplane.contracts import admission_keys as names
 from meterplane.contracts import reservations
 from meterplane.contracts.policy import KeyPolicy
 from meterplane.gateway.applied_limits import AppliedLimit, applied_limits
+from meterplane.gateway.limit_headers import LimitHeaders
 from meterplane.gateway.lua_calls import Script
 from meterplane.kernel.limits import RESERVATION_TTL_S
 
@@ -161,16 +162,18 @@ class PreparedCommands:
         holds: whether an admission leaves a reservation.
         fixed_keys: those that are there for any limits.
         admits, settles: the calls.
+        headers: what callers are told of the limits.
     """
 
-    __slots__ = ("_said", "admits", "fixed_keys", "from_ms", "holds", "limits", "policy",
-                 "settles", "until_ms")  # fmt: skip
+    __slots__ = ("_said", "admits", "fixed_keys", "from_ms", "headers", "holds", "limits",
+                 "policy", "settles", "until_ms")  # fmt: skip
 
     def __init__(self, policy: KeyPolicy, model: str, at_ms: int) -> None:
         tenant_id = policy.tenant_id
         self.policy = policy
         self.from_ms = at_ms
         self.limits, self.until_ms = applied_limits(policy, model, at_ms)
+        self.headers = LimitHeaders(self.limits)
         self.holds = any(applied.gives_back for applied in self.limits)
         self.fixed_keys = [
             names.version(tenant_id, policy.key_id),

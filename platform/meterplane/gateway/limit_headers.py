@@ -10,10 +10,8 @@
 Made from what the admission itself answered; nothing is asked again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from meterplane.contracts import windows
 from meterplane.gateway.applied_limits import SECONDS, AppliedLimit, seconds_left
@@ -27,80 +25,104 @@ NANO = 1_000_000_000
 _DAY_S = 86_400
 
 
-class _Rate(msgspec.Struct, frozen=True, gc=False):
-    """A limit on requests or tokens, what is left of it, and seconds until it is whole again."""
-
-    applied: AppliedLimit
-    left: int
-    reset_s: float
-
-
 def limit_headers(admission: "Admission", billed_nano: int | None = None) -> bytes:
     """Header lines of an admitted request; `billed_nano` once it is settled."""
-    limits = admission.prepared.limits
-    if not limits:
-        return b""
-    lines = _rate_lines(list(_rates(limits, admission.left)))
     back_nano = 0 if billed_nano is None else admission.reserved_nano - billed_nano
-    budgets = [
-        (applied.amount + left + back_nano, applied)
-        for applied, left in zip(limits, admission.left, strict=True)
-        if applied.is_budget and left is not None
-    ]
-    if budgets:
-        remaining_nano, tightest = min(budgets, key=lambda each: each[0])
-        lines += _budget_lines(tightest, max(0, remaining_nano))
-    return lines.encode("ascii", "replace")
+    return admission.prepared.headers.lines(admission.left, back_nano)
 
 
 def refusal_headers(refused: LimitReached) -> bytes:
     """Header lines of a request that a limit refused."""
     wait_s = float(refused.retry_after_s or 0)
-    return _rate_lines([_Rate(refused.applied, 0, wait_s)]).encode("ascii", "replace")
+    return _rate_lines([(_Rate(refused.applied), 0, wait_s)]).encode("ascii", "replace")
 
 
-def _rates(limits: list[AppliedLimit], left: list[int | None]) -> Iterator[_Rate]:
-    for applied, each in zip(limits, left, strict=True):
-        if applied.is_budget or applied.limit.mode != "enforce" or each is None:
-            continue
-        yield _Rate(applied, max(0, each), _reset_s(applied, max(0, each)))
+class LimitHeaders:
+    """The headers of some limits: what of them is the same in every answer is written once."""
 
+    __slots__ = ("_budgets", "_rates")
 
-def _reset_s(applied: AppliedLimit, left: int) -> float:
-    window = applied.limit.window
-    if window in SECONDS and applied.amount:
-        return (applied.depth - left) * SECONDS[window] / applied.amount
-    if window == "day":
-        at = clock.now()
-        return float(seconds_left(windows.ends("day", at), at))
-    return 0.0
-
-
-def _rate_lines(rates: list[_Rate]) -> str:
-    if not rates:
-        return ""
-    told = ", ".join(
-        f'"{_name(each.applied)}";r={each.left};t={_whole(each.reset_s)}' for each in rates
-    )
-    policies = ", ".join(
-        f'"{_name(each.applied)}";q={each.applied.amount}{_window(each.applied)}' for each in rates
-    )
-    lines = f"ratelimit: {told}\r\nratelimit-policy: {policies}\r\n"
-    for what, of_tokens in (("requests", False), ("tokens", True)):
-        counted = [
-            each
-            for each in rates
-            if each.applied.limit.window != "at_once"
-            and (each.applied.limit.kind != "requests") == of_tokens
+    def __init__(self, limits: Sequence[AppliedLimit]) -> None:
+        self._rates = [
+            (place, _Rate(applied))
+            for place, applied in enumerate(limits)
+            if not applied.is_budget and applied.limit.mode == "enforce"
         ]
-        if counted:
-            least = min(counted, key=lambda each: each.left / (each.applied.amount or 1))
-            lines += (
-                f"x-ratelimit-limit-{what}: {least.applied.amount}\r\n"
-                f"x-ratelimit-remaining-{what}: {least.left}\r\n"
-                f"x-ratelimit-reset-{what}: {_duration(least.reset_s)}\r\n"
-            )
-    return lines
+        self._budgets = [
+            (place, applied.amount, _budget_lines(applied))
+            for place, applied in enumerate(limits)
+            if applied.is_budget
+        ]
+
+    def lines(self, left: Sequence[int | None], back_nano: int) -> bytes:
+        """`left` of each limit, as `Admission` has it; what of the reservation came back."""
+        rates = []
+        for place, rate in self._rates:
+            there = left[place]
+            if there is not None:
+                there = max(there, 0)
+                rates.append((rate, there, rate.reset_s(there)))
+        lines = _rate_lines(rates) if rates else ""
+        remaining_nano, told = 0, ""
+        for place, amount, text in self._budgets:
+            there = left[place]
+            if there is not None and (not told or amount + there < remaining_nano):
+                remaining_nano, told = amount + there, text
+        if told:
+            lines += f"{told}{_amount(max(0, remaining_nano + back_nano))}\r\n"
+        return lines.encode("ascii", "replace")
+
+
+class _Rate:
+    """What is constant of a limit on requests or tokens.
+
+    Attributes:
+        name: as `RateLimit` names it. `policy`: its item of `RateLimit-Policy`.
+        amount: by which what is left of several is compared.
+        heads: of its three `x-ratelimit-` lines; none of a limit on requests at once.
+        kind: what those lines are of.
+    """
+
+    __slots__ = ("_depth", "_unit_s", "_window", "amount", "heads", "kind", "name", "policy")
+
+    def __init__(self, applied: AppliedLimit) -> None:
+        window, amount = applied.limit.window, applied.amount
+        self.name = f'"{_name(applied)}"'
+        self.policy = f"{self.name};q={amount}{_window(applied)}"
+        self.kind = "requests" if applied.limit.kind == "requests" else "tokens"
+        self.heads: tuple[str, str] | None = None
+        if window != "at_once":
+            before = f"x-ratelimit-limit-{self.kind}: {amount}\r\nx-ratelimit-remaining-"
+            self.heads = f"{before}{self.kind}: ", f"\r\nx-ratelimit-reset-{self.kind}: "
+        self.amount = amount or 1
+        self._depth = applied.depth
+        self._unit_s = SECONDS[window] / amount if window in SECONDS and amount else 0.0
+        self._window = window
+
+    def reset_s(self, left: int) -> float:
+        """Until it is whole again."""
+        if self._unit_s:
+            return (self._depth - left) * self._unit_s
+        if self._window == "day":
+            at = clock.now()
+            return float(seconds_left(windows.ends("day", at), at))
+        return 0.0
+
+
+def _rate_lines(rates: list[tuple[_Rate, int, float]]) -> str:
+    """Of each: what is left, and seconds until it is whole again."""
+    told = ", ".join([f"{rate.name};r={left};t={_whole(reset_s)}" for rate, left, reset_s in rates])
+    policies = ", ".join([rate.policy for rate, _, _ in rates])
+    lines = f"ratelimit: {told}\r\nratelimit-policy: {policies}\r\n"
+    least: dict[str, tuple[float, str]] = {"requests": (0.0, ""), "tokens": (0.0, "")}
+    for rate, left, reset_s in rates:
+        if rate.heads is not None:
+            share, text = left / rate.amount, least[rate.kind][1]
+            if not text or share < least[rate.kind][0]:
+                limit_and_left, reset = rate.heads
+                text = f"{limit_and_left}{left}{reset}{_duration(reset_s)}\r\n"
+                least[rate.kind] = share, text
+    return lines + least["requests"][1] + least["tokens"][1]
 
 
 def _name(applied: AppliedLimit) -> str:
@@ -116,13 +138,14 @@ def _window(applied: AppliedLimit) -> str:
     return f"{unit};w={SECONDS.get(window, _DAY_S)}"
 
 
-def _budget_lines(applied: AppliedLimit, remaining_nano: int) -> str:
+def _budget_lines(applied: AppliedLimit) -> str:
+    """All but what remains, which comes last."""
     limit = applied.limit
     name = f"{limit.level}-{limit.window}".replace("_", "-")
     return (
         f"x-meterplane-budget: {name}\r\n"
         f"x-meterplane-budget-limit: {_amount(applied.amount)}\r\n"
-        f"x-meterplane-budget-remaining: {_amount(remaining_nano)}\r\n"
+        "x-meterplane-budget-remaining: "
     )
 
 
