@@ -2,26 +2,18 @@
 
 import random
 from datetime import timedelta
-from pathlib import Path
 
-import msgspec
 import pytest
 
-from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.models import Model, OverHold
-from meterplane.catalog.sync import sync_catalog
-from meterplane.contracts import policy as contract
 from meterplane.kernel import clock
 from meterplane.metering.ingest import ingest_segment
 from meterplane.metering.reservations import AnswersOfLength
 from meterplane.policy.compile import recompile_everyone
 from meterplane.policy.learn import ANSWERS_MIN, learn_reservations, output_tokens_p99
-from meterplane.policy.models import GatewayPolicy
 from meterplane.policy.tasks import learn_reservations as task
-from tenants.scoping import tenant_scope
 from tests.metering.segments import message, settle
-
-CATALOG = Path(__file__).resolve().parents[2] / "infra" / "triton" / "catalog.json"
+from tests.policy.conftest import policy_of
 
 
 def lengths(*answers: tuple[int, int]) -> list[AnswersOfLength]:
@@ -96,21 +88,6 @@ def test_it_does_not_sink_week_by_week_under_its_own_bound():
     p97 = truth[len(truth) * 97 // 100]
     assert min(stops) > p97
     assert any(each < 1024 for each in stops)
-
-
-@pytest.fixture
-def selling(organisation):
-    """The catalog on sale to one tenant."""
-    sync_catalog(CATALOG)
-    publish_catalog_prices(CATALOG)
-    recompile_everyone()
-    return organisation
-
-
-def policy_of(tenant) -> contract.KeyPolicy:
-    with tenant_scope(tenant.id):
-        row = GatewayPolicy.objects.get(key_id=tenant.key_id)
-    return contract.decode(msgspec.json.encode(row.document))
 
 
 def reserve_by(name: str) -> None:

@@ -1,42 +1,24 @@
 """How models are reached, as gateways are told: versions that change with what they say."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
 import psycopg
 import pytest
 from django.db import transaction
 
-from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.models import Model
 from meterplane.catalog.sync import sync_catalog
-from meterplane.contracts import policy as policy_contract
 from meterplane.contracts import serving as contract
 from meterplane.kernel import clock
 from meterplane.policy.compile import recompile_everyone
-from meterplane.policy.models import GatewayModel, GatewayPolicy
+from meterplane.policy.models import GatewayModel
 from meterplane.policy.servings import VERSIONS_KEPT, current_servings, forget_superseded
-from tenants.scoping import system_scope, tenant_scope
+from tenants.scoping import system_scope
 from tests import environment
+from tests.policy.conftest import CATALOG, policy_of
 
 pytestmark = pytest.mark.django_db
-CATALOG = Path(__file__).resolve().parents[2] / "infra" / "triton" / "catalog.json"
-
-
-@pytest.fixture
-def selling(organisation):
-    """The catalog on sale to one tenant."""
-    sync_catalog(CATALOG)
-    publish_catalog_prices(CATALOG)
-    recompile_everyone()
-    return organisation
-
-
-def policy_of(organisation) -> policy_contract.KeyPolicy:
-    with tenant_scope(organisation.id):
-        row = GatewayPolicy.objects.get(key_id=organisation.key_id)
-    return policy_contract.decode(msgspec.json.encode(row.document))
 
 
 def serving(name: str, version: int) -> contract.ModelServing:
