@@ -28,7 +28,7 @@ from tests.conftest import (
     wait_until,
 )
 from tests.gateway import kinds
-from tests.gateway.deployments import let_in, put_on_sale
+from tests.gateway.deployments import let_in, nowhere, put_on_sale
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOG = ROOT / "infra" / "triton" / "catalog.json"
@@ -165,6 +165,16 @@ def as_if_new(gateway: GatewayProcess) -> GatewayProcess:
     wait_until(gateway.at_rest, "the test before this one ending")
     gateway.frames_before = len(gateway.frames())
     return gateway
+
+
+@pytest.fixture(scope="module")
+def one_gateway(
+    django_db_setup: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """A file's own, in front of nobody: its models name their servers."""
+    gateway = launch(tmp_path_factory.mktemp("one-gateway") / "gateway", nowhere())
+    yield gateway
+    end(gateway)
 
 
 @pytest.fixture

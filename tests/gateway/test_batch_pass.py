@@ -16,7 +16,7 @@ from meterplane.gateway.authenticate import bearer_digest
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
 from tests.conftest import wait_until
-from tests.gateway.conftest import as_if_new, end, launch
+from tests.gateway.conftest import as_if_new
 from tests.gateway.deployments import (
     CHAT,
     CHUNKS,
@@ -28,7 +28,6 @@ from tests.gateway.deployments import (
     let_in,
     model,
     new_name,
-    nowhere,
     put_on_sale,
     target,
 )
@@ -39,13 +38,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 WORDS = 20
 HALF = PRICES | {"batch_multiplier": "0.5"}
-
-
-@pytest.fixture(scope="module")
-def one_gateway(django_db_setup, tmp_path_factory):
-    gateway = launch(tmp_path_factory.mktemp("batch-pass") / "gateway", nowhere())
-    yield gateway
-    end(gateway)
 
 
 @pytest.fixture

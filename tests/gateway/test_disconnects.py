@@ -20,7 +20,7 @@ import redis
 
 from tests import environment
 from tests.conftest import wait_until
-from tests.gateway.conftest import as_if_new, end, launch
+from tests.gateway.conftest import as_if_new
 from tests.gateway.deployments import (
     ALIVE,
     CHAT,
@@ -34,7 +34,6 @@ from tests.gateway.deployments import (
     let_in,
     model,
     new_name,
-    nowhere,
     put_on_sale,
     target,
     totals,
@@ -54,13 +53,6 @@ KINDS = ("vllm", "vllm plain", "vllm generate", "vllm prompts", "openai", "tenso
 PATIENCE_S = 0.3  # of a caller whose engine has fallen silent
 MOMENTS = ("head", "body", "before", "bytes", "words", "end")
 LARGE_BYTES = 300_000  # its last part makes it more than is kept of a body nobody has asked for
-
-
-@pytest.fixture(scope="module")
-def one_gateway(django_db_setup, tmp_path_factory):
-    gateway = launch(tmp_path_factory.mktemp("disconnects") / "gateway", nowhere())
-    yield gateway
-    end(gateway)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tests.gateway.conftest import as_if_new, end, launch
+from tests.gateway.conftest import as_if_new
 from tests.gateway.deployments import (
     TENSOR_ANSWER,
     TENSORS,
@@ -27,7 +27,6 @@ from tests.gateway.deployments import (
     let_in,
     model,
     new_name,
-    nowhere,
     put_on_sale,
     target,
 )
@@ -38,13 +37,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 PLACES = 32
 QUIET_CONNECTIONS = 8
 SEED = random.SystemRandom().randrange(2**32)
-
-
-@pytest.fixture(scope="module")
-def one_gateway(django_db_setup, tmp_path_factory):
-    gateway = launch(tmp_path_factory.mktemp("flood") / "gateway", nowhere())
-    yield gateway
-    end(gateway)
 
 
 @pytest.fixture

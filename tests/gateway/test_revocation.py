@@ -27,7 +27,7 @@ from tenants.policy_port import recompile
 from tenants.scoping import tenant_scope
 from tenants.standing import set_standing
 from tests.conftest import wait_until
-from tests.gateway.conftest import as_if_new, end, launch
+from tests.gateway.conftest import as_if_new
 from tests.gateway.deployments import (
     CHAT,
     CHUNKS,
@@ -53,13 +53,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 WORDS = 3
 HALF = PRICES | {"batch_multiplier": "0.5"}
-
-
-@pytest.fixture(scope="module")
-def one_gateway(django_db_setup, tmp_path_factory):
-    gateway = launch(tmp_path_factory.mktemp("revocation") / "gateway", nowhere())
-    yield gateway
-    end(gateway)
 
 
 @pytest.fixture

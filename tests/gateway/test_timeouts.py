@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.gateway.conftest import as_if_new, end, launch
+from tests.gateway.conftest import as_if_new
 from tests.gateway.deployments import (
     CHAT,
     CHUNKS,
@@ -22,7 +22,6 @@ from tests.gateway.deployments import (
     last_event,
     model,
     new_name,
-    nowhere,
     says,
     settlements,
     target,
@@ -30,13 +29,6 @@ from tests.gateway.deployments import (
 from tests.gateway.engine import event
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(scope="module")
-def one_gateway(django_db_setup, tmp_path_factory):
-    gateway = launch(tmp_path_factory.mktemp("timeouts") / "gateway", nowhere())
-    yield gateway
-    end(gateway)
 
 
 @pytest.fixture
