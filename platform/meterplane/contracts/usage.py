@@ -28,6 +28,11 @@ Status = Literal["ok", "error", "cancelled", "interrupted"]
 # counted at the door (requests, rows); or the last checkpoint before a crash.
 Provenance = Literal["engine", "tokenizer", "estimate", "units", "checkpoint"]
 
+# OpenAI's bounds on `metadata`, but for the value: longer ones are texts and no names of teams.
+TAGS_MAX = 16
+TAG_NAME_CHARS_MAX = 64
+TAG_VALUE_CHARS_MAX = 256
+
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", tag_field="kind"):
     """A request passed admission. Everything known before it was forwarded.
@@ -36,6 +41,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", ta
     request that moves to a fallback model is admitted again under the same id: the last one counts.
     `model` is the one that serves; `requested_model` what was asked for where that differs. `epoch`
     is the admission Redis' when it reserved, `reservation` the name of what it reserved under.
+    `tags` are the caller's own, to tell teams and features apart: see `Settle`.
     """
 
     request_id: UUID
@@ -57,6 +63,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", ta
     deployment: str = ""
     epoch: str = ""
     reservation: str = ""
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Checkpoint(
@@ -81,7 +88,9 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     were asked before it. `trace_id` is the W3C trace's, 32 hex digits. `epoch` is
     the admission Redis' in which the request was reserved: what tells spent grants from stranded.
     `tokens_out_stop` is where the gateway had the engine stop one answer that was asked for without
-    a bound; 0 where the caller named one, or asked for several answers or none.
+    a bound; 0 where the caller named one, or asked for several answers or none. `tags` name who or
+    what the request was for, as its caller told: at most `TAGS_MAX` of them, a name of
+    `TAG_NAME_CHARS_MAX` characters each with a value of `TAG_VALUE_CHARS_MAX`.
     """
 
     request_id: UUID
@@ -120,6 +129,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     trace_id: str = ""
     epoch: str = ""
     tokens_out_stop: int = 0
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 Frame = Admit | Checkpoint | Settle
@@ -142,13 +152,16 @@ class SegmentMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What the shipper hands to ingest: one sealed journal segment, as it stands on disk.
 
     `segment_id` names it for ever (UUIDv7 minted when the segment was opened); `sha256` is over
-    the uncompressed bytes. Carried as JSON: `body` is base64 of zlib.
+    the uncompressed bytes. Carried as JSON: `body` is base64 of zlib. `manifest` is what the
+    shipper read in it by itself: the msgpack of `[[model, server, ids], ...]`, ids being the 16
+    bytes of each SETTLE's request one after another. Reconciliation holds what was stored to it.
     """
 
     segment_id: UUID
     gateway: str
     sha256: str
     body: bytes
+    manifest: bytes = b""
 
 
 def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> Settle:
@@ -202,6 +215,7 @@ def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> 
         requested_model=admit.requested_model,
         deployment=admit.deployment,
         epoch=admit.epoch,
+        tags=admit.tags,
     )
 
 

@@ -1,9 +1,9 @@
 """One journal segment into PostgreSQL, in one transaction.
 
 Guarantees: whatever the order, the number of copies and the number of workers, a request is one row
-of `usage_event` and counted once in `usage_hour` and in `usage_spend`; a segment is recorded if and
-only if its events are. The only marker of "seen" is the row itself. `usage_revision` of an
-organisation is higher after each transaction that added usage of it.
+of `usage_event` and counted once in `usage_hour`, `usage_day`, `usage_tag_hour` and `usage_spend`;
+a segment is recorded if and only if its events are. The only marker of "seen" is the row itself.
+`usage_revision` of an organisation is higher after each transaction that added usage of it.
 
 Content that cannot become an event (a damaged frame, a key nobody issued) is kept in
 `usage_quarantine` with its reason and logged as an error; it never holds up the rest of the
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.db import connection
 
 from meterplane.contracts.usage import SegmentMessage, Settle
@@ -38,9 +39,19 @@ COLUMNS = (
     "bytes_out", "provenance", "currency", "price_version_id", "cost_nano", "reserved_nano",
     "settled_at", "first_byte_ms", "total_ms", "server", "service_tier", "requested_model",
     "deployment", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us", "retries",
-    "trace_id", "epoch", "admitted_at", "tokens_out_stop", "segment_id",
+    "trace_id", "epoch", "admitted_at", "tokens_out_stop", "tags",
+    "segment_id",
 )  # fmt: skip
 _LIST = ", ".join(COLUMNS)
+_SUMMED_BY = (
+    "project_id, key_id, model, surface, status, price_version_id, currency, service_tier,"
+    " deployment"
+)
+_SUMS = (
+    "events", "requests", "tokens_in", "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano",
+    "total_ms_sum", "tensor_bytes_in", "tensor_bytes_out", "compute_us_sum", "first_byte_ms_sum",
+)  # fmt: skip
+_ADDED = ", ".join(f"{name} = u.{name} + excluded.{name}" for name in _SUMS)
 
 # One session-wide staging table: making one per segment would fill the system catalog.
 _STAGING = (
@@ -59,36 +70,45 @@ WITH fresh AS (
    ORDER BY s.tenant_id, s.event_day, s.request_id
   ON CONFLICT DO NOTHING
   RETURNING *
-), added AS (
-  INSERT INTO usage_hour AS h (
-    tenant_id, hour, project_id, key_id, model, surface, status, price_version_id, currency,
-    service_tier, deployment,
-    events, requests, tokens_in, tokens_out, rows, bytes_in, bytes_out, cost_nano, total_ms_sum,
-    tensor_bytes_in, tensor_bytes_out, compute_us_sum, first_byte_ms_sum)
-  SELECT tenant_id, date_trunc('hour', event_at, 'UTC') AS hour, project_id, key_id, model,
-         surface, status, price_version_id, currency, service_tier, deployment, count(*),
-         sum(requests), sum(tokens_in), sum(tokens_out), sum(rows), sum(bytes_in), sum(bytes_out),
-         sum(cost_nano), sum(total_ms), sum(tensor_bytes_in), sum(tensor_bytes_out),
-         sum(compute_us), sum(first_byte_ms)
+), hours AS (
+  SELECT tenant_id, date_trunc('hour', event_at, 'UTC') AS hour, {_SUMMED_BY}, count(*) AS events,
+         sum(requests) AS requests, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out,
+         sum(rows) AS rows, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out,
+         sum(cost_nano) AS cost_nano, sum(total_ms) AS total_ms_sum,
+         sum(tensor_bytes_in) AS tensor_bytes_in, sum(tensor_bytes_out) AS tensor_bytes_out,
+         sum(compute_us) AS compute_us_sum, sum(first_byte_ms) AS first_byte_ms_sum
     FROM fresh
-   GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-   ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-  ON CONFLICT (tenant_id, hour, project_id, key_id, model, surface, status, price_version_id,
-               currency, service_tier, deployment)
+   GROUP BY tenant_id, 2, {_SUMMED_BY}
+), added_to_hours AS (
+  INSERT INTO usage_hour AS u (tenant_id, hour, {_SUMMED_BY}, {", ".join(_SUMS)})
+  SELECT tenant_id, hour, {_SUMMED_BY}, {", ".join(_SUMS)} FROM hours
+   ORDER BY tenant_id, hour, {_SUMMED_BY}
+  ON CONFLICT (tenant_id, hour, {_SUMMED_BY}) DO UPDATE SET {_ADDED}
+), added_to_days AS (
+  INSERT INTO usage_day AS u (tenant_id, day, {_SUMMED_BY}, {", ".join(_SUMS)})
+  SELECT tenant_id, (hour AT TIME ZONE 'UTC')::date, {_SUMMED_BY},
+         {", ".join(f"sum({name})" for name in _SUMS)}
+    FROM hours
+   GROUP BY tenant_id, 2, {_SUMMED_BY}
+   ORDER BY tenant_id, 2, {_SUMMED_BY}
+  ON CONFLICT (tenant_id, day, {_SUMMED_BY}) DO UPDATE SET {_ADDED}
+), added_to_tags AS (
+  INSERT INTO usage_tag_hour AS u (tenant_id, hour, tag, value, project_id, key_id, model, status,
+         currency, events, requests, tokens_in, tokens_out, cost_nano, total_ms_sum)
+  SELECT tenant_id, date_trunc('hour', event_at, 'UTC'), t.key, t.value, project_id, key_id, model,
+         status, currency, count(*), sum(requests), sum(tokens_in), sum(tokens_out), sum(cost_nano),
+         sum(total_ms)
+    FROM fresh, jsonb_each_text(tags) t
+   GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+   ORDER BY 1, 3, 2, 4, 5, 6, 7, 8, 9
+  ON CONFLICT (tenant_id, tag, hour, value, project_id, key_id, model, status, currency)
   DO UPDATE SET
-    events = h.events + excluded.events,
-    requests = h.requests + excluded.requests,
-    tokens_in = h.tokens_in + excluded.tokens_in,
-    tokens_out = h.tokens_out + excluded.tokens_out,
-    rows = h.rows + excluded.rows,
-    bytes_in = h.bytes_in + excluded.bytes_in,
-    bytes_out = h.bytes_out + excluded.bytes_out,
-    cost_nano = h.cost_nano + excluded.cost_nano,
-    total_ms_sum = h.total_ms_sum + excluded.total_ms_sum,
-    tensor_bytes_in = h.tensor_bytes_in + excluded.tensor_bytes_in,
-    tensor_bytes_out = h.tensor_bytes_out + excluded.tensor_bytes_out,
-    compute_us_sum = h.compute_us_sum + excluded.compute_us_sum,
-    first_byte_ms_sum = h.first_byte_ms_sum + excluded.first_byte_ms_sum
+    events = u.events + excluded.events,
+    requests = u.requests + excluded.requests,
+    tokens_in = u.tokens_in + excluded.tokens_in,
+    tokens_out = u.tokens_out + excluded.tokens_out,
+    cost_nano = u.cost_nano + excluded.cost_nano,
+    total_ms_sum = u.total_ms_sum + excluded.total_ms_sum
 ), spent AS (
   INSERT INTO usage_spend AS p (tenant_id, epoch, day, project_id, key_id, model, cost_nano)
   SELECT tenant_id, epoch, (admitted_at AT TIME ZONE 'UTC')::date, project_id, key_id,
@@ -144,9 +164,15 @@ def ingest_segment(message: SegmentMessage) -> IngestResult:
     ensure_partitions({minted_on(settle.request_id) for settle in settles})
     with system_scope("a gateway's journal holds many tenants' usage"), connection.cursor() as db:
         db.execute(
-            "INSERT INTO journal_segment (segment_id, gateway, sha256, events)"
-            " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [message.segment_id, message.gateway, message.sha256, len(settles)],
+            "INSERT INTO journal_segment (segment_id, gateway, sha256, events, manifest)"
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                message.segment_id,
+                message.gateway,
+                message.sha256,
+                len(settles),
+                message.manifest or None,
+            ],
         )
         if db.rowcount == 0:
             _refuse_other_content(db, message)
@@ -211,8 +237,12 @@ def _row(settle: Settle, segment_id: UUID) -> tuple[Any, ...]:
         settle.service_tier, settle.requested_model, settle.deployment, settle.tensor_bytes_in,
         settle.tensor_bytes_out, settle.queue_us, settle.compute_us, settle.retries,
         settle.trace_id, settle.epoch, clock.from_ms(settle.admitted_at_ms), settle.tokens_out_stop,
-        segment_id,
+        _json(settle.tags), segment_id,
     )  # fmt: skip
+
+
+def _json(tags: dict[str, str]) -> str:
+    return msgspec.json.encode(tags).decode() if tags else "{}"
 
 
 def _set_aside(db: Any, segment_id: UUID, items: Iterable[SetAside]) -> None:

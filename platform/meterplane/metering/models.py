@@ -52,6 +52,7 @@ class UsageEvent(models.Model):
     epoch = models.TextField()
     admitted_at = models.DateTimeField(null=True)
     tokens_out_stop = models.BigIntegerField()
+    tags = models.JSONField()
     segment_id = models.UUIDField()
     ingested_at = models.DateTimeField()
 
@@ -114,6 +115,97 @@ class UsageHour(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour} {self.model} {self.status}"
+
+
+class UsageDay(models.Model):
+    """Sums of the events of one UTC day, as `UsageHour` has of an hour."""
+
+    pk = models.CompositePrimaryKey(
+        "tenant_id",
+        "day",
+        "project_id",
+        "key_id",
+        "model",
+        "surface",
+        "status",
+        "price_version_id",
+        "currency",
+        "service_tier",
+        "deployment",
+    )
+    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
+    day = models.DateField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    model = models.TextField()
+    surface = models.TextField()
+    status = models.TextField()
+    price_version_id = models.UUIDField()
+    currency = models.TextField()
+    service_tier = models.TextField()
+    deployment = models.TextField()
+    events = models.BigIntegerField()
+    requests = models.BigIntegerField()
+    tokens_in = models.BigIntegerField()
+    tokens_out = models.BigIntegerField()
+    rows = models.BigIntegerField()
+    bytes_in = models.BigIntegerField()
+    bytes_out = models.BigIntegerField()
+    cost_nano = models.BigIntegerField()
+    total_ms_sum = models.BigIntegerField()
+    tensor_bytes_in = models.BigIntegerField()
+    tensor_bytes_out = models.BigIntegerField()
+    compute_us_sum = models.BigIntegerField()
+    first_byte_ms_sum = models.BigIntegerField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        managed = False
+        db_table = "usage_day"
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.model} {self.status}"
+
+
+class UsageTagHour(models.Model):
+    """Sums of the events of one hour that carry a tag. One with three tags is in three rows."""
+
+    pk = models.CompositePrimaryKey(
+        "tenant_id",
+        "tag",
+        "hour",
+        "value",
+        "project_id",
+        "key_id",
+        "model",
+        "status",
+        "currency",
+    )
+    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
+    hour = models.DateTimeField()
+    tag = models.TextField()
+    value = models.TextField()
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    model = models.TextField()
+    status = models.TextField()
+    currency = models.TextField()
+    events = models.BigIntegerField()
+    requests = models.BigIntegerField()
+    tokens_in = models.BigIntegerField()
+    tokens_out = models.BigIntegerField()
+    cost_nano = models.BigIntegerField()
+    total_ms_sum = models.BigIntegerField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        managed = False
+        db_table = "usage_tag_hour"
+
+    def __str__(self) -> str:
+        return f"{self.hour} {self.tag}={self.value}"
 
 
 class UsageSpend(models.Model):
@@ -188,6 +280,7 @@ class JournalSegment(models.Model):
     events = models.IntegerField()
     inserted = models.IntegerField()
     ingested_at = models.DateTimeField()
+    manifest = models.BinaryField(null=True, help_text="what its shipper read in it by itself")
 
     class Meta:
         managed = False

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from meterplane.contracts.usage import Settle
+from meterplane.contracts.usage import TAGS_MAX, Settle
 from meterplane.journal import reader
 from meterplane.kernel import clock
 from meterplane.kernel.ids import minted_at_ms, uuid7_of
@@ -28,7 +28,7 @@ CLOCK_AHEAD_MAX = timedelta(days=1)  # a gateway's clock may run ahead a little;
 QUANTITY_MAX = 10**15  # nine thousand such events still sum up in a bigint
 INTEGER_MAX = 2**31 - 1
 LAST_INSTANT_MS = 253_402_300_799_000  # the year 9999
-TEXT_CHARS_MAX = 200
+TEXT_CHARS_MAX = 256
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -118,6 +118,8 @@ def problem_of(settle: Settle, today: date) -> str | None:
     )  # fmt: skip
     if not all(map(_is_name, names)):
         return "a name in it is too long or holds a NUL"
+    if len(settle.tags) > TAGS_MAX or not all(map(_is_name, (*settle.tags, *settle.tags.values()))):
+        return "its tags are too many, too long or hold a NUL"
     return None
 
 
