@@ -1,8 +1,8 @@
 """Buckets of time as usage is asked by: their names, and how SQL finds an instant's.
 
 A bucket is told by its first instant. Days and months begin at midnight of the zone they are shown
-in, so one may have 23 or 25 hours; minutes and hours are those of UTC in any zone whose offset is
-whole minutes. Sums by whole UTC hours can serve a zone while its offset from UTC is whole hours.
+in, so a day may have 23 or 25 hours. Sums by whole UTC hours can serve a zone while its offset from
+UTC is whole hours.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -39,13 +39,11 @@ def bucket_of(unit: Unit, column: str) -> str:
 
     Names the parameter `zone`: the caller gives `{"zone": zone.key}`.
     """
-    if unit in ("minute", "hour"):
-        return f"date_trunc('{unit}', {column})"
     return f"date_trunc('{unit}', {column}, %(zone)s)"
 
 
 def hours_line_up(zone: ZoneInfo, start: datetime, end: datetime) -> bool:
-    """True if every midnight of the zone in [start, end) is a whole hour of UTC."""
+    """True if every hour and midnight of the zone in [start, end) is one of UTC."""
     at = start.astimezone(UTC)
     while at < end:
         offset = zone.utcoffset(at.astimezone(zone).replace(tzinfo=None))
