@@ -9,10 +9,16 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 from meterplane.stack.embedded import postgres, redis
+
+# Images of containers often set it. Every process that a test starts would compile the product anew,
+# and every worker the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 4 << 30
