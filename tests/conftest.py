@@ -17,10 +17,11 @@ import redis as redis_client
 from django.contrib.auth.models import User
 from django.db import connections
 from django.test import TransactionTestCase
+from pytest_django import DjangoDbBlocker
 
 from meterplane.stack.embedded import EmbeddedCommand, postgres, redis
 from meterplane.stack.ports import is_free
-from tests import environment
+from tests import cluster, environment
 from tests.database import Database
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,43 +143,37 @@ def admission_redis() -> Iterator[None]:
     yield from redis_server("admission")
 
 
+def postgres_server(home: Path) -> "subprocess.Popen[bytes]":
+    """The PostgreSQL of `home`, answering."""
+    admin = postgres.url(
+        home, user="postgres", password=environment.SUPERUSER_PASSWORD, database="postgres"
+    )
+    command = postgres.postgres_command(home, durable=False)
+    process = spawn(command, environment.HOME / "logs" / "postgres.log")
+    wait_until(lambda: postgres.is_ready(admin), "PostgreSQL answering")
+    return process
+
+
 @pytest.fixture(scope="session")
-def servers(admission_redis: None) -> Iterator[None]:
-    """PostgreSQL and both Redis instances of this test process."""
-    home = environment.HOME
-    postgres.prepare(home / "postgres", environment.SUPERUSER_PASSWORD)
-    admin = environment.database_url("postgres", "postgres")
-    command = postgres.postgres_command(home / "postgres", durable=False)
-    process = spawn(command, home / "logs" / "postgres.log")
+def servers(admission_redis: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """PostgreSQL with the migrated database, and both Redis instances, of this test process."""
+    home = environment.HOME / "postgres"
+    with django_db_blocker.unblock():
+        cluster.copy_to(home, postgres_server)
+    process = postgres_server(home)
     try:
-        wait_until(lambda: postgres.is_ready(admin), "PostgreSQL answering")
         yield from redis_server("broker")
     finally:
         stop(process)
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(servers: None, django_db_blocker: pytest.FixtureRequest) -> Iterator[None]:
-    """The database, migrated by its owner; tests then connect as the app's role."""
-    from django.core.management import call_command
-
-    admin = environment.database_url("postgres", "postgres")
-    postgres.create_roles(admin, environment.PASSWORDS, ROOT / "infra/postgres/roles.sql")
-    postgres.create_database(admin, environment.DATABASE, ROOT / "infra/postgres/database.sql")
-    connection = connections["default"]
-    app = {name: connection.settings_dict[name] for name in ("USER", "PASSWORD")}
-    with django_db_blocker.unblock():  # type: ignore[attr-defined]
-        connection.settings_dict |= {
-            "USER": "meterplane_owner",
-            "PASSWORD": environment.PASSWORDS["meterplane_owner"],
-        }
-        call_command("migrate", verbosity=0, interactive=False)
-        connection.close()
-        connection.settings_dict |= app
+def django_db_setup(servers: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The database, connected to as the app's role."""
     yield
     if _databases:
         _databases.pop().close()
-    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+    with django_db_blocker.unblock():
         connections.close_all()
 
 

@@ -1,11 +1,13 @@
 """The environment of one test process, set before Django reads its settings.
 
 Loaded by `-p tests.environment`. Every pytest process (each xdist worker too) has a home folder of
-its own with servers of its own, so that tests may run side by side. Nothing starts here: fixtures
-in `conftest.py` start servers when a test first needs them.
+its own with servers of its own, so that tests may run side by side. Those of one run share a folder
+of what is made once and copied. Nothing starts here: fixtures in `conftest.py` start servers when a
+test first needs them.
 """
 
 import atexit
+import json
 import os
 import secrets
 import shutil
@@ -15,8 +17,8 @@ from pathlib import Path
 
 from meterplane.stack.embedded import postgres, redis
 
-# Images of containers often set it. Every process that a test starts would compile the product anew,
-# and every worker the tests.
+# Images of containers often set it. Every process that a test starts would compile the product
+# anew, and every worker the tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -35,8 +37,25 @@ def _in_memory() -> str | None:
 # row, too. What a disk is needed for is tested in folders of the tests' own.
 HOME = Path(tempfile.mkdtemp(prefix="mp-test-", dir=_in_memory()))
 DATABASE = "meterplane_test"
-PASSWORDS = {role: secrets.token_hex(16) for role in postgres.ROLES}
-SUPERUSER_PASSWORD = secrets.token_hex(16)
+# Made by the first process of a run; its workers find it in their environment.
+RUN_MADE_HERE = "METERPLANE_TEST_RUN" not in os.environ
+if RUN_MADE_HERE:
+    os.environ["METERPLANE_TEST_RUN"] = tempfile.mkdtemp(prefix="mp-test-run-", dir=_in_memory())
+RUN = Path(os.environ["METERPLANE_TEST_RUN"])
+
+
+def _passwords() -> dict[str, str]:
+    """Of PostgreSQL's roles, whose hashes are part of what is copied."""
+    kept = RUN / "passwords.json"
+    if RUN_MADE_HERE:
+        roles = (postgres.SUPERUSER, *postgres.ROLES)
+        kept.write_text(json.dumps({role: secrets.token_hex(16) for role in roles}))
+    found: dict[str, str] = json.loads(kept.read_text())
+    return found
+
+
+PASSWORDS = _passwords()
+SUPERUSER_PASSWORD = PASSWORDS.pop(postgres.SUPERUSER)
 REDIS_PASSWORD = secrets.token_hex(16)
 
 
@@ -82,3 +101,6 @@ os.environ.pop("SSL_CERT_FILE", None)
 def _remove_home() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
     shutil.rmtree(postgres.socket_folder(HOME / "postgres"), ignore_errors=True)
+    if RUN_MADE_HERE:
+        shutil.rmtree(RUN, ignore_errors=True)
+        shutil.rmtree(postgres.socket_folder(RUN / "postgres"), ignore_errors=True)
