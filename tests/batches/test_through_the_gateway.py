@@ -84,6 +84,35 @@ def test_a_batch_is_served_metered_at_batch_prices_and_told_by_the_same_ids(at_f
     assert sum(settle.tokens_out for settle in settles) == done.usage.output_tokens
 
 
+def test_a_line_has_its_batchs_tags_unless_it_names_its_own(at_front, front, acme):
+    lines = [
+        chat_line("inherits", "x"),
+        chat_line("names one", "x", metadata={"team": "its own", "run": "7"}),
+        chat_line("says null", "x", metadata=None),
+        chat_line("says nonsense", "x", metadata={"team": 1}),
+    ]
+    file = at_front.files.create(file=("in.jsonl", jsonl(*lines)), purpose="batch")
+    metadata = {"team": "search", "too long for a tag": "v" * 257}
+    batch = at_front.batches.create(
+        input_file_id=file.id, endpoint=CHAT, completion_window="24h", metadata=metadata
+    )
+    drive(acme, batch.id)
+    done = at_front.batches.retrieve(batch.id)
+    assert done.metadata == metadata
+    told = {
+        line["custom_id"]: line["response"]["request_id"]
+        for line in results(at_front, done.output_file_id)
+    }
+    tags = {str(settle.request_id): settle.tags for settle in front.settles()}
+    assert {custom_id: tags[request_id] for custom_id, request_id in told.items()} == {
+        "inherits": {"team": "search"},
+        "names one": {"team": "its own", "run": "7"},
+        "says null": {"team": "search"},
+    }
+    [refused] = results(at_front, done.error_file_id)
+    assert refused["response"]["body"]["error"]["param"].startswith("metadata")
+
+
 def test_a_revoked_key_stops_its_batch_at_the_gateway(at_front, front, acme):
     file = at_front.files.create(
         file=("f", jsonl(*(chat_line(str(n), "hello") for n in range(50)))), purpose="batch"

@@ -1,5 +1,6 @@
 """Unary calls by an unmodified tritonclient: answered, refused, metered."""
 
+import queue
 import time
 
 import grpc
@@ -42,6 +43,26 @@ def test_tensors_come_back_and_are_one_event(client, gateway, headers):
     assert not settle.stream
     (admit,) = gateway.admits()
     assert admit.request_id == settle.request_id
+
+
+def test_tags_come_as_metadata_and_are_on_each_message_of_a_stream(client, gateway, headers):
+    tagged = headers | {"x-meterplane-tags": "Team=search, run=7"}
+    client.infer("identity", floats(1), headers=tagged)
+    (settle,) = gateway.settles()
+    assert settle.tags == {"team": "search", "run": "7"}
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put(error), headers=tagged)
+    for _ in range(2):
+        client.async_stream_infer("identity", floats(1))
+    assert [answers.get(timeout=30) for _ in range(2)] == [None, None]
+    client.stop_stream()
+    assert [each.tags for each in gateway.settles()] == [settle.tags] * 3
+    refused(
+        lambda: client.infer("identity", floats(1), headers=headers | {"x-meterplane-tags": "x"}),
+        "INVALID_ARGUMENT",
+        "x-meterplane-tags, entry 1",
+    )
+    assert len(gateway.admits()) == 3
 
 
 async def test_the_asyncio_client_works_the_same(gateway, headers):

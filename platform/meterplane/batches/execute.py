@@ -112,6 +112,7 @@ class _Slice:
         for line in claim(self._batch.tenant_id, self._batch.id, free) if free else []:
             self._file.seek(line.start_byte)
             body = lines.body_of(self._file.read(line.size_bytes))
+            body = lines.inheriting(body, self._batch.metadata)
             self._running[pool.submit(self._ask, line, body)] = line
 
     def _write_down(self, done: set[Future[Attempt]]) -> None:

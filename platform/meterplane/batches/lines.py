@@ -19,6 +19,7 @@ from meterplane.batches.limits import (
     MODEL_CHARS_MAX,
 )
 from meterplane.batches.text import is_storable
+from meterplane.contracts.tag_text import is_name, is_value
 
 EMBEDDINGS = "/v1/embeddings"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors put in front of a file
@@ -66,12 +67,34 @@ class _Wrong(Exception):
 
 _line_decoder = msgspec.json.Decoder(_Line)
 _body_decoder = msgspec.json.Decoder(_Body)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def body_of(line: bytes) -> bytes:
     """The `body` of a line that was found good, as it stands there."""
     return bytes(_line_decoder.decode(line.removeprefix(_BYTE_ORDER_MARK)).body)
+
+
+def inheriting(body: bytes, metadata: dict[str, str] | None) -> bytes:
+    """A line's body with its batch's metadata, as far as it names none of that name itself.
+
+    OpenAI lets a batch's values be longer than a tag of usage may be: those stay on the batch, for
+    nobody could have meant them for a name on a bill, and a line must not fail for them.
+    """
+    inherited = {
+        name: value for name, value in (metadata or {}).items() if is_name(name) and is_value(value)
+    }
+    if not inherited:
+        return body
+    fields = _fields_decoder.decode(body)
+    try:
+        own = _fields_decoder.decode(fields.get("metadata", b"{}"))
+    except msgspec.ValidationError:  # null, or what the gateway will refuse
+        if bytes(fields["metadata"]) != b"null":
+            return body
+        own = {}
+    return msgspec.json.encode(fields | {"metadata": inherited | own})
 
 
 def read(content: IO[bytes], endpoint: str) -> Input:

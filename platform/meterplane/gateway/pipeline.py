@@ -34,6 +34,8 @@ from meterplane.gateway.run import Run
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.spans import Spans
 from meterplane.gateway.surface import Work
+from meterplane.gateway.tags import HEADER as TAGS_HEADER
+from meterplane.gateway.tags import tags_of
 from meterplane.gateway.turns import Turns
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.errors import CallerError, WorldError
@@ -71,6 +73,7 @@ class Asker(Cuttable, Protocol):
     """A request over whatever it came by."""
 
     request_id: UUID
+    headers: dict[bytes, bytes]
 
 
 async def serve(
@@ -115,11 +118,13 @@ async def open_run(
     From then on it is cut if its key may not infer any more: whoever calls forgets it at its end.
     """
     check_usable(policy)  # a body takes time to arrive, and an expiry raises no version
+    tags = tags_of(asker.headers.get(TAGS_HEADER), work.metadata)
     plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
     request_id = caller.request_id or asker.request_id
     admission = await _admit(parts, caller, policy, plan, request_id, patience_s)
     parts.open_runs.note(caller.digest, admission.policy, asker)
     run = Run(plan, admission, parts.journal, parts.admitter, parts.turns)
+    run.tags = tags
     run.wanted_by = time.monotonic() + patience_s
     try:
         if not run.take_turn_at_once():

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from meterplane.contracts import usage
 from meterplane.contracts.policy import ModelPolicy
 from meterplane.contracts.serving import Target
+from meterplane.gateway import tags
 from meterplane.gateway.admission_commands import Worst
 from meterplane.gateway.admit import Admission, Admitter
 from meterplane.gateway.fit import sole_stop
@@ -63,6 +64,7 @@ class Run:
         "served",
         "server",
         "settled",
+        "tags",
         "target",
         "tensor_bytes_out",
         "tokens_in",
@@ -97,6 +99,7 @@ class Run:
         self.provenance: usage.Provenance = "units"
         self.server = ""
         self.trace_id = ""
+        self.tags = tags.NONE
         self.settled: usage.Settle | None = None
         self._journal = journal
         self._admitter = admitter
@@ -198,6 +201,7 @@ class Run:
                 deployment=self._deployment,
                 epoch=self.admission.epoch,
                 reservation=self.admission.reservation.decode(),
+                tags=self.tags,
             )
         )
 
@@ -301,6 +305,7 @@ class Run:
             trace_id=self.trace_id,
             tokens_out_stop=sole_stop(self.plan.bounds[self._offer_at]),
             epoch=self.admission.epoch,
+            tags=self.tags,
         )
 
     def _compute_us(self, now: float) -> int:

@@ -71,6 +71,7 @@ class Work(Protocol):
     """A parsed request of one surface.
 
     `bytes_in` is the body's size, `tensor_bytes_in` of that the tensors without their envelope.
+    `metadata` is OpenAI's: tags, where a surface has no such field it is None.
     """
 
     surface: Surface
@@ -78,6 +79,11 @@ class Work(Protocol):
     stream: bool
     bytes_in: int
     tensor_bytes_in: int
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """What the body says the request is for."""
+        ...
 
     def bounds(self, offer: Offer) -> Bounds:
         """The most this can use of a model. Raises `CallerError` for what the model does not take.

@@ -90,7 +90,9 @@ def body(run: Run) -> bytes:
     work: Any = run.work
     request = work.request
     if isinstance(work, EmbeddingsWork):
-        changed = msgspec.structs.replace(request, model=run.target.upstream, user=None)
+        changed = msgspec.structs.replace(
+            request, model=run.target.upstream, user=None, metadata=None
+        )
     else:
         changed = _text_request(work, run)
     written = _encode(changed)

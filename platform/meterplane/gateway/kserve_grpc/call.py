@@ -29,6 +29,7 @@ class Call:
 
     def __init__(self, method: str, headers: dict[bytes, bytes], parts: Parts) -> None:
         self.method = "POST"
+        self.headers = headers
         self.path = f"/inference.GRPCInferenceService/{method}"
         self.request_id = uuid7()
         self.request_name = str(self.request_id)

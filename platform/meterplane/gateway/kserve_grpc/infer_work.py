@@ -34,6 +34,7 @@ class InferWork:
 
     __slots__ = ("_message", "_text", "asks_final", "bytes_in", "model", "rows",
                  "stream", "surface", "tensor_bytes_in", "version")  # fmt: skip
+    metadata = None
 
     def __init__(self, message: Message, bytes_in: int, surface: InferSurface) -> None:
         self.surface: Surface = surface

@@ -35,6 +35,7 @@ class GenerateWork:
 
     __slots__ = ("asks_counts", "bytes_in", "document", "model", "stream", "version")
     surface: Surface = "kserve.generate"
+    metadata = None
     tensor_bytes_in = 0
 
     def __init__(

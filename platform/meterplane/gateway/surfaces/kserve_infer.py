@@ -59,6 +59,7 @@ class InferWork:
                  "tensors", "version")  # fmt: skip
     surface: Surface = "kserve.infer"
     stream = False
+    metadata = None
 
     def __init__(
         self, model: str, version: str, request: InferRequest, sent: bytes, tensors: bytes | None

@@ -92,6 +92,11 @@ class ChatWork:
         self._in_place = InPlace()
         self._written: tuple[Offer, Prompt] | None = None
 
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """As in `surface.Work`."""
+        return self.request.metadata
+
     def bounds(self, offer: Offer) -> Bounds:
         """As in `surface.Work`."""
         request, model = self.request, offer.model

@@ -72,6 +72,11 @@ class CompletionWork:
         self._in_place = InPlace()
         self._written: tuple[Offer, list[Prompt]] | None = None
 
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """As in `surface.Work`."""
+        return self.request.metadata
+
     def bounds(self, offer: Offer) -> Bounds:
         """As in `surface.Work`."""
         if self.extras:

@@ -35,6 +35,7 @@ class EmbeddingsRequest(
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
+    metadata: dict[str, str] | None = None  # the request's tags
 
 
 class EmbeddingsWork:
@@ -59,6 +60,11 @@ class EmbeddingsWork:
         self.bytes_in = bytes_in
         self._in_place = InPlace()
         self._read: tuple[Offer, list[str]] | None = None
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """As in `surface.Work`."""
+        return self.request.metadata
 
     def bounds(self, offer: Offer) -> Bounds:
         """WordPiece and byte-level BPE make at most one token of each byte."""

@@ -38,7 +38,7 @@ class TextRequest(
     seed: int | None = None
     stop: str | list[str] | None = None
     user: str | None = None  # the caller's own label; stays here
-    metadata: dict[str, str] | None = None  # as above
+    metadata: dict[str, str] | None = None  # the request's tags; stays here, too
 
     @property
     def asked_tokens(self) -> int | None:
