@@ -45,9 +45,10 @@ def bucket_of(unit: Unit, column: str) -> str:
 def hours_line_up(zone: ZoneInfo, start: datetime, end: datetime) -> bool:
     """True if every hour and midnight of the zone in [start, end) is one of UTC."""
     at = start.astimezone(UTC)
-    while at < end:
-        offset = zone.utcoffset(at.astimezone(zone).replace(tzinfo=None))
+    while True:
+        offset = at.astimezone(zone).utcoffset()
         if offset is None or offset % _HOUR:
             return False
-        at += timedelta(days=1)
-    return True
+        if at >= end:  # the last instant counts: clocks are set between two days, too
+            return True
+        at = min(at + timedelta(days=1), end)
