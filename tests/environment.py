@@ -76,6 +76,7 @@ os.environ.update(
     DJANGO_SETTINGS_MODULE="meterplane.settings",
     DJANGO_SECRET_KEY=secrets.token_hex(32),
     API_KEY_PEPPER=secrets.token_hex(32),
+    RECEIPT_SIGNING_KEYS=secrets.token_hex(32),
     DATABASE_URL=database_url("meterplane_app"),
     MIGRATION_DATABASE_URL=database_url("meterplane_owner"),
     GATEWAY_DATABASE_URL=database_url("meterplane_gateway"),

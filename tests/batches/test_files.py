@@ -256,8 +256,8 @@ def test_an_organisation_has_room_for_so_much(client, monkeypatch, organisation,
     monkeypatch.setattr(store, "BYTES_PER_ORGANISATION_MAX", len(CONTENT) + 1)
     from django.core.files.base import ContentFile
 
-    from meterplane.batches.caller import Caller
     from meterplane.kernel.errors import CallerError
+    from tenants.callers import Caller
 
     caller = Caller(organisation.id, organisation.project_id, organisation.key_id)
     store.store_file(caller, ContentFile(CONTENT), filename="a", life=FILE_LIFE)

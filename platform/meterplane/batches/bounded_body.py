@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from meterplane.batches import refusals
-from meterplane.batches.caller import secret_of
 from meterplane.batches.limits import UPLOAD_BYTES_MAX, WEB_BODY_BYTES_MAX
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
+from tenants import openai_errors
+from tenants.callers import secret_of
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -65,7 +66,7 @@ def bounded(application: Application) -> Application:
 
 
 async def _refuse(send: Send, refusal: CallerError) -> None:
-    body = msgspec.json.encode(refusals.body(refusal))
+    body = msgspec.json.encode(openai_errors.body(refusal))
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -73,7 +74,8 @@ async def _refuse(send: Send, refusal: CallerError) -> None:
         (b"x-request-id", str(uuid7()).encode()),
     ]
     headers += [
-        (name.lower().encode(), text.encode()) for name, text in refusals.headers(refusal).items()
+        (name.lower().encode(), text.encode())
+        for name, text in openai_errors.headers(refusal).items()
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

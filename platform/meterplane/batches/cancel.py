@@ -6,10 +6,10 @@ from uuid import UUID
 from django.db import transaction
 
 from meterplane.batches import doorbell, queries, refusals
-from meterplane.batches.caller import Caller
 from meterplane.batches.models import Batch
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
+from tenants.callers import Caller
 from tenants.scoping import tenant_scope
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from django.db import transaction
 
 from meterplane.batches import doorbell, identifiers, queries, refusals
-from meterplane.batches.caller import Caller
 from meterplane.batches.limits import (
     FILE_LIFE,
     FILE_LIFE_S_MAX,
@@ -22,6 +21,7 @@ from meterplane.batches.models import Batch, StoredFile
 from meterplane.batches.text import is_storable
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
+from tenants.callers import Caller
 from tenants.models import Organisation
 from tenants.scoping import tenant_scope
 

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from meterplane.batches.caller import Caller
 from meterplane.batches.models import Batch, StoredFile
 from meterplane.kernel import clock
+from tenants.callers import Caller
 
 
 def files_of(caller: Caller) -> "QuerySet[StoredFile]":

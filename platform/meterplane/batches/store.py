@@ -12,7 +12,6 @@ from django.db import transaction
 from django.db.models import Sum
 
 from meterplane.batches import content, queries, refusals
-from meterplane.batches.caller import Caller
 from meterplane.batches.limits import (
     ARRIVING_FOR,
     BYTES_PER_ORGANISATION_MAX,
@@ -24,6 +23,7 @@ from meterplane.batches.models import Batch, StoredFile
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
+from tenants.callers import Caller
 from tenants.models import Organisation
 from tenants.scoping import system_scope, tenant_scope
 

@@ -22,8 +22,6 @@ from meterplane.batches import (
     shapes,
     store,
 )
-from meterplane.batches.caller import Caller
-from meterplane.batches.edge import answers, as_json
 from meterplane.batches.limits import (
     BATCHES_PAGE,
     BATCHES_PAGE_MAX,
@@ -35,6 +33,8 @@ from meterplane.batches.limits import (
 )
 from meterplane.batches.models import StoredFile
 from meterplane.kernel.errors import CallerError
+from tenants.callers import Caller
+from tenants.edge import answers, as_json
 from tenants.scoping import tenant_scope
 
 UPLOAD_FIELDS = {"purpose", "expires_after[anchor]", "expires_after[seconds]"}

@@ -1,8 +1,9 @@
-"""The door to files and batches, which the control plane keeps: a caller needs one address only.
+"""The door to what the control plane keeps of `/v1`: a caller needs one address only.
 
-Guarantees: a malformed or dead key goes no further than here; bodies pass through in both
-directions without being held, bounded in bytes and in each wait, uploads also in all; of the
-answer's headers only those listed go back. Knows nothing of files: that is decided there.
+Files and batches, usage, requests and receipts. Guarantees: a malformed or dead key goes no further
+than here; bodies pass through in both directions without being held, bounded in bytes and in each
+wait, uploads also in all; of the answer's headers only those listed go back. Knows nothing of what
+is asked for: that is decided there.
 """
 
 import asyncio
@@ -25,7 +26,10 @@ from meterplane.kernel.limits import (
     UPSTREAM_IDLE_TIMEOUT_S,
 )
 
-PATHS = re.compile(r"/v1/(files|batches)(/[A-Za-z0-9_-]{1,64}(/(content|cancel))?)?")
+PATHS = re.compile(
+    r"/v1/((files|batches)(/[A-Za-z0-9_-]{1,64}(/(content|cancel))?)?"
+    r"|usage|requests(/[A-Za-z0-9_-]{1,64})?|receipts/[A-Za-z0-9_-]{1,64})"
+)
 METHODS = ("GET", "POST", "DELETE")
 
 UPLOAD_BYTES_MAX = 200 * 1024 * 1024 + 64 * 1024  # OpenAI's bound on a file, and its envelope
@@ -45,7 +49,7 @@ PASSED_BACK = (
 
 
 async def relay(exchange: Exchange, parts: Parts) -> None:
-    """Answer a request of `/v1/files` or `/v1/batches` with what the control plane answers."""
+    """Answer a request of one of `PATHS` with what the control plane answers."""
     digest = bearer_digest(exchange.headers.get(b"authorization"), parts.pepper)
     policy = await authenticate(digest, parts.policies, REFUSING_POLICY_AGE_S_MAX)
     if policy.ip_ranges is not None:
@@ -54,18 +58,13 @@ async def relay(exchange: Exchange, parts: Parts) -> None:
             policy.ip_ranges, caller_address(exchange.peer, forwarded_for, parts.trusted_proxies)
         )
     if not parts.control_url:
-        raise WorldError(
-            "no_batch_service",
-            "This gateway has no batch service; set CONTROL_URL.",
-            status=501,
-            retry_after_s=None,
-        )
+        raise no_control_plane()
     if exchange.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise CallerError(
             "unsupported_encoding", "Send files and batches uncompressed.", status=415
         )
-    reader, writer = await _connect(parts.control_url)
-    answer = _Answer(reader)
+    reader, writer = await connect(parts.control_url)
+    answer = Answer(reader)
     try:
         await _send(exchange, parts.control_url, writer, answer)
         await _pass_back(exchange, answer)
@@ -73,7 +72,8 @@ async def relay(exchange: Exchange, parts: Parts) -> None:
         writer.close()
 
 
-async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the control plane. Raises `WorldError`."""
     address = urlsplit(url)
     secure = address.scheme == "https"
     try:
@@ -85,11 +85,11 @@ async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
                 limit=READ_BYTES,
             )
     except (OSError, TimeoutError):
-        raise _away() from None
+        raise away() from None
 
 
 async def _send(
-    exchange: Exchange, url: str, writer: asyncio.StreamWriter, answer: "_Answer"
+    exchange: Exchange, url: str, writer: asyncio.StreamWriter, answer: "Answer"
 ) -> None:
     """The head, and the body as it arrives; less of it when the answer comes first."""
     chunked = b"transfer-encoding" in exchange.headers
@@ -111,7 +111,7 @@ async def _send(
             await reading
     except TimeoutError:
         raise WorldError(
-            "control_timeout", "Files and batches took too long to answer.", status=504
+            "control_timeout", "The control plane took too long to answer.", status=504
         ) from None
     finally:
         if not reading.done():
@@ -144,7 +144,7 @@ def _head(exchange: Exchange, url: str, *, chunked: bool) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-async def _pass_back(exchange: Exchange, answer: "_Answer") -> None:
+async def _pass_back(exchange: Exchange, answer: "Answer") -> None:
     headers = b"".join(
         name + b": " + answer.headers[name] + b"\r\n"
         for name in PASSED_BACK
@@ -164,7 +164,7 @@ async def _pass_back(exchange: Exchange, answer: "_Answer") -> None:
     await exchange.write(b"", more=False)
 
 
-class _Answer:
+class Answer:
     """The answer as it arrives. Raises `WorldError` when it does not, or not all of it."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
@@ -182,6 +182,14 @@ class _Answer:
         while not self._head_complete:
             await self._feed()
 
+    async def read_head_in_time(self) -> None:
+        """As `read_head`, for a request without a body."""
+        try:
+            async with asyncio.timeout(UPSTREAM_IDLE_TIMEOUT_S):
+                await self.read_head()
+        except TimeoutError:
+            raise away() from None
+
     async def block(self) -> bytes:
         """The next bytes of the body; empty at its end."""
         while not self._blocks and not self._complete:
@@ -189,7 +197,7 @@ class _Answer:
                 async with asyncio.timeout(UPSTREAM_IDLE_TIMEOUT_S):
                     await self._feed()
             except TimeoutError:
-                raise _away() from None
+                raise away() from None
         found, self._blocks = b"".join(self._blocks), []
         return found
 
@@ -199,11 +207,11 @@ class _Answer:
             if data:
                 self._parser.feed_data(data)
         except (OSError, httptools.HttpParserError):
-            raise _away() from None
+            raise away() from None
         if not data and not self._complete:
             framed = self.length is not None or b"transfer-encoding" in self.headers
             if not self._head_complete or framed:
-                raise _away()
+                raise away()
             self._complete = True  # framed by the end of the connection
 
     # --- the parser's side
@@ -224,7 +232,18 @@ class _Answer:
         self._complete = True
 
 
-def _away() -> WorldError:
+def no_control_plane() -> WorldError:
+    """Nobody told this gateway where it is."""
     return WorldError(
-        "control_unavailable", "Files and batches are not available right now; try again."
+        "no_control_plane",
+        "This gateway serves models only; set CONTROL_URL for files, batches and usage.",
+        status=501,
+        retry_after_s=None,
+    )
+
+
+def away() -> WorldError:
+    """It cannot be reached, or breaks off."""
+    return WorldError(
+        "control_unavailable", "Files, batches and usage are not available right now; try again."
     )

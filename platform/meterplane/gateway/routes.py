@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from meterplane.gateway import control_proxy, model_routes
+from meterplane.gateway import control_proxy, key_set, model_routes
 from meterplane.gateway.exchange import JSON, Exchange
 from meterplane.gateway.forward import forward, speakers
 from meterplane.gateway.pipeline import Parse, Parts, serve
@@ -105,6 +105,7 @@ _EXACT: dict[str, tuple[str, Handler]] = {
     "/v2/health/ready": ("GET", server_ready),
     "/healthz": ("GET", healthz),
     "/readyz": ("GET", readyz),
+    key_set.PATH: ("GET", key_set.tell),
 }
 _PATTERNS: list[tuple[re.Pattern[str], str, Handler]] = [
     (_INFER, "POST", infer),

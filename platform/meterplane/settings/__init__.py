@@ -12,6 +12,7 @@ ENVIRONMENT = _env.meterplane_env
 DEBUG = False
 SECRET_KEY = _env.django_secret_key
 API_KEY_PEPPER = bytes.fromhex(_env.api_key_pepper)
+RECEIPT_SIGNING_KEYS = _env.receipt_signing_keys  # newest first: that one signs
 PUBLIC_WEB_URL = _env.public_web_url.rstrip("/")
 PUBLIC_GATEWAY_URL = _env.public_gateway_url.rstrip("/")
 GATEWAY_INTERNAL_URL = (_env.gateway_internal_url or _env.public_gateway_url).rstrip("/")

@@ -10,12 +10,19 @@ from urllib.parse import parse_qs, quote, urlsplit
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from meterplane.contracts.receipt import signing_keys
+
 SECRET_CHARS_MIN = 32
 
 
 def _is_pepper(text: str) -> str:
     if len(bytes.fromhex(text)) < 32:
         raise ValueError("must be at least 64 hexadecimal digits (32 bytes)")
+    return text
+
+
+def _is_signing_keys(text: str) -> str:
+    signing_keys(text)  # names the one that is none
     return text
 
 
@@ -43,6 +50,7 @@ class Environment(BaseSettings):
     meterplane_env: Literal["development", "test", "production"] = "production"
     django_secret_key: str = Field(min_length=SECRET_CHARS_MIN)
     api_key_pepper: Annotated[str, AfterValidator(_is_pepper)]
+    receipt_signing_keys: Annotated[str, AfterValidator(_is_signing_keys)]
     database_url: PostgresURL
     redis_url: RedisURL
     admission_redis_url: RedisURL

@@ -36,6 +36,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     stripe_api_key: str
     owner: Login
     operator: Login
+    receipt_signing_keys: str = ""  # of an installation older than receipts, until it is loaded
     stripe_webhook_secret: str = ""
     stripe_webhook_endpoint: str = ""
     demo_api_key: str = ""
@@ -51,6 +52,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
             admission_password=secrets.token_hex(24),
             api_key_pepper=secrets.token_hex(32),
             django_secret_key=secrets.token_urlsafe(48),
+            receipt_signing_keys=secrets.token_hex(32),
             stripe_api_key=f"sk_test_{secrets.token_hex(16)}",
             owner=Login(OWNER_EMAIL, _password()),
             operator=Login(OPERATOR_EMAIL, _password()),
@@ -60,11 +62,15 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 def load(layout: Layout) -> Secrets:
     """This installation's secrets; generated and stored at the first call."""
     try:
-        return read(layout.secrets)
+        found = read(layout.secrets)
     except FileNotFoundError:
-        made = Secrets.generate()
-        store(layout, made)
-        return made
+        found = Secrets.generate()
+    else:
+        if found.receipt_signing_keys:
+            return found
+        found = msgspec.structs.replace(found, receipt_signing_keys=secrets.token_hex(32))
+    store(layout, found)
+    return found
 
 
 def read(path: Path) -> Secrets:

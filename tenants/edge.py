@@ -13,10 +13,10 @@ import msgspec
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from meterplane.batches import refusals
-from meterplane.batches.caller import Caller, identify
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.ids import uuid7
+from tenants import openai_errors
+from tenants.callers import Caller, identify
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -67,8 +67,8 @@ def as_json(shape: dict[str, Any], status: int = 200) -> HttpResponse:
 
 
 def _refused(failure: CallerError | WorldError) -> HttpResponse:
-    response = as_json(refusals.body(failure), failure.status)
-    for name, text in refusals.headers(failure).items():
+    response = as_json(openai_errors.body(failure), failure.status)
+    for name, text in openai_errors.headers(failure).items():
         response[name] = text
     return response
 
