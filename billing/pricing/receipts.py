@@ -11,7 +11,8 @@ from django.conf import settings
 
 from billing.pricing.queries import prices_of
 from meterplane.contracts import receipt
-from meterplane.contracts.receipt import SettledRequest, UnitPrices
+from meterplane.contracts.receipt import UnitPrices
+from meterplane.contracts.usage import ServiceTier
 from meterplane.metering.settled import settled_request
 
 
@@ -23,17 +24,18 @@ def receipt_of(request_id: UUID, project_id: UUID | None = None) -> bytes | None
     settled, version_id = found
     if project_id not in (None, settled.project_id):
         return None
-    priced = replace(settled, prices=_unit_prices(settled, version_id))
+    prices = unit_prices_of(version_id, settled.model, settled.service_tier)
+    priced = replace(settled, prices=prices)
     newest = receipt.signing_keys(settings.RECEIPT_SIGNING_KEYS)[0]
     return receipt.receipt(priced, newest)
 
 
-def _unit_prices(settled: SettledRequest, version_id: UUID) -> UnitPrices | None:
+def unit_prices_of(version_id: UUID, model: str, tier: ServiceTier) -> UnitPrices | None:
+    """What a request was priced at; None where the version does not say."""
     book = prices_of(version_id)
-    prices = book.prices.get(settled.model) if book else None
+    prices = book.prices.get(model) if book else None
     if prices is None:
         return None
-    tier = settled.service_tier
     tokens_in, tokens_out, requests = (
         prices.of("input_tokens", tier),
         prices.of("output_tokens", tier),

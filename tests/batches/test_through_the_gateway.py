@@ -12,12 +12,15 @@ import pytest
 
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
+from meterplane.contracts.receipt import charge_explained, verified
 from meterplane.kernel.ids import uuid7
+from meterplane.metering.ingest import ingest_segment
 from tenants.keys import revoke_key
 from tests import environment
 from tests.batches.conftest import CHAT, drive, jsonl, request_line, results, stored_files
 from tests.conftest import OnboardedOrganisation, TritonServer, free_port
 from tests.gateway.conftest import CATALOG, GatewayProcess, end, launch
+from tests.metering.segments import message
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -111,6 +114,33 @@ def test_a_line_has_its_batchs_tags_unless_it_names_its_own(at_front, front, acm
     }
     [refused] = results(at_front, done.error_file_id)
     assert refused["response"]["body"]["error"]["param"].startswith("metadata")
+
+
+def test_usage_requests_and_receipts_are_read_where_requests_are_sent(front, acme, web):
+    ask = {"model": "tiny-lm", "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+    with front.client(acme.secret) as client:
+        sent = client.post(
+            "/v1/chat/completions", json=ask, headers={"x-meterplane-tags": "team=search"}
+        )
+        request_id = sent.headers["x-request-id"]
+        early = client.get(f"/v1/receipts/{request_id}")
+        assert (early.status_code, early.headers["retry-after"]) == (404, "1")
+        ingest_segment(message(front.settles()))
+        receipt = client.get(f"/v1/receipts/{request_id}")
+        listed = client.get("/v1/requests", params={"tag:team": "search"}).json()
+        one = client.get(f"/v1/requests/{request_id}").json()
+        usage = client.get("/v1/usage", params={"group_by": "model", "last": "1d"}).json()
+        assert client.post("/v1/usage").status_code == 405
+        assert client.get("/v1/receipts").status_code == 404
+    keys = httpx.get(f"{front.url}/.well-known/jwks.json")  # needs no key
+    assert keys.json() == httpx.get(f"{web}/.well-known/jwks.json").json()
+    claims = verified(receipt.content, keys.json())
+    assert claims["tags"] == {"team": "search"}
+    assert claims["charge"]["amount"] == one["cost"] == usage["totals"][0]["cost"]
+    assert charge_explained(claims)
+    assert [each["id"] for each in listed["data"]] == [request_id]
+    with front.client("mp_live_nobody") as client:
+        assert client.get("/v1/usage").status_code == 401
 
 
 def test_a_revoked_key_stops_its_batch_at_the_gateway(at_front, front, acme):

@@ -3,6 +3,7 @@
 import re
 
 from billing.pricing.book import ModelPrices
+from meterplane.contracts.receipt import verified
 from meterplane.metering.ingest import ingest_segment
 from tests.billing.world import publish_prices
 from tests.metering.segments import message, settle
@@ -83,6 +84,21 @@ def test_what_did_not_happen_to_a_request_has_no_line(owner, organisation):
     ingest_segment(message([event]))
     shown = facts(owner.get(f"/requests/{event.request_id}/"))
     assert not {"Asked for", "Deployment", "Servers asked before"} & shown.keys()
+
+
+def test_a_receipt_is_downloaded_from_its_request_by_members_only(owner, organisation, onboard):
+    event, theirs = settle(organisation), settle(onboard("globex"))
+    ingest_segment(message([event, theirs]))
+    [link] = re.findall(
+        r'href="([^"]+/receipt/)"', owner.get(f"/requests/{event.request_id}/").text
+    )
+    answer = owner.get(link)
+    assert answer.headers["content-disposition"] == (
+        f'attachment; filename="receipt-{event.request_id}.json"'
+    )
+    keys = owner.get("/.well-known/jwks.json").json()
+    assert verified(answer.content, keys)["charge"]["amount_nano"] == str(event.cost_nano)
+    assert owner.get(f"/requests/{theirs.request_id}/receipt/").status_code == 404
 
 
 def test_where_our_servers_are_is_not_told(owner, organisation):

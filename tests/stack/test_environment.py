@@ -32,6 +32,7 @@ def test_the_gateway_holds_no_credential_of_the_control_plane(layout: Layout):
         SECRETS.postgres_password,
         SECRETS.stripe_api_key,
         SECRETS.django_secret_key,
+        SECRETS.receipt_signing_keys,
         SECRETS.broker_password,
     ):
         assert secret not in text

@@ -1,10 +1,13 @@
 """What every read of usage has in common: the open door's condition, and intervals by day."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import connection
 
+from meterplane.kernel.ids import minted_at_ms, minted_on
+from meterplane.metering.parse import LAST_INSTANT_MS
 from tenants.scoping import current_scope
 
 
@@ -29,6 +32,13 @@ def events_in(start: datetime, end: datetime, name: str) -> tuple[str, dict[str,
             f"{name}_last_day": end.date(),
         },
     )
+
+
+def day_of(request_id: UUID) -> date | None:
+    """The day a request's event is kept under; None for what nobody can have minted as an id."""
+    if request_id.version != 7 or minted_at_ms(request_id) > LAST_INSTANT_MS:
+        return None
+    return minted_on(request_id)
 
 
 def read(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:

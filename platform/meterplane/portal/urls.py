@@ -18,6 +18,7 @@ pages = [
     path("", overview.overview, name="overview"),
     path("usage/", usage.usage, name="usage"),
     path("requests/<uuid:request_id>/", request.request_detail, name="request"),
+    path("requests/<uuid:request_id>/receipt/", request.receipt, name="receipt"),
     path("keys/", keys.keys, name="keys"),
     path("keys/new/", keys.new, name="key-new"),
     path("keys/<uuid:key_id>/revoke/", keys.revoke, name="key-revoke"),

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_GET
 
 from billing.pricing.book import Meter
 from billing.pricing.queries import ModelPrices, prices_of
+from billing.pricing.receipts import receipt_of
 from meterplane.kernel import amounts
 from meterplane.metering import labels
 from meterplane.metering.queries import RequestRow, request_by_id
@@ -37,6 +38,18 @@ def request_detail(request: HttpRequest, acting: Acting, request_id: UUID) -> Ht
         "facts": _facts(event),
     }
     return render_page(request, acting, "usage", "portal/request.html", context)
+
+
+@require_GET
+@member_page
+def receipt(request: HttpRequest, acting: Acting, request_id: UUID) -> HttpResponse:
+    """The request's signed receipt, to keep."""
+    content = receipt_of(request_id)
+    if content is None:
+        raise Http404
+    response = HttpResponse(content, content_type="application/json")
+    response["Content-Disposition"] = f'attachment; filename="receipt-{request_id}.json"'
+    return response
 
 
 def _timeline(event: RequestRow) -> list[dict[str, Any]]:
