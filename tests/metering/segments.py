@@ -18,6 +18,7 @@ from meterplane.contracts.usage import (
 from meterplane.journal.segment import encode_segment
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
+from meterplane.metering.manifest import manifest_of
 
 PRICES = UUID(int=1)
 
@@ -93,14 +94,16 @@ def _of_kind(tenant, kind: tuple[str, str], **changes: object) -> Settle:
 def message(frames: Sequence[Frame], segment_id: UUID | None = None) -> SegmentMessage:
     """The message a shipper would send for these frames."""
     segment_id = segment_id or uuid7()
-    return packed(encode_segment(segment_id, "test", frames), segment_id)
+    manifest = manifest_of([frame for frame in frames if isinstance(frame, Settle)])
+    return packed(encode_segment(segment_id, "test", frames), segment_id, manifest)
 
 
-def packed(data: bytes, segment_id: UUID) -> SegmentMessage:
+def packed(data: bytes, segment_id: UUID, manifest: bytes = b"") -> SegmentMessage:
     """The message for a segment's bytes, whatever they are."""
     return SegmentMessage(
         segment_id=segment_id,
         gateway="test",
         sha256=hashlib.sha256(data).hexdigest(),
         body=zlib.compress(data),
+        manifest=manifest,
     )

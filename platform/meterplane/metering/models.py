@@ -7,6 +7,8 @@ from typing import Any
 
 from django.db import models
 
+from meterplane.metering.reconcile.records import CanaryRun as CanaryRun
+from meterplane.metering.reconcile.records import Reconciliation as Reconciliation
 from tenants.scoping import TenantManager
 
 

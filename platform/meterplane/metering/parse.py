@@ -63,7 +63,7 @@ def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
         elif isinstance(frame, Settle):
             problem = problem_of(frame, today)
             if problem is None:
-                parsed.settles.append(_of_its_own(frame))
+                parsed.settles.append(of_its_own(frame))
             else:
                 parsed.set_aside.append(SetAside(problem, payload.body))
     if content.damage is not None:
@@ -72,7 +72,7 @@ def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
     return parsed
 
 
-def _of_its_own(settle: Settle) -> Settle:
+def of_its_own(settle: Settle) -> Settle:
     """A settlement under the id of its event: its request's, but for a line cut by a crash.
 
     The same attempt has the same id and the same hour wherever and however often it is read.
@@ -81,6 +81,8 @@ def _of_its_own(settle: Settle) -> Settle:
     """
     if settle.provenance != "checkpoint" or settle.service_tier != "batch":
         return settle
+    if settle.request_id.version != 7:
+        return settle  # no event: see `problem_of`
     attempt = b"%b admitted at %d" % (settle.request_id.bytes, settle.admitted_at_ms)
     event_id = uuid7_of(minted_at_ms(settle.request_id), attempt)
     return msgspec.structs.replace(settle, request_id=event_id)

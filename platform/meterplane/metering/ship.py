@@ -32,6 +32,7 @@ from meterplane.journal import reader
 from meterplane.journal.directory import LOCK_NAME, claim, list_directories, worker_of
 from meterplane.journal.recovery import recover
 from meterplane.journal.segment import SegmentPath, list_segments
+from meterplane.metering.manifest import manifest_of
 from meterplane.metering.release import Releases
 from meterplane.metering.tasks import ingest_segment
 from meterplane.metering.watermark import Watermark
@@ -59,6 +60,7 @@ class _Shipped:
     sha256: str
     admits: set[UUID]
     settles: set[UUID]
+    manifest: bytes
     sends: int = 0
     sent_at: float = 0.0
     recorded: bool = False
@@ -172,14 +174,20 @@ class Shipper:
                 continue
             data = path.path.read_bytes()
             admits: set[UUID] = set()
-            settles: set[UUID] = set()
+            settles: list[Settle] = []
             for frame in reader.frames_of(reader.parse_segment(data)):
                 if isinstance(frame, Admit):
                     admits.add(frame.request_id)
                 elif isinstance(frame, Settle):
-                    settles.add(frame.request_id)
+                    settles.append(frame)
             digest = hashlib.sha256(data).hexdigest()
-            journal.segments[path.segment_id] = _Shipped(path, digest, admits, settles)
+            journal.segments[path.segment_id] = _Shipped(
+                path,
+                digest,
+                admits,
+                {settle.request_id for settle in settles},
+                manifest_of(settles),
+            )
             ahead += 1
 
     def _send_some(self, journal: _Journal) -> bool:
@@ -255,4 +263,5 @@ def _message(shipped: _Shipped, gateway: str) -> SegmentMessage:
         gateway=gateway,
         sha256=shipped.sha256,
         body=zlib.compress(data, 1),
+        manifest=shipped.manifest,
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from meterplane.console.theme import UNFOLD as UNFOLD
 from meterplane.settings.env import django_database, environment
+from meterplane.triton.metrics import measured_servers
 
 _env = environment()
 
@@ -20,6 +21,8 @@ ADMISSION_REDIS_URL = _env.admission_redis_url
 CELERY_BROKER_URL = _env.broker_url()
 JOURNAL_DIR = Path(_env.journal_dir)
 FILES_DIR = BASE_DIR / (_env.files_dir or Path(_env.meterplane_var) / "files")
+TRITON_METRICS = measured_servers(_env.triton_metrics_urls)
+CANARY_EVERY_S = _env.canary_every_s
 STRIPE_API_BASE = _env.stripe_api_base
 STRIPE_API_KEY = _env.stripe_api_key
 STRIPE_WEBHOOK_SECRETS = _env.webhook_secrets()

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from meterplane.contracts.receipt import signing_keys
+from meterplane.triton.metrics import measured_servers
 
 SECRET_CHARS_MIN = 32
 
@@ -36,6 +37,11 @@ def _is_postgres(url: str) -> str:
     if urlsplit(url).scheme not in {"postgresql", "postgres"}:
         raise ValueError("must start with postgresql://")
     return url
+
+
+def _is_metrics(text: str) -> str:
+    measured_servers(text)
+    return text
 
 
 RedisURL = Annotated[str, AfterValidator(_is_redis)]
@@ -64,6 +70,8 @@ class Environment(BaseSettings):
     meterplane_var: str = "var"
     files_dir: str = ""
     gateway_internal_url: str = ""
+    triton_metrics_urls: Annotated[str, AfterValidator(_is_metrics)] = ""
+    canary_every_s: int = Field(default=0, ge=0)
 
     def broker_url(self) -> str:
         """The broker in Celery's spelling."""

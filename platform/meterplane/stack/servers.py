@@ -53,6 +53,8 @@ class Servers:
     triton_grpc_urls: str
     grpc_address: str
     metrics_url: str
+    # As `TRITON_METRICS_URLS` has it; empty where an external Triton's was not given.
+    triton_metrics_urls: str
 
     def is_ours(self, name: str) -> bool:
         """True if this stack starts and stops that server."""
@@ -70,6 +72,9 @@ def locate(
     """Where everything is. Raises `ConfigurationError`."""
     external = frozenset(name for name, variable in GIVEN_BY.items() if given.get(variable))
     own_grpc = "" if "triton" in external else ports.address("triton-grpc")
+    own_metrics = ""
+    if "triton" not in external:
+        own_metrics = f"{ports.url('triton')}|{own_grpc}={ports.url('triton-metrics')}/metrics"
     triton_grpc_urls = given.get("TRITON_GRPC_URLS") or own_grpc
     if "stripe" in external and not given.get("STRIPE_API_KEY"):
         raise ConfigurationError("STRIPE_API_BASE is set; set STRIPE_API_KEY to its key too.")
@@ -104,6 +109,7 @@ def locate(
         control_url=ports.url("web"),
         triton_grpc_urls=triton_grpc_urls,
         metrics_url=ports.url("gateway-metrics") + "/metrics",
+        triton_metrics_urls=given.get("TRITON_METRICS_URLS") or own_metrics,
         grpc_address=(given.get("PUBLIC_GRPC_ADDRESS") or ports.address("gateway-grpc"))
         if triton_grpc_urls
         else "",

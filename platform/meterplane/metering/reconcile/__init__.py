@@ -1,0 +1,1 @@
+"""Journal, events, roll-ups and Triton's own counters, held to each other hour by hour."""
