@@ -1,9 +1,9 @@
 """Whatever is killed, and whenever: each request that was served is counted once, and no other.
 
 A stack of its own under load, half of it streams, while its processes are killed at random: the
-gateway, Celery's workers, both Redis and the shipper by SIGKILL, PostgreSQL by an immediate stop, and
-the supervisor, with which everything dies. Counted by the callers (`kill_load`) and held against
-usage.
+gateway, Celery's workers, both Redis and the shipper by SIGKILL, PostgreSQL by an immediate stop,
+and the supervisor, with which everything dies. Counted by the callers (`kill_load`) and held
+against usage.
 """
 
 import os
