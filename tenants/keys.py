@@ -95,6 +95,27 @@ def check_room_for_a_key() -> None:
         )
 
 
+def renew_key(*, tenant_id: UUID, key_id: UUID, expires_at: datetime) -> IssuedKey:
+    """Give a key, revoked or not, another secret, until `expires_at`; the one before is void.
+
+    For who needs a key again and again and keeps no secret: a row each time would be compiled with
+    every change of its organisation for ever. Raises `CallerError` `key_not_found`,
+    `expiry_in_past`.
+    """
+    if expires_at <= clock.now():
+        raise CallerError("expiry_in_past", "Choose an expiry in the future.", field="expires_at")
+    with tenant_scope(tenant_id):
+        key: ApiKey | None = ApiKey.objects.select_for_update().filter(id=key_id).first()
+        if key is None:
+            raise CallerError("key_not_found", "There is no such API key here.", status=404)
+        minted = api_key.mint("live", settings.API_KEY_PEPPER)
+        key.digest, key.prefix, key.last4 = minted.digest, minted.prefix, minted.last4
+        key.status, key.revoked_at, key.expires_at = ApiKey.Status.ACTIVE, None, expires_at
+        key.save(update_fields=["digest", "prefix", "last4", "status", "revoked_at", "expires_at"])
+        policy_port.recompile(tenant_id)
+    return IssuedKey(key, minted.secret)
+
+
 def revoke_key(*, tenant_id: UUID, key_id: UUID) -> ApiKey:
     """Revoke a key for ever. Revoking a revoked key changes nothing.
 

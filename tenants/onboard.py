@@ -16,6 +16,7 @@ from tenants.limits import set_limit
 from tenants.models import Member, Organisation, Project
 from tenants.plans import standard_plan
 from tenants.scoping import system_scope, tenant_scope
+from tenants.synthetic import SLUGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,16 @@ def create_organisation(
     currency: str = "USD",
     monthly_budget_nano: int | None = None,
     is_demo: bool = False,
+    synthetic: bool = False,
 ) -> Onboarded:
     """Create an organisation with a project `default` and an owner.
 
-    An existing user of that e-mail becomes the owner and keeps their password.
+    An existing user of that e-mail becomes the owner and keeps their password. `synthetic`: it is
+    the installation's own (`tenants.synthetic`), whose slugs are nobody else's.
     Raises `CallerError` `slug_invalid`, `slug_taken`, `email_invalid`, `currency_unknown`.
     """
+    if (slug in SLUGS) != synthetic:
+        raise CallerError("slug_taken", f"{slug!r} is the installation's own.", status=409)
     _check(slug, owner_email, currency)
     with system_scope("onboarding asks whether a slug is taken"):
         if Organisation.objects.filter(slug=slug).exists():

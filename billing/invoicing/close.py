@@ -30,6 +30,7 @@ from meterplane.kernel.invariant import ensure
 from meterplane.metering.queries import first_usage_at
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
+from tenants.synthetic import is_synthetic
 
 MONTHS_PER_CALL_MAX = 120  # ten years: more is a wrong date, not a late close
 
@@ -45,9 +46,10 @@ class OpenPeriod:
 def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
     """Close every month that ended by `until`, and the running one up to it.
 
-    Returns the invoice of the period ending at `until`; None if that period owed nothing, or if
-    nothing is open before `until`. Raises `CallerError` `period_not_over` for an instant to come
-    and `period_already_closed` for one inside a closed period.
+    Returns the invoice of the period ending at `until`; None if that period owed nothing, if
+    nothing is open before `until`, or of an organisation that is our own. Raises `CallerError`
+    `period_not_over` for an instant to come and `period_already_closed` for one inside a closed
+    period.
     """
     if until.tzinfo is None or until > clock.now():
         raise CallerError(
@@ -57,6 +59,8 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
         )
     for _ in range(MONTHS_PER_CALL_MAX):
         with tenant_scope(tenant_id):
+            if is_synthetic(organisation()):
+                return None
             _one_closer_at_a_time(tenant_id)
             period = open_period()
             if period.starts_at >= until:

@@ -104,7 +104,8 @@ def shell(var: Path) -> dict[str, str]:
     """A user's environment: nothing of this test process's own servers."""
     ours = {*environment.OURS, "METERPLANE_ENV", "DJANGO_SETTINGS_MODULE", "SSL_CERT_DIR"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
-    return kept | {"METERPLANE_VAR": str(var)}
+    # What a scenario counts is its own traffic.
+    return kept | {"METERPLANE_VAR": str(var), "CANARY_EVERY_S": "0"}
 
 
 def free_base() -> int:

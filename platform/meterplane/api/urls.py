@@ -5,6 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from meterplane.api import alerts, limits, views
 from meterplane.api.leaked_keys import LeakedKeys
+from meterplane.api.reconciliation import ReconciliationView
 
 app_name = "api"
 
@@ -21,6 +22,7 @@ urlpatterns = [
         name="key_rotation",
     ),
     path("v1/leaked-keys", LeakedKeys.as_view(), name="leaked_keys"),
+    path("v1/reconciliation", ReconciliationView.as_view(), name="reconciliation"),
     path("v1/plans", limits.Plans.as_view(), name="plans"),
     path("v1/plans/<slug:slug>", limits.PlanDetail.as_view(), name="plan"),
     *[

@@ -7,6 +7,10 @@ from celery import shared_task
 
 from meterplane.contracts.usage import SegmentMessage
 from meterplane.metering import ingest, partitions
+from meterplane.metering.canary.run import run_canary
+from meterplane.metering.reconcile.forget import forget_what_is_old
+from meterplane.metering.reconcile.hours import reconcile as reconcile_due
+from meterplane.metering.reconcile.scrape import scrape
 
 
 @shared_task(name="metering.ingest_segment")
@@ -23,3 +27,27 @@ def ingest_segment(message: dict[str, Any]) -> None:
 def ensure_partitions() -> None:
     """Partitions for the coming days."""
     partitions.ensure_days_ahead()
+
+
+@shared_task(name="metering.look_at_triton")
+def look_at_triton() -> None:
+    """What every Triton has counted until now."""
+    scrape()
+
+
+@shared_task(name="metering.reconcile")
+def reconcile() -> None:
+    """Hours that ended, and those of which something came late."""
+    reconcile_due()
+
+
+@shared_task(name="metering.forget_reconciled")
+def forget_reconciled() -> None:
+    """What reconciliation kept long enough."""
+    forget_what_is_old()
+
+
+@shared_task(name="metering.canary")
+def canary() -> None:
+    """Known requests, from the door to the roll-ups."""
+    run_canary()

@@ -35,7 +35,7 @@ def recompile(tenant_id: UUID) -> None:
         for key in ApiKey.objects.select_related("project"):
             policy = compile_key(organisation, key, book, models, said)
             row = before.get(key.id)
-            if row is not None and _same(row, policy):
+            if row is not None and bytes(row.digest) == bytes(key.digest) and _same(row, policy):
                 changed[key.id] = row.version
                 continue
             changed[key.id] = _store(policy, bytes(key.digest))

@@ -23,6 +23,7 @@ JOURNAL_DIR = Path(_env.journal_dir)
 FILES_DIR = BASE_DIR / (_env.files_dir or Path(_env.meterplane_var) / "files")
 TRITON_METRICS = measured_servers(_env.triton_metrics_urls)
 CANARY_EVERY_S = _env.canary_every_s
+CANARY_MODELS = [name.strip() for name in _env.canary_models.split(",") if name.strip()]
 STRIPE_API_BASE = _env.stripe_api_base
 STRIPE_API_KEY = _env.stripe_api_key
 STRIPE_WEBHOOK_SECRETS = _env.webhook_secrets()

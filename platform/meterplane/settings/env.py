@@ -72,6 +72,7 @@ class Environment(BaseSettings):
     gateway_internal_url: str = ""
     triton_metrics_urls: Annotated[str, AfterValidator(_is_metrics)] = ""
     canary_every_s: int = Field(default=0, ge=0)
+    canary_models: str = ""
 
     def broker_url(self) -> str:
         """The broker in Celery's spelling."""

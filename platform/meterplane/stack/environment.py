@@ -45,6 +45,7 @@ OURS = (
     "GATEWAY_GRPC_PORT",
     "GATEWAY_WORKER",
 )
+CANARY_EVERY_S = "300"
 LOOPBACK_NAMES = "127.0.0.1,localhost,::1"
 
 
@@ -86,6 +87,7 @@ def control_plane(layout: Layout, servers: "Servers", secrets: Secrets) -> dict[
         "GATEWAY_INTERNAL_URL": servers.gateway_internal_url,
         "PUBLIC_WEB_URL": servers.web_url,
         "PUBLIC_GATEWAY_URL": servers.gateway_url,
+        "CANARY_EVERY_S": os.environ.get("CANARY_EVERY_S", CANARY_EVERY_S),
     }
 
 

@@ -26,6 +26,9 @@ RETURN_GRANTS_EVERY_S = 5
 REAP_RESERVATIONS_EVERY_S = 15
 RAISE_ALERTS_EVERY_S = 30
 FOLD_GRANTS_EVERY_S = 600
+LOOK_AT_TRITON_EVERY_S = 60
+RECONCILE_EVERY_S = 60  # hours are due once; a segment that comes late opens its hour again
+FORGET_RECONCILED_EVERY_S = 3600
 LEARN_EVERY_S = 3600  # each time all events of a week are read
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
 # batches wait in a queue of their own. A worker that is told no queue serves both.
@@ -87,9 +90,29 @@ app.conf.update(
             "options": {"expires": RAISE_ALERTS_EVERY_S},
         },
         "fold grants": {"task": "policy.fold_grants", "schedule": FOLD_GRANTS_EVERY_S},
+        "look at Triton": {
+            "task": "metering.look_at_triton",
+            "schedule": LOOK_AT_TRITON_EVERY_S,
+            "options": {"expires": LOOK_AT_TRITON_EVERY_S},
+        },
+        "reconcile": {
+            "task": "metering.reconcile",
+            "schedule": RECONCILE_EVERY_S,
+            "options": {"expires": RECONCILE_EVERY_S},
+        },
+        "forget what was reconciled": {
+            "task": "metering.forget_reconciled",
+            "schedule": FORGET_RECONCILED_EVERY_S,
+        },
         "learn reservations": {"task": "policy.learn_reservations", "schedule": LEARN_EVERY_S},
     },
 )
+if settings.CANARY_EVERY_S:
+    app.conf.beat_schedule["canary"] = {
+        "task": "metering.canary",
+        "schedule": settings.CANARY_EVERY_S,
+        "options": {"expires": settings.CANARY_EVERY_S},
+    }
 app.set_default()
 
 

@@ -95,6 +95,8 @@ CREATE TABLE canary_run (
   CONSTRAINT canary_run_steps_array CHECK (jsonb_typeof(steps) = 'array')
 );
 CREATE INDEX canary_run_started ON canary_run (started_at);
+CREATE UNIQUE INDEX canary_run_one_at_a_time ON canary_run ((finished_at IS NULL))
+  WHERE finished_at IS NULL;
 """
 
 INDEXES = """

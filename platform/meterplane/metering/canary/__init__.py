@@ -1,0 +1,1 @@
+"""A tenant of our own, whose requests are known: does the whole chain still count them?"""
