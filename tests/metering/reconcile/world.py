@@ -1,14 +1,15 @@
 """An hour of usage, with Triton's counters around it, and hands that spoil it."""
 
-import itertools
 from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import psycopg
 from django.db import connection
 
 from meterplane.kernel import clock
+from meterplane.kernel.ids import uuid7
 from meterplane.metering.ingest import ingest_segment
 from meterplane.metering.models import Reconciliation
 from meterplane.metering.reconcile.hours import reconcile
@@ -22,7 +23,6 @@ TRITON = MeasuredServer((HTTP, GRPC), "http://triton-0:8002/metrics")
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 MODELS = ("tiny-lm", "identity", "all-minilm-l6-v2")
-_numbers = itertools.count()
 
 
 def last_hour() -> datetime:
@@ -37,6 +37,14 @@ def ms(at: datetime) -> int:
 def event(tenant, at: datetime, **changes: object):
     """A request that tiny-lm answered well on our Triton, unless said otherwise."""
     return settle(tenant, at_ms=ms(at), **({"server": HTTP} | changes))
+
+
+def minted(at_ms: int):
+    return uuid7(at_ms)
+
+
+def replaced(event, **changes: object):
+    return msgspec.structs.replace(event, **changes)
 
 
 def taken_in(*events):
