@@ -1,17 +1,27 @@
 """Reads of prices. Needs no tenant's door: price books are the same for everybody."""
 
 from datetime import datetime
+from typing import get_args
 from uuid import UUID
 
 from django.db.models import Q
 
-from billing.pricing.book import ModelPrices, PublishedBook
+from billing.pricing.book import Meter, ModelPrices, PublishedBook
 from billing.pricing.models import Price, PriceBookVersion
+from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.invariant import ensure
+from meterplane.metering.price_port import UnitPrices
 
 DEFAULT_BOOK = "standard"
 
-__all__ = ["DEFAULT_BOOK", "ModelPrices", "PublishedBook", "prices_of", "published_version"]
+__all__ = [
+    "DEFAULT_BOOK",
+    "ModelPrices",
+    "PublishedBook",
+    "prices_of",
+    "published_version",
+    "unit_prices",
+]
 
 
 def published_version(at: datetime, book: str = DEFAULT_BOOK) -> PublishedBook | None:
@@ -38,6 +48,20 @@ def prices_of(version_id: UUID) -> PublishedBook | None:
         .first()
     )
     return _as_book(version) if version else None
+
+
+def unit_prices(version_id: UUID) -> dict[tuple[str, ServiceTier], UnitPrices]:
+    """A version's prices by model and tier, for exports; empty if nobody published it."""
+    book = prices_of(version_id)
+    tiers: tuple[ServiceTier, ...] = get_args(ServiceTier)
+    found: dict[tuple[str, ServiceTier], UnitPrices] = {}
+    for model, price in (book.prices if book else {}).items():
+        for tier in tiers:
+            meters = [price.of(meter, tier) for meter in get_args(Meter)]
+            known = [pico for pico in meters if pico is not None]
+            if len(known) == len(meters):
+                found[model, tier] = UnitPrices(*known)
+    return found
 
 
 def _as_book(version: PriceBookVersion) -> PublishedBook:

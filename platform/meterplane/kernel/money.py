@@ -5,6 +5,7 @@ A quantity times a unit price is exact in pico. Rounding happens in three named 
 cost of one request, and `pico_to_minor_half_away`, once per invoice line.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 PICO = 10**12
@@ -55,6 +56,22 @@ def pico_to_nano_half_away(amount_pico: int) -> int:
 def pico_to_minor_half_away(amount_pico: int, currency: str) -> int:
     """Minor units of `currency`, halves away from zero: the one rounding of an invoice line."""
     return divide_half_away(amount_pico, 10 ** (12 - minor_digits(currency)))
+
+
+def split_by_largest_remainder(amount: int, weights: Sequence[int]) -> list[int]:
+    """`amount` in whole parts as near to the weights as can be; the parts add up to it exactly.
+
+    Each part is rounded down, and what is missing goes, one each, to those that lost most; of
+    equals to the first. Weights are not negative; if all are 0 they count as equal.
+    """
+    if not any(weights):
+        weights = [1] * len(weights)
+    whole = sum(weights)
+    parts = [amount * weight // whole for weight in weights]
+    by_loss = sorted(range(len(weights)), key=lambda n: (-(amount * weights[n] % whole), n))
+    for n in by_loss[: amount - sum(parts)]:
+        parts[n] += 1
+    return parts
 
 
 def minor_to_text(amount_minor: int, currency: str) -> str:

@@ -7,9 +7,18 @@ from typing import Any
 
 from django.db import models
 
+from meterplane.metering.export_models import (
+    Export,
+    ExportDelivery,
+    ExportDestination,
+    ExportPart,
+    ExportSchedule,
+)
 from meterplane.metering.reconcile.records import CanaryRun as CanaryRun
 from meterplane.metering.reconcile.records import Reconciliation as Reconciliation
 from tenants.scoping import TenantManager
+
+__all__ = ["Export", "ExportDelivery", "ExportDestination", "ExportPart", "ExportSchedule"]
 
 
 class UsageEvent(models.Model):

@@ -1,6 +1,7 @@
 """Celery's entries into metering. Each may be lost or doubled without harm."""
 
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from celery import shared_task
@@ -8,6 +9,7 @@ from celery import shared_task
 from meterplane.contracts.usage import SegmentMessage
 from meterplane.metering import ingest, partitions
 from meterplane.metering.canary.run import run_canary
+from meterplane.metering.exports import doorbell, sweep
 from meterplane.metering.reconcile.forget import forget_what_is_old
 from meterplane.metering.reconcile.hours import reconcile as reconcile_due
 from meterplane.metering.reconcile.scrape import scrape
@@ -51,3 +53,17 @@ def forget_reconciled() -> None:
 def canary() -> None:
     """Known requests, from the door to the roll-ups."""
     run_canary()
+
+
+@shared_task(name=doorbell.WORK)
+def work_export(export_id: str) -> None:
+    """Bring one export as far as it goes now."""
+    from meterplane.metering.exports.advance import advance  # Arrow only where it is needed
+
+    advance(UUID(export_id))
+
+
+@shared_task(name="metering.sweep_exports")
+def sweep_exports() -> None:
+    """Doorbells that were lost, files that expired."""
+    sweep.sweep()

@@ -73,6 +73,8 @@ class Environment(BaseSettings):
     triton_metrics_urls: Annotated[str, AfterValidator(_is_metrics)] = ""
     canary_every_s: int = Field(default=0, ge=0)
     canary_models: str = ""
+    provider_name: str = Field(default="Meterplane", min_length=1)
+    export_days: int = Field(default=7, ge=1, le=365)
 
     def broker_url(self) -> str:
         """The broker in Celery's spelling."""

@@ -67,6 +67,7 @@ app.conf.update(
     beat_schedule={
         "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
+        "sweep exports": {"task": "metering.sweep_exports", "schedule": SWEEP_EVERY_S},
         "partitions ahead": {"task": "metering.ensure_partitions", "schedule": PARTITIONS_EVERY_S},
         # Rung so often that one which nobody heard in time is better forgotten.
         "credit grants": {

@@ -1,0 +1,3 @@
+"""Which FOCUS specification the rows are of."""
+
+VERSION = "1.2"

@@ -1,0 +1,23 @@
+"""Reads of exports. Each needs its owner's door; without a tenant, an operator's exports."""
+
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from meterplane.metering.exports.limits import PAGE_MAX
+from meterplane.metering.models import Export
+
+
+def list_exports(
+    tenant_id: UUID | None, limit: int = PAGE_MAX, before: UUID | None = None
+) -> list[Export]:
+    """The newest first, those made by schedules aside; of the page after `before`."""
+    rows: QuerySet[Export] = Export.objects.filter(tenant_id=tenant_id).exclude(
+        requested_by__startswith=BY_SCHEDULE
+    )
+    if before is not None:
+        rows = rows.filter(id__lt=before)  # ids are in the order of creation
+    return list(rows.order_by("-id")[: min(limit, PAGE_MAX)])
+
+
+BY_SCHEDULE = "schedule "
