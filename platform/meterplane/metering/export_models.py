@@ -1,7 +1,8 @@
 """Exports, and where they are sent. The tables are made in SQL; constraints are there.
 
 `Export` and its parts are tenants' rows, or, without a tenant, an operator's. The other tables are
-an operator's: only the system's door reaches them.
+an operator's: only the system's door reaches them. The database itself takes away what goes with a
+row: whoever removes an export may not look at deliveries.
 """
 
 from typing import Any
@@ -72,7 +73,7 @@ class ExportPart(models.Model):
     """A stretch of an export that is written and will not be written again."""
 
     pk = models.CompositePrimaryKey("export_id", "number")
-    export = models.ForeignKey(Export, on_delete=models.CASCADE, related_name="+")
+    export = models.ForeignKey(Export, on_delete=models.DO_NOTHING, related_name="+")
     number = models.IntegerField()
     tenant = models.ForeignKey(
         "tenants.Organisation", on_delete=models.PROTECT, related_name="+", null=True
@@ -167,14 +168,14 @@ class ExportDelivery(models.Model):
 
     pk = models.CompositePrimaryKey("schedule_id", "period_start")
     schedule = models.ForeignKey(
-        ExportSchedule, on_delete=models.CASCADE, related_name="deliveries"
+        ExportSchedule, on_delete=models.DO_NOTHING, related_name="deliveries"
     )
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
     state = models.TextField(choices=State, default=State.WAITING)
     revision = models.IntegerField(default=0)
     events_seen = models.BigIntegerField(default=-1)
-    export = models.ForeignKey(Export, on_delete=models.SET_NULL, related_name="+", null=True)
+    export = models.ForeignKey(Export, on_delete=models.DO_NOTHING, related_name="+", null=True)
     rows = models.BigIntegerField(default=0)
     bytes = models.BigIntegerField(default=0)
     sha256 = models.TextField(default="")

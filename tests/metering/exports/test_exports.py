@@ -66,7 +66,7 @@ def test_parquet_is_typed_and_every_column_of_an_event_has_its_place(organisatio
 
 def test_the_sums_of_events_and_of_sums_are_those_of_the_roll_ups(organisation, chance):
     take_in(random_settles(organisation, chance, 200))
-    end = clock.now() + timedelta(days=1)
+    end = clock.now() + timedelta(days=2)
     with tenant_scope(organisation.id):
         (total,) = queries.totals(end - timedelta(days=9), end)
     events = rows_of(worked(asked(organisation.id, file_format="parquet", days=9)))
@@ -161,7 +161,7 @@ def test_parts_and_pages_end_anywhere_and_the_file_is_the_same(organisation, cha
     monkeypatch.setattr("meterplane.metering.exports.advance.PART_ROWS", 30)
     for each in frozen:
         made = worked(asked(organisation.id, *each))
-        assert made.parts > 5
+        assert made.parts > 3
         assert content_of(made) == whole[each]
 
 
@@ -180,10 +180,10 @@ def test_it_answers_at_once_and_reads_no_page_that_is_not_asked_for(
     blocks = csv_blocks(organisation.id, query)
     assert next(blocks).startswith(b"tenant_id,event_day,request_id,")
     assert reads == []
-    next(blocks)
-    assert len(reads) <= 3  # days without usage are passed over
+    first = next(blocks)
+    assert len(reads) <= 5  # days without usage are passed over
     rest = b"".join(blocks)
-    assert rest.count(b"\r\n") == 50
+    assert first.count(b"\r\n") + rest.count(b"\r\n") == 60
     assert len(reads) >= 6
 
 

@@ -24,9 +24,9 @@ def take_in(frames) -> None:
         ingest_segment(message(frames[first : first + 1_000]))
 
 
-def asked(tenant_id: UUID | None, kind="events", file_format="csv", days=4, **params) -> Export:
-    """An export of the last days, up to an hour from now."""
-    end = clock.now() + timedelta(hours=1)
+def asked(tenant_id: UUID | None, kind="events", file_format="csv", days=5, **params) -> Export:
+    """An export of the last days, up to the end of tomorrow."""
+    end = clock.now().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=2)
     period = {"from": [(end - timedelta(days=days)).isoformat()], "to": [end.isoformat()]}
     given = {name: [value] for name, value in params.items()}
     query = checked(kind, file_format, period | given)
