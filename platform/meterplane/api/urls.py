@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, limits, views
+from meterplane.api import alerts, exports, limits, views
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
 
@@ -51,4 +51,14 @@ urlpatterns = [
         name="model_reservations",
     ),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
+    *[
+        path(f"v1/{owner}exports{address}", view.as_view(), name=prefix + name)
+        for owner, prefix in (("", "all_"), ("organisations/<slug:slug>/", ""))
+        for address, view, name in (
+            ("", exports.Exports, "exports"),
+            ("/stream", exports.ExportStream, "export_stream"),
+            ("/<uuid:export_id>", exports.ExportDetail, "export"),
+            ("/<uuid:export_id>/file", exports.ExportFile, "export_file"),
+        )
+    ],
 ]

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
@@ -24,6 +24,7 @@ from tenants.scoping import tenant_scope
 SESSION_KEY = "organisation"
 MANAGES_KEYS = frozenset({"owner", "admin", "developer"})
 MANAGES_LIMITS = frozenset({"owner", "admin"})
+EXPORTS_USAGE = frozenset({"owner", "admin", "developer", "billing"})
 
 P = ParamSpec("P")
 
@@ -62,8 +63,12 @@ class Acting:
     def may_manage_limits(self) -> bool:
         return self.role in MANAGES_LIMITS
 
+    @property
+    def may_export(self) -> bool:
+        return self.role in EXPORTS_USAGE
 
-Page = Callable[Concatenate[HttpRequest, Acting, P], HttpResponse]
+
+Page = Callable[Concatenate[HttpRequest, Acting, P], HttpResponseBase]
 
 
 def acting_for(request: HttpRequest) -> Acting | None:
@@ -79,26 +84,26 @@ def acting_for(request: HttpRequest) -> Acting | None:
     return Acting(user.pk, user.email, user.is_staff, current, tuple(memberships))
 
 
-def member_action(view: Page[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+def member_action(view: Page[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
     """A view for members only. Opens no door: the verb it calls does, and commits by itself."""
 
     @wraps(view)
-    def inside(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def inside(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         acting = acting_for(request)
         if acting is None:
             return _without_organisation(request)
         return view(request, acting, *args, **kwargs)
 
     # functools.wraps renames the first parameter in mypy's eyes; the views are called by position.
-    return cast("Callable[Concatenate[HttpRequest, P], HttpResponse]", login_required(inside))
+    return cast("Callable[Concatenate[HttpRequest, P], HttpResponseBase]", login_required(inside))
 
 
-def member_page(view: Page[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+def member_page(view: Page[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
     """A reading view for members only, run and rendered inside their organisation's door."""
 
     def inside(
         request: HttpRequest, acting: Acting, /, *args: P.args, **kwargs: P.kwargs
-    ) -> HttpResponse:
+    ) -> HttpResponseBase:
         with tenant_scope(acting.tenant_id):
             return view(request, acting, *args, **kwargs)
 
@@ -114,6 +119,12 @@ def require_key_manager(acting: Acting) -> None:
 def require_limit_manager(acting: Acting) -> None:
     """Raises `PermissionDenied` for roles that may only look."""
     if not acting.may_manage_limits:
+        raise PermissionDenied
+
+
+def require_exporter(acting: Acting) -> None:
+    """Raises `PermissionDenied` for roles that may only look."""
+    if not acting.may_export:
         raise PermissionDenied
 
 
@@ -151,6 +162,7 @@ def navigation() -> list[dict[str, str]]:
     entries = [
         ("overview", "Overview", "layout-dashboard", "home start quickstart"),
         ("usage", "Usage", "chart-column", "requests tokens spend cost chart"),
+        ("exports", "Exports", "download", "csv parquet focus file finops"),
         ("keys", "API keys", "key-round", "secret token credentials"),
         ("limits", "Limits", "gauge", "budget quota rate plan balance restriction"),
         ("billing", "Billing", "receipt-text", "invoice pay price"),

@@ -4,6 +4,7 @@ from django.urls import include, path
 
 from meterplane.portal.views import (
     billing,
+    exports,
     keys,
     limit_forms,
     limits,
@@ -17,6 +18,10 @@ from meterplane.portal.views import (
 pages = [
     path("", overview.overview, name="overview"),
     path("usage/", usage.usage, name="usage"),
+    path("exports/", exports.exports, name="exports"),
+    path("exports/new/", exports.new, name="export-new"),
+    path("exports/<uuid:export_id>/file/", exports.download, name="export-file"),
+    path("exports/<uuid:export_id>/end/", exports.end, name="export-end"),
     path("requests/<uuid:request_id>/", request.request_detail, name="request"),
     path("requests/<uuid:request_id>/receipt/", request.receipt, name="receipt"),
     path("keys/", keys.keys, name="keys"),

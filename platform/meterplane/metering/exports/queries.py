@@ -7,6 +7,8 @@ from django.db.models import QuerySet
 from meterplane.metering.exports.limits import PAGE_MAX
 from meterplane.metering.models import Export
 
+BY_SCHEDULE = "schedule "  # what `requested_by` of those that nobody asked for begins with
+
 
 def list_exports(
     tenant_id: UUID | None, limit: int = PAGE_MAX, before: UUID | None = None
@@ -17,7 +19,5 @@ def list_exports(
     )
     if before is not None:
         rows = rows.filter(id__lt=before)  # ids are in the order of creation
-    return list(rows.order_by("-id")[: min(limit, PAGE_MAX)])
-
-
-BY_SCHEDULE = "schedule "
+    # One more than a page says whether there is another.
+    return list(rows.order_by("-id")[: min(limit, PAGE_MAX + 1)])

@@ -10,14 +10,15 @@ from uuid import UUID
 
 from django.db import connection
 
-from meterplane.metering.exports import write_csv
 from meterplane.metering.exports.query import ExportQuery
 from meterplane.metering.exports.request import door_of
-from meterplane.metering.exports.source import Place, source_of
 
 
 def csv_blocks(tenant_id: UUID | None, query: ExportQuery) -> Iterator[bytes]:
     """The CSV, a page at a time. Permission is decided before; the doors are opened here."""
+    from meterplane.metering.exports import write_csv  # Arrow only where it is needed
+    from meterplane.metering.exports.source import Place, source_of
+
     with door_of(tenant_id), connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         ingested_until = cursor.fetchone()[0]

@@ -14,10 +14,11 @@ register = template.Library()
 
 SPRITE = "portal/vendor/lucide.svg"
 TONES = {
-    "ok": "ok", "active": "ok", "paid": "ok",
+    "ok": "ok", "active": "ok", "paid": "ok", "done": "ok",
     "error": "bad", "revoked": "off", "uncollectible": "bad", "failed": "bad", "suspended": "bad",
     "interrupted": "warn", "past_due": "warn", "parked": "warn",
     "open": "info", "finalized": "info", "finalised": "info", "pushed": "info",
+    "queued": "info", "running": "info",
 }  # fmt: skip
 
 
