@@ -56,6 +56,10 @@ class Tokens:
         self._prefix = (mark or secrets.token_hex(reservations.MARK_CHARS // 2)).encode()
         self._count = itertools.count()
 
+    def renew(self, mark: str) -> None:
+        """From now on they bear another mark: its worker writes another journal."""
+        self._prefix = mark.encode()
+
     def mint(self) -> bytes:
         """`TOKEN_CHARS` hexadecimal digits; the count lasts 700 years at 12,000 a second."""
         return b"%b%012x" % (self._prefix, next(self._count))

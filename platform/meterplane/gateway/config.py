@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from meterplane.gateway import spans
 from meterplane.gateway.addresses import Network
 from meterplane.journal.writer import Mode
-from meterplane.kernel.limits import ADMISSION_TIMEOUT_S
+from meterplane.kernel.limits import ADMISSION_TIMEOUT_S, JOURNAL_FREE_BYTES_MIN
 
 PEPPER_BYTES_MIN = 32
 _WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # it names a directory of the journal
@@ -41,6 +41,8 @@ class Config:
     journal_dir: Path
     pepper: bytes
     journal_mode: Mode = "durable"
+    journal_free_bytes_min: int = JOURNAL_FREE_BYTES_MIN
+    journal_backlog_bytes_max: int = 0  # none: the disk is the bound
     admission_timeout_s: float = ADMISSION_TIMEOUT_S
     reuse_port: bool = False
     control_url: str = ""
@@ -83,6 +85,8 @@ def from_environment(env: Mapping[str, str]) -> Config:
     if not _WORKER.fullmatch(worker):
         problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
     mode = _journal_mode(env.get("JOURNAL_MODE", "durable").strip(), problems)
+    free_bytes_min = _bytes(env, "JOURNAL_FREE_BYTES_MIN", JOURNAL_FREE_BYTES_MIN, problems)
+    backlog_bytes_max = _bytes(env, "JOURNAL_BACKLOG_BYTES_MAX", 0, problems)
     tokenizers = env.get("TOKENIZERS_DIR", "").strip()
     if tokenizers and not Path(tokenizers).is_dir():
         problems.append(f"TOKENIZERS_DIR: {tokenizers!r} is not a directory")
@@ -100,6 +104,8 @@ def from_environment(env: Mapping[str, str]) -> Config:
         journal_dir=Path(journal_dir),
         pepper=pepper,
         journal_mode=mode,
+        journal_free_bytes_min=free_bytes_min,
+        journal_backlog_bytes_max=backlog_bytes_max,
         admission_timeout_s=admission_timeout_s,
         reuse_port=env.get("GATEWAY_REUSE_PORT", "") == "1",
         control_url=env.get("CONTROL_URL", "").strip().rstrip("/"),
@@ -117,6 +123,16 @@ def _journal_mode(text: str, problems: list[str]) -> Mode:
     if text != "durable":
         problems.append("JOURNAL_MODE must be durable or process")
     return "durable"
+
+
+def _bytes(env: Mapping[str, str], name: str, default: int, problems: list[str]) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) > 2**60:
+        problems.append(f"{name} must be a number of bytes")
+        return default
+    return int(text)
 
 
 def _metrics_port(text: str, port: str, problems: list[str]) -> int:

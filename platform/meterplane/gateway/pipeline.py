@@ -37,7 +37,8 @@ from meterplane.gateway.surface import Work
 from meterplane.gateway.tags import HEADER as TAGS_HEADER
 from meterplane.gateway.tags import tags_of
 from meterplane.gateway.turns import Turns
-from meterplane.journal.writer import JournalWriter
+from meterplane.journal.succession import Journal
+from meterplane.journal.writer import JournalUnavailable
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import REFUSING_POLICY_AGE_S_MAX
 from meterplane.triton.failures import TritonTimeout
@@ -56,7 +57,7 @@ class Parts:
     policies: Policies
     servings: Servings
     admitter: Admitter
-    journal: JournalWriter
+    journal: Journal
     fleet: Fleet
     prompts: Prompts
     metrics: Metrics
@@ -121,6 +122,8 @@ async def open_run(
     tags = tags_of(asker.headers.get(TAGS_HEADER), work.metadata)
     plan = Plan(work, caller, parts.servings, speaks, parts.prompts)
     request_id = caller.request_id or asker.request_id
+    parts.journal.check()  # nothing is reserved for what could not be written down
+    directory = parts.journal.directory
     admission = await _admit(parts, caller, policy, plan, request_id, patience_s)
     parts.open_runs.note(caller.digest, admission.policy, asker)
     run = Run(plan, admission, parts.journal, parts.admitter, parts.turns)
@@ -131,6 +134,9 @@ async def open_run(
             await run.wait_turn(patience_s)
             held = admission.reservation.decode() if admission.prepared.holds else ""
             await parts.open_runs.confirm(caller.digest, held)
+        if parts.journal.directory != directory:
+            # What is reserved bears the mark of the failed one: whoever recovers that gives it back.
+            raise JournalUnavailable("the journal was replaced meanwhile; try again")
         run.begin()
     except (CallerError, WorldError, asyncio.CancelledError):
         run.end_turn()

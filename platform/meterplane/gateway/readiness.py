@@ -20,7 +20,7 @@ from meterplane.gateway.lua_calls import LuaCalls, LuaUnavailable
 from meterplane.gateway.policies import Policies
 from meterplane.gateway.redis_connection import pack
 from meterplane.gateway.self_test import limiter_refuses
-from meterplane.journal.writer import JournalWriter
+from meterplane.journal.succession import Journal
 
 FOUND_FOR_S = 0.25  # a probe a second, of several probers, is answered from one look
 _PING = pack("PING")
@@ -55,7 +55,7 @@ class Shared(Generic[Found]):
 class Readiness:
     """One worker's. `draining` is set when it is told to stop."""
 
-    def __init__(self, calls: LuaCalls, policies: Policies, journal: JournalWriter) -> None:
+    def __init__(self, calls: LuaCalls, policies: Policies, journal: Journal) -> None:
         self.draining = False
         self.servers: Shared[bool] = Shared()  # some inference server says that it is ready
         self._calls = calls

@@ -22,7 +22,7 @@ from meterplane.gateway.limit_headers import limit_headers
 from meterplane.gateway.offers import Plan, targets_in_order
 from meterplane.gateway.surface import Offer
 from meterplane.gateway.turns import Request, Turn, Turns
-from meterplane.journal.writer import JournalWriter
+from meterplane.journal.succession import Journal
 from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
 
@@ -79,7 +79,7 @@ class Run:
         self,
         plan: Plan,
         admission: Admission,
-        journal: JournalWriter,
+        journal: Journal,
         admitter: Admitter,
         turns: Turns,
     ) -> None:
@@ -180,7 +180,7 @@ class Run:
     def begin(self) -> None:
         """Write ADMIT. Raises `JournalUnavailable`: then nothing may be forwarded."""
         policy, prices = self.admission.policy, self.offer.prices
-        self._journal.append(
+        self._journal.admit(
             usage.Admit(
                 request_id=self.request_id,
                 tenant_id=policy.tenant_id,
@@ -235,9 +235,13 @@ class Run:
         """The last of the answer arrived from the server."""
         self._last_byte = time.monotonic()
 
-    def checkpoint(self) -> None:
-        """Write the counts so far: what a crash would be settled from."""
-        self._journal.append(
+    async def checkpoint(self) -> None:
+        """Write the counts so far: what a crash would be settled from.
+
+        While the journal's disk has failed it waits, and so does what would be delivered next.
+        Raises `JournalUnavailable` when the journal cannot go on with this request.
+        """
+        written = self._journal.checkpoint(
             usage.Checkpoint(
                 request_id=self.request_id,
                 tokens_in=self.tokens_in,
@@ -245,21 +249,23 @@ class Run:
                 bytes_out=self.bytes_out,
             )
         )
+        if not written:
+            await self._journal.resumed(self.request_id)
 
     async def settle(self, status: usage.Status, http_status: int) -> None:
         """Make the one SETTLE durable and give the rest of the reservation back.
 
-        Raises `JournalUnavailable`: then the end of the answer must not leave.
+        While the journal's disk has failed it waits for another one to take it. Raises `JournalUnavailable`: then the end of the answer must not leave.
         """
         self.end_turn()  # not at an answer's last byte: one that refuses is followed by another
         if self.settled is None:
             settled = self.settled = self._settlement(status, http_status)
-            # Once it is with the kernel, a caller that leaves must not interrupt what follows.
-            self._journal.append(settled)
+            # Once it is with the journal, a caller that leaves must not interrupt what follows.
+            self._journal.settle(settled)
             self._admitter.release(
                 self.admission, Worst(settled.cost_nano, settled.tokens_in, settled.tokens_out)
             )
-        await self._journal.commit()
+        await self._journal.commit(self.request_id)
 
     def _settlement(self, status: usage.Status, http_status: int) -> usage.Settle:
         policy, work = self.admission.policy, self.work

@@ -23,7 +23,9 @@ from meterplane.gateway.revocation import OpenRuns
 from meterplane.gateway.servings import Servings
 from meterplane.gateway.spans import Spans
 from meterplane.gateway.turns import Turns
-from meterplane.journal.writer import JournalWriter
+from meterplane.journal.disk import Disk
+from meterplane.journal.room import RoomWatch
+from meterplane.journal.succession import Journal
 from meterplane.triton.fleet import Fleet
 
 POSTGRES_CONNECTIONS_MAX = 4  # policy reads on a miss and budget blocks, nothing per request
@@ -43,8 +45,16 @@ class Worker:
         come, and the pool keeps trying.
         """
         config = self._config
-        journal = JournalWriter.open(config.journal_dir, config.worker, mode=config.journal_mode)
+        journal = Journal(config.journal_dir, config.worker, Disk(), config.journal_mode)
         self._stack.push_async_callback(journal.close)
+        watch = RoomWatch(
+            config.journal_dir,
+            journal,
+            config.journal_free_bytes_min,
+            config.journal_backlog_bytes_max,
+        )
+        watch.start()
+        self._stack.push_async_callback(watch.close)
         pool = _pool(config.database_url)
         await pool.open(wait=False)
         self._stack.push_async_callback(pool.close)
@@ -63,6 +73,7 @@ class Worker:
         policies = Policies(pool)
         day_counts = DayCounts(pool, calls)
         tokens = Tokens(mark_of(journal.directory))
+        journal.on_new_directory = lambda directory: tokens.renew(mark_of(directory))
         open_runs = OpenRuns(calls, policies)
         open_runs.start()
         self._stack.push_async_callback(open_runs.close)

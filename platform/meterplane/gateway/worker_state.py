@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from meterplane.gateway.admit import Admitter
 from meterplane.gateway.exposition import Family
 from meterplane.gateway.pipeline import Parts
+from meterplane.journal.succession import Journal
 from meterplane.triton.fleet import Fleet
 
 
@@ -22,19 +23,7 @@ def families(parts: Parts) -> Iterator[Family]:
         parts.open_runs.cut,
     )
     yield from parts.turns.families()
-    journal = parts.journal
-    yield _gauge("journal_healthy", "1 while the journal takes usage.", journal.healthy)
-    yield _gauge(
-        "journal_unsynced_seconds",
-        "Age of the oldest journal record that a power cut would take.",
-        journal.unsynced_s,
-    )
-    yield _gauge(
-        "journal_unsealed_bytes",
-        "Journal bytes that cannot be shipped yet.",
-        journal.unsealed_bytes,
-    )
-    yield _counter("journal_frames", "Records written to the journal.", journal.frames_appended)
+    yield from _journal(parts.journal)
     yield from _fleet(parts.fleet)
     yield _counter(
         "access_log_lines_dropped", "Log lines that nobody took in time.", parts.log.dropped
@@ -70,6 +59,49 @@ def _admission(admitter: Admitter) -> Iterator[Family]:
         "Admitted requests that have not settled.",
         admitter.admitted - admitter.released,
     )
+
+
+def _journal(journal: Journal) -> Iterator[Family]:
+    yield _gauge("journal_healthy", "1 while the journal takes usage.", journal.healthy)
+    yield _counter(
+        "journal_failures", "Times that the journal's disk failed under it.", journal.failures
+    )
+    yield _gauge(
+        "journal_directories_failed",
+        "Directories of the journal that failed and hold requests that have not ended.",
+        journal.directories_failed,
+    )
+    yield _gauge(
+        "journal_unsynced_seconds",
+        "Age of the oldest journal record that a power cut would take.",
+        journal.writer.unsynced_s,
+    )
+    yield _gauge(
+        "journal_unsealed_bytes",
+        "Journal bytes that cannot be shipped yet.",
+        journal.writer.unsealed_bytes,
+    )
+    yield _counter("journal_frames", "Records written to the journal.", journal.frames_appended)
+    backlog = journal.backlog
+    if backlog is not None:
+        yield _gauge(
+            "journal_backlog_bytes",
+            "Journal bytes on this disk, of all workers, that are not taken in yet.",
+            backlog.size_bytes,
+        )
+        yield _gauge(
+            "journal_backlog_segments",
+            "Sealed segments on this disk, of all workers, that are not taken in yet.",
+            backlog.segments,
+        )
+        yield _gauge(
+            "journal_backlog_seconds",
+            "Age of the oldest of these; 0 for none.",
+            backlog.oldest_s,
+        )
+        yield _gauge(
+            "journal_disk_free_bytes", "Room left on the journal's disk.", backlog.free_bytes
+        )
 
 
 def _fleet(fleet: Fleet) -> Iterator[Family]:

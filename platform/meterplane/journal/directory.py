@@ -9,6 +9,7 @@ writer lives (it is locked under a hidden name and renamed afterwards), and the 
 lock however the writer ends.
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meterplane.journal.disk import Disk
+from meterplane.kernel.failpoints import failpoint
 from meterplane.kernel.ids import uuid7
 
 LOCK_NAME = "lock"
@@ -28,13 +30,23 @@ def create(root: Path, worker: str, disk: Disk) -> tuple[Path, int]:
         raise ValueError(f"{worker!r} is no worker name: letters, digits, _ and -, at most 100")
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = f"{worker}.{uuid7()}"
-    hidden = root / f".{name}"
+    hidden, directory = root / f".{name}", root / name
     hidden.mkdir(mode=0o700)
-    descriptor = _open_lock(hidden)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    directory = root / name
-    disk.rename(hidden, directory)
-    disk.sync_directory(root)
+    descriptor = None
+    try:
+        descriptor = _open_lock(hidden)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        failpoint("journal.directory.before_rename")
+        disk.rename(hidden, directory)
+        disk.sync_directory(root)
+    except OSError:
+        # It is tried again and again while a disk is not well. One that has its name is recovered.
+        with contextlib.suppress(OSError):
+            (hidden / LOCK_NAME).unlink()
+            hidden.rmdir()
+        if descriptor is not None:
+            os.close(descriptor)
+        raise
     return directory, descriptor
 
 

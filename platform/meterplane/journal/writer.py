@@ -19,27 +19,32 @@ Guarantees:
 - After any other OSError from the disk, or a disk that does not answer for `COMMIT_TIMEOUT_S`, the
   writer is unhealthy for ever: nothing is written, synced or renamed any more, every call raises
   `JournalUnavailable`. A failed fsync is not retried: the kernel may have dropped the pages. What
-  is readable of the files is recovered by the shipper once this writer is closed; a gateway goes
-  on by opening another writer, which gets a fresh directory.
+  is readable of the files is recovered by the shipper once this writer is closed. A gateway goes on
+  with another writer in a fresh directory, and with one that `resume`s this directory, in files of
+  its own, for what was under way here (`succession`).
 
-Writes are `write`, not stores into a mapping: a mapping is a microsecond cheaper, and a file system
-that copies on write answers a full disk there with SIGBUS. Does not know what frames mean, but that
-an ADMIT is the first of a request; nor who reads them. Lives on one event loop; not thread-safe.
+Does not know what frames mean, but that an ADMIT is the first of a request; nor who reads them.
+Lives on one event loop; not thread-safe.
 """
 
 import asyncio
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self, get_args
+from uuid import UUID
 
 from meterplane.contracts import usage
 from meterplane.journal import directory as journal_directory
+from meterplane.journal.directory import worker_of
 from meterplane.journal.disk import Disk
+from meterplane.journal.gauges import Gauges
 from meterplane.journal.keeper import Keeper, NoRoom
 from meterplane.journal.rounds import Round, Rounds
 from meterplane.journal.segment import SegmentFile, next_segment_id
+from meterplane.journal.stalls import StallWatch
 from meterplane.kernel.errors import WorldError
 from meterplane.kernel.limits import SEGMENT_AGE_S_MAX
 
@@ -59,23 +64,30 @@ class JournalUnavailable(WorldError):
         super().__init__("journal_unavailable", message, status=503, retry_after_s=5)
 
 
-class JournalWriter:
+class JournalWriter(Gauges):
     """One worker's journal. Use `open`; call `append` and `commit` on one running event loop."""
 
     def __init__(
-        self, directory: Path, lock_descriptor: int, disk: Disk, keeper: Keeper, mode: Mode
+        self,
+        directory: Path,
+        lock_descriptor: int,
+        disk: Disk,
+        keeper: Keeper,
+        mode: Mode,
+        last_segment_id: UUID | None = None,
     ) -> None:
         self.directory = directory
         self.mode = mode
+        self.on_failure: Callable[[], None] = _nobody_asks
         self.last_commit_s = 0.0
-        self._lock_descriptor = lock_descriptor
+        self.lock_descriptor = lock_descriptor
         self._keeper = keeper
         self._rounds = Rounds(disk, lock_descriptor, self._gather_round, self._round_ended)
-        self._failure: str | None = None
+        self.failure: str | None = None  # for ever, once the disk failed
         self._no_room: str | None = None
         self._closed = False
         self._refusing = False  # one of the three above; what `append` looks at
-        self._last_segment_id = next_segment_id(None)
+        self._last_segment_id = next_segment_id(last_segment_id)
         self._spare: SegmentFile | None = keeper.prepare_now(self._last_segment_id)
         self._preparing = False
         self._segment: SegmentFile | None = None
@@ -83,7 +95,7 @@ class JournalWriter:
         self._sealing: deque[tuple[SegmentFile, int]] = deque()  # with the frames up to their end
         self._names_changed = False
         self._age_timer: asyncio.TimerHandle | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._stalls = StallWatch(COMMIT_TIMEOUT_S, self._busy_since, self._stalled)
         self._appended = 0  # frames handed to the kernel
         self._durable = 0  # of these, on the disk
         self._unsynced_since = 0.0  # monotonic; of the oldest frame that is not, or a little before
@@ -114,6 +126,21 @@ class JournalWriter:
                 f"the journal under {root} cannot be opened: {error}"
             ) from error
 
+    @classmethod
+    def resume(cls, failed: "JournalWriter", lock_descriptor: int, disk: Disk) -> "JournalWriter":
+        """Go on in the directory of a failed writer that was left, in files behind all of its own.
+
+        What it gave no promise for is to be written again. Raises OSError; the lock stays held.
+        """
+        directory, last = failed.directory, failed._last_segment_id
+        keeper = Keeper(directory, worker_of(directory), disk)
+        return cls(directory, lock_descriptor, disk, keeper, failed.mode, last)
+
+    @property
+    def failed(self) -> bool:
+        """True once the disk failed."""
+        return self.failure is not None
+
     @property
     def healthy(self) -> bool:
         """False when there is no room, the disk failed or the journal was closed: admit nothing."""
@@ -123,44 +150,6 @@ class JournalWriter:
     def sync_method(self) -> str:
         """How commits reach the disk: `aio`, `thread`, or `none` where they do not wait for it."""
         return self._rounds.method if self.mode == "durable" else "none"
-
-    @property
-    def frames_appended(self) -> int:
-        """Frames handed to the kernel."""
-        return self._appended
-
-    @property
-    def frames_durable(self) -> int:
-        """Frames that survive a power cut."""
-        return self._durable
-
-    @property
-    def bytes_appended(self) -> int:
-        """Bytes written, headers of segments included."""
-        return self._retired_bytes + (self._segment.length if self._segment is not None else 0)
-
-    @property
-    def unsynced_s(self) -> float:
-        """Age of the oldest frame that would not survive a power cut; 0 when all would."""
-        waits = self._durable < self._appended
-        return time.monotonic() - self._unsynced_since if waits else 0.0
-
-    @property
-    def _to_seal(self) -> list[SegmentFile]:
-        running = self._rounds.running
-        retired = [*self._retired, *(running.retired if running else ())]
-        return retired + [segment for segment, _ in self._sealing]
-
-    @property
-    def segments_to_seal(self) -> int:
-        """Segments that take no more frames and cannot be shipped yet."""
-        return len(self._to_seal)
-
-    @property
-    def unsealed_bytes(self) -> int:
-        """Bytes written that cannot be shipped yet."""
-        present = self._segment.length if self._segment is not None else 0
-        return present + sum(segment.length for segment in self._to_seal)
 
     def append(self, frame: usage.Frame) -> None:
         """Write one frame to the page cache. Raises JournalUnavailable."""
@@ -184,7 +173,7 @@ class JournalWriter:
 
         In the mode `process`: when it survives the process, so at once.
         """
-        if self._failure is not None:
+        if self.failure is not None:
             self._refuse_if_failed()
         target = self._appended
         if self._durable >= target or self.mode == "process":
@@ -192,6 +181,14 @@ class JournalWriter:
         await self._rounds.wait(target)
         if self._durable < target:
             self._refuse_if_failed()
+
+    async def leave(self) -> None:
+        """Of a failed one: give back all but the lock of the directory, which is the caller's now.
+
+        What is still under way at the disk is waited for; cancelled, its descriptors are left open.
+        """
+        self._closed = self._refusing = True
+        await self._end()
 
     async def close(self) -> None:
         """Seal what is there, then release the directory to the shipper. Safe to call twice.
@@ -202,10 +199,17 @@ class JournalWriter:
         if self._closed:
             return
         self._closed = self._refusing = True
+        try:
+            if self.failure is None:
+                self._retire_segment()
+            await self._end()
+        finally:
+            os.close(self.lock_descriptor)
+        self._refuse_if_failed()
+
+    async def _end(self) -> None:
         finished = False
         try:
-            if self._failure is None:
-                self._retire_segment()
             while self._busy and not self._stuck:
                 self._progress = asyncio.get_running_loop().create_future()
                 await self._progress
@@ -213,11 +217,10 @@ class JournalWriter:
         finally:
             self._stuck = self._stuck or not finished
             self._release()
-        self._refuse_if_failed()
 
     @property
     def _busy(self) -> bool:
-        to_do = self._failure is None and (self._retired or self._sealing)
+        to_do = self.failure is None and (self._retired or self._sealing)
         return bool(to_do or self._rounds.running or self._keeper.busy_since is not None)
 
     def _next_segment(self) -> SegmentFile:
@@ -242,7 +245,7 @@ class JournalWriter:
         self._preparing = True
         self._last_segment_id = next_segment_id(self._last_segment_id)
         self._keeper.prepare(self._last_segment_id, self._spare_prepared)
-        self._arm_watchdog()
+        self._stalls.arm()
 
     def _spare_prepared(self, spare: SegmentFile | None, error: OSError | None) -> None:
         self._preparing = False
@@ -256,7 +259,7 @@ class JournalWriter:
         self._progressed()
 
     def _take_spare(self, spare: SegmentFile) -> None:
-        if self._failure is not None:
+        if self.failure is not None:
             spare.abandon()
         elif self._segment is not None and spare.segment_id < self._segment.segment_id:
             spare.discard()
@@ -269,7 +272,7 @@ class JournalWriter:
 
     def _seal_aged(self) -> None:
         self._age_timer = None
-        if self._failure is not None or self._closed:
+        if self.failure is not None or self._closed:
             return
         if self._spare is not None:
             self._retire_segment()
@@ -303,12 +306,11 @@ class JournalWriter:
         if self._names_changed:
             self._names_changed = False
             this.names = lambda done: self._keeper.sync_names(lambda _, error: done(error))
-        if self._watchdog is None:
-            self._arm_watchdog()
+        self._stalls.arm()
         return this
 
     def _round_ended(self, this: Round) -> None:
-        if self._failure is None and this.error is None:
+        if self.failure is None and this.error is None:
             self._durable = this.covers
             self._unsynced_since = this.began  # whatever it does not cover came later
             self.last_commit_s = time.monotonic() - this.began
@@ -323,7 +325,7 @@ class JournalWriter:
     def _seal(self, segment: SegmentFile) -> None:
         self._sealing.append((segment, self._appended))
         self._keeper.seal(segment, self._sealed)
-        self._arm_watchdog()
+        self._stalls.arm()
 
     def _sealed(self, _: None, error: OSError | None) -> None:
         if error is None:
@@ -331,36 +333,25 @@ class JournalWriter:
             if self.mode == "process":
                 self._durable = covers
                 self._unsynced_since = time.monotonic()  # too late by what sealing took
-        elif self._failure is None:
+        elif self.failure is None:
             self._fail(f"sealing failed: {error}")
         self._progressed()
 
-    def _arm_watchdog(self) -> None:
-        if self._watchdog is None:
-            loop = asyncio.get_running_loop()
-            self._watchdog = loop.call_later(COMMIT_TIMEOUT_S, self._look_for_stalls)
-
-    def _look_for_stalls(self) -> None:
-        """One timer for all rounds: a timer per commit would cost more than the commit."""
-        self._watchdog = None
-        running, busy_since = self._rounds.running, self._keeper.busy_since
-        began = min(
-            (at for at in (running.began if running else None, busy_since) if at is not None),
+    def _busy_since(self) -> float | None:
+        running, keeping_since = self._rounds.running, self._keeper.busy_since
+        return min(
+            (at for at in (running.began if running else None, keeping_since) if at is not None),
             default=None,
         )
-        if began is None or self._failure is not None:
-            return
-        left_s = began + COMMIT_TIMEOUT_S - time.monotonic()
-        if left_s > 0:
-            loop = asyncio.get_running_loop()
-            self._watchdog = loop.call_later(left_s, self._look_for_stalls)
-            return
+
+    def _stalled(self) -> None:
         self._stuck = True
         self._fail(f"the disk did not answer for {COMMIT_TIMEOUT_S} s")
 
     def _fail(self, what: str) -> None:
-        if self._failure is None:
-            self._failure = f"journal {self.directory.name}: {what}"
+        first = self.failure is None
+        if first:
+            self.failure = f"journal {self.directory.name}: {what}"
         self._refusing = True
         self._keeper.stop()
         self._rounds.stop()
@@ -368,29 +359,29 @@ class JournalWriter:
             self._age_timer.cancel()
             self._age_timer = None
         self._progressed()
+        if first:
+            self.on_failure()
 
     def _progressed(self) -> None:
         if self._progress is not None and not self._progress.done():
             self._progress.set_result(None)
 
     def _release(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._stalls.cancel()
         self._keeper.close()
         if not self._stuck:
             self._rounds.close()
-            if self._failure is None and self._spare is not None:
+            if self.failure is None and self._spare is not None:
                 self._spare.discard()
             for segment in (self._spare, self._segment, *self._retired):
                 if segment is not None:
                     segment.abandon()
             for segment, _ in self._sealing:
                 segment.abandon()
-        os.close(self._lock_descriptor)
 
     def _refuse_if_failed(self) -> None:
-        if self._failure is not None:
-            raise JournalUnavailable(self._failure)
+        if self.failure is not None:
+            raise JournalUnavailable(self.failure)
 
     def _refuse_unless_it_ends(self, frame: usage.Frame) -> None:
         self._refuse_if_failed()
@@ -398,3 +389,7 @@ class JournalWriter:
             raise JournalUnavailable(f"journal {self.directory.name} is closed")
         if isinstance(frame, usage.Admit):
             raise JournalUnavailable(f"journal {self.directory.name}: {self._no_room}")
+
+
+def _nobody_asks() -> None:
+    """A failure is told to whoever calls."""

@@ -25,6 +25,9 @@ SEGMENT_BYTES_MAX = 1024 * 1024
 SEGMENT_AGE_S_MAX = 0.5
 FRAME_BYTES_MAX = 64 * 1024
 COMMIT_BATCH_FRAMES_MAX = 4096
+# Below it nothing more is admitted. What is under way needs far less: 16 workers x 4 segments of
+# 1.1 MB, before and after a failure, and 16,384 SETTLEs of 0.7 kB; the rest is for all others.
+JOURNAL_FREE_BYTES_MIN = 256 * 1024 * 1024
 
 # --- admission
 ADMISSION_TIMEOUT_S = 0.25  # a Redis that is slower than this is down for us: 503 (default)

@@ -152,7 +152,7 @@ async def _relay(exchange: Exchange, run: Run, upstream: Upstream, meter: Meter)
         if events:
             passed = b"".join(events)
             run.bytes_out += len(passed)
-            run.checkpoint()
+            await run.checkpoint()
             if not exchange.begun:
                 exchange.begin(200, EVENT_STREAM)
             await exchange.write(passed, more=True)

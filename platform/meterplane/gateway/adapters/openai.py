@@ -198,7 +198,7 @@ async def _relay(
         if passed:
             run.served = True
             run.bytes_out += len(passed)
-            run.checkpoint()
+            await run.checkpoint()
             if kept is not None:
                 kept.keep(passed)
             if not exchange.begun:

@@ -190,7 +190,7 @@ class _Delivery:
                 share.delivered()
             if events:
                 run.bytes_out += len(events)
-                run.checkpoint()
+                await run.checkpoint()
                 await exchange.write(events, more=True)
 
 

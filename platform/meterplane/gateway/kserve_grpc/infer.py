@@ -152,7 +152,7 @@ class Streamed:
             answers.finish()
             await run.settle("ok", 200)
         else:
-            run.checkpoint()
+            await run.checkpoint()
         if wanted:
             first, call.begun = not call.begun, True
             await self._deliver(content, first, final)
