@@ -134,8 +134,8 @@ async def open_run(
             await run.wait_turn(patience_s)
             held = admission.reservation.decode() if admission.prepared.holds else ""
             await parts.open_runs.confirm(caller.digest, held)
-        if parts.journal.directory != directory:
-            # What is reserved bears the mark of the failed one: whoever recovers that gives it back.
+        if parts.journal.directory is not directory:
+            # What is reserved bears the failed one's mark: whoever recovers that gives it back.
             raise JournalUnavailable("the journal was replaced meanwhile; try again")
         run.begin()
     except (CallerError, WorldError, asyncio.CancelledError):

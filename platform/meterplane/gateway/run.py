@@ -255,7 +255,8 @@ class Run:
     async def settle(self, status: usage.Status, http_status: int) -> None:
         """Make the one SETTLE durable and give the rest of the reservation back.
 
-        While the journal's disk has failed it waits for another one to take it. Raises `JournalUnavailable`: then the end of the answer must not leave.
+        While the journal's disk has failed it waits for another one to take it. Raises
+        `JournalUnavailable`: then the end of the answer must not leave.
         """
         self.end_turn()  # not at an answer's last byte: one that refuses is followed by another
         if self.settled is None:

@@ -1,4 +1,4 @@
-"""What a writer tells of itself, for whoever operates it. Read when asked; a commit pays nothing."""
+"""What a writer tells of itself, for whoever operates it. Read when asked: no commit pays."""
 
 import time
 from collections import deque

@@ -29,15 +29,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from meterplane.contracts.usage import Admit, Checkpoint, Settle
 from meterplane.journal.backlog import Backlog
 from meterplane.journal.disk import Disk
+from meterplane.journal.life import Life, Open
 from meterplane.journal.probe import probe
 from meterplane.journal.syncing import DiskThread, Result
 from meterplane.journal.writer import JournalUnavailable, JournalWriter, Mode
@@ -49,49 +48,9 @@ log = logging.getLogger(__name__)
 # 2 s late at the most, and a disk that hangs as soon as it answers.
 MEND_PAUSE_S = 0.1
 MEND_PAUSE_S_MAX = 2.0
+REFUSALS_MAX = 6  # of one directory, in 5 s or more; then it is given up
 TIDY_EVERY_S = 0.5  # an old directory is the shipper's this long after its last request has ended
 LEAVE_TIMEOUT_S = 1.0  # for what a failed writer still has under way; then it hangs
-
-
-@dataclass(slots=True)
-class _Open:
-    """A request without a durable SETTLE. `written_by`: who has its SETTLE."""
-
-    admit: Admit | None
-    checkpoint: Checkpoint | None = None
-    settle: Settle | None = None
-    written_by: JournalWriter | None = None
-
-
-@dataclass(slots=True)
-class _Life:
-    """One directory: who writes into it, and the requests that began there."""
-
-    writer: JournalWriter
-    open: dict[UUID, _Open] = field(default_factory=dict)
-    settled: deque[tuple[int, UUID]] = field(default_factory=deque)  # behind so many frames
-    lock: int | None = None  # held for the writer to come
-    over: bool = False  # no request begins here any more
-    given_up: bool = False
-    resumed: asyncio.Event = field(default_factory=asyncio.Event)  # another one for each failure
-
-    @property
-    def broken(self) -> bool:
-        return self.writer.failed and not self.given_up
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is under way that can end here."""
-        return not self.open and not self.given_up and (self.lock is not None or not self.broken)
-
-    def sweep(self) -> None:
-        """Forget what is durable."""
-        durable, settled = self.writer.frames_durable, self.settled
-        while settled and settled[0][0] <= durable:
-            request_id = settled.popleft()[1]
-            entry = self.open.get(request_id)
-            if entry is not None and entry.written_by is not None:  # not begun again meanwhile
-                del self.open[request_id]
 
 
 class Journal:
@@ -100,13 +59,14 @@ class Journal:
     def __init__(self, root: Path, worker: str, disk: Disk, mode: Mode) -> None:
         """Raises what `JournalWriter.open` raises."""
         self._root, self._worker, self._disk, self._mode = root, worker, disk, mode
-        self._life = _Life(JournalWriter.open(root, worker, disk, mode=mode))
+        self._life = Life(JournalWriter.open(root, worker, disk, mode=mode))
         self._life.writer.on_failure = self._writer_failed
-        self._old: list[_Life] = []  # with requests under way
+        self._old: list[Life] = []  # with requests under way
         self._frames_before = 0  # of writers that are no more
         self.held = ""  # why nothing is admitted though the disk is well
         self.backlog: Backlog | None = None  # as it was last measured
         self._closed = False
+        self._closing = asyncio.Event()
         self._mending: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._letting_go: set[asyncio.Task[None]] = set()
@@ -164,7 +124,7 @@ class Journal:
         if (self.held or life.over) and frame.request_id not in life.open:
             self.check()
         life.writer.append(frame)
-        life.open[frame.request_id] = _Open(frame)
+        life.open[frame.request_id] = Open(frame)
 
     def checkpoint(self, frame: Checkpoint) -> bool:
         """Write a CHECKPOINT. False when it is not with the kernel: wait for `resumed`."""
@@ -187,10 +147,10 @@ class Journal:
     def settle(self, frame: Settle) -> None:
         """Write a SETTLE now, or as soon as it can be: `commit` tells."""
         life = self._home(frame.request_id)
-        entry = life.open.setdefault(frame.request_id, _Open(None))
+        entry = life.open.setdefault(frame.request_id, Open(None))
         entry.settle, entry.written_by = frame, None
         with contextlib.suppress(JournalUnavailable):
-            _write(life, entry)
+            life.write_settle(entry)
 
     async def commit(self, request_id: UUID) -> None:
         """Return when the SETTLE of a request is durable (mode `process`: with the kernel).
@@ -201,7 +161,7 @@ class Journal:
         while (entry := life.open.get(request_id)) is not None:
             try:
                 if entry.written_by is not life.writer:
-                    _write(life, entry)
+                    life.write_settle(entry)
                 await life.writer.commit()
                 break
             except JournalUnavailable:
@@ -211,10 +171,11 @@ class Journal:
     async def close(self) -> None:
         """Seal what is there, then release all directories. Raises JournalUnavailable."""
         self._closed = True
+        self._closing.set()
         for task in (self._mending, self._tidying):
-            if task is not None:
+            if task is not None:  # what it has just opened is to be closed
+                await asyncio.wait({task}, timeout=LEAVE_TIMEOUT_S)
                 task.cancel()
-                await asyncio.wait({task})
         self._thread.close()
         lives = [life for life in (*self._old, self._life) if not life.given_up]
         for life in lives:
@@ -230,14 +191,14 @@ class Journal:
         if failure is not None:
             raise failure
 
-    def _home(self, request_id: UUID) -> _Life:
+    def _home(self, request_id: UUID) -> Life:
         if self._old and request_id not in self._life.open:
             for life in self._old:
                 if request_id in life.open:
                     return life
         return self._life
 
-    async def _next_writer(self, life: _Life) -> None:
+    async def _next_writer(self, life: Life) -> None:
         if not self._closed and life.broken:
             await life.resumed.wait()
         if self._closed or life.given_up:
@@ -257,7 +218,7 @@ class Journal:
 
     async def _mend(self) -> None:
         pause_s, said = MEND_PAUSE_S, ""
-        while self._life.over or any(life.broken for life in self._old):
+        while not self._closed and (self._life.over or any(life.broken for life in self._old)):
             broken = [life for life in (*self._old, self._life) if life.broken]
             try:
                 for life in broken:
@@ -269,11 +230,12 @@ class Journal:
                 if str(trouble) != said:
                     said = str(trouble)
                     log.error("the journal's disk is not well yet: %s", said)
-                await asyncio.sleep(pause_s)
+                await self._pause(pause_s)
                 pause_s = min(2 * pause_s, MEND_PAUSE_S_MAX)
-        log.warning("the journal is whole again: %s", self.directory)
+        if not self._closed:
+            log.warning("the journal is whole again: %s", self.directory)
 
-    async def _leave(self, life: _Life) -> None:
+    async def _leave(self, life: Life) -> None:
         if life.lock is not None:
             return
         log.error("admitting nothing: %s", life.writer.failure)
@@ -283,28 +245,34 @@ class Journal:
                 await life.writer.leave()
         life.lock = life.writer.lock_descriptor
 
-    async def _replace(self, broken: list[_Life]) -> None:
+    async def _replace(self, broken: list[Life]) -> None:
         """A writer for what is under way in each of these, and a fresh directory for what comes."""
-        troubled = []
+        trouble: OSError | JournalUnavailable | None = None
         for life in broken:
-            if life.open:
-                try:
-                    await self._resume(life)
-                except OSError as trouble:
-                    log.error("%s cannot be gone on with: %s", life.writer.directory, trouble)
-                    troubled.append(life)
+            if not life.open:
+                continue
+            try:
+                await self._resume(life)
+            except (OSError, JournalUnavailable) as refused:
+                trouble = refused
+                life.refusals += 1
         if self._life.over:
             fresh = await self._in_thread(
                 lambda: JournalWriter.open(self._root, self._worker, self._disk, mode=self._mode)
             )
             failpoint("journal.replace.before_handover")
             self._hand_over(fresh)
-        for life in troubled:  # where the root takes a directory and this one takes no file
-            life.given_up = True  # and kept: what began there ends nowhere else
-            self._release_soon(life)
         self._tidy()
+        for life in self._old:  # the root takes a directory, and this one takes no file
+            if life.broken and life.refusals >= REFUSALS_MAX:
+                log.error("%s is given up: %s", life.writer.directory, trouble)
+                life.given_up = True  # and kept: what began there ends nowhere else
+                life.resumed.set()
+                self._release_soon(life)
+        if trouble is not None:
+            raise trouble
 
-    async def _resume(self, life: _Life) -> None:
+    async def _resume(self, life: Life) -> None:
         """Raises OSError, JournalUnavailable; then it is as it was."""
         lock, failed = life.lock, life.writer
         if lock is None:
@@ -316,7 +284,7 @@ class Journal:
         life.settled.clear()
         for entry in life.open.values():
             if entry.settle is not None:
-                _write(life, entry)
+                life.write_settle(entry)
                 continue
             for frame in (entry.admit, entry.checkpoint):
                 if frame is not None:
@@ -328,15 +296,15 @@ class Journal:
     def _hand_over(self, fresh: JournalWriter) -> None:
         old = self._life
         fresh.on_failure = self._writer_failed
-        self._life = _Life(fresh)
+        self._life = Life(fresh)
         self._old.append(old)
         self.on_new_directory(fresh.directory)
         if self._tidying is None or self._tidying.done():
             self._tidying = asyncio.get_running_loop().create_task(self._keep_tidy())
 
     async def _keep_tidy(self) -> None:
-        while any(not life.given_up for life in self._old):
-            await asyncio.sleep(TIDY_EVERY_S)
+        while not self._closed and any(not life.given_up for life in self._old):
+            await self._pause(TIDY_EVERY_S)
             self._tidy()
 
     def _tidy(self) -> None:
@@ -347,22 +315,26 @@ class Journal:
                 self._old.remove(life)
                 self._release_soon(life)
 
-    def _release_soon(self, life: _Life) -> None:
+    def _release_soon(self, life: Life) -> None:
         task = asyncio.get_running_loop().create_task(self._release(life))
         self._letting_go.add(task)
         task.add_done_callback(self._letting_go.discard)
 
-    async def _release(self, life: _Life) -> None:
+    async def _release(self, life: Life) -> None:
         with contextlib.suppress(JournalUnavailable):
             await self._close(life)
 
-    async def _close(self, life: _Life) -> None:
+    async def _close(self, life: Life) -> None:
         life.resumed.set()
         self._frames_before += life.writer.frames_appended
         if life.lock is None:
             await life.writer.close()
         else:
             os.close(life.lock)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -377,13 +349,3 @@ class Journal:
 
         self._thread.run(work, told)
         return await done
-
-
-def _write(life: _Life, entry: _Open) -> None:
-    """Append a SETTLE to the directory its request began in."""
-    if entry.settle is None:
-        return
-    writer = life.writer
-    writer.append(entry.settle)
-    entry.written_by = writer
-    life.settled.append((writer.frames_appended, entry.settle.request_id))
