@@ -1,0 +1,79 @@
+"""Worker processes that take prepared segments in, one after the other, as Celery's would."""
+
+import multiprocessing
+import random
+import resource
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.ingest.segments import segment
+from tests.benchmarks.ingest.server import Key, Server
+
+
+@dataclass(frozen=True, slots=True)
+class Sustained:
+    """What some workers took in, and what of two processors' time it took."""
+
+    events: int
+    took_s: float
+    python_us: float
+    postgres_us: float
+
+    @property
+    def rate(self) -> float:
+        return self.events / self.took_s
+
+    @property
+    def capacity(self) -> float:
+        """Events a second of two cores that nobody else is at work on."""
+        return 2e6 / (self.python_us + self.postgres_us)
+
+
+def sustained(server: Server, keys: list[Key], workers: int, events: int, seed: int) -> Sustained:
+    """Have `workers` take `events` in together."""
+    context = multiprocessing.get_context("fork")
+    ready, begin = context.Barrier(workers + 1), context.Barrier(workers + 1)
+    done: Any = context.SimpleQueue()
+    processes = [
+        context.Process(target=_work, args=(keys, events // workers, seed + n, ready, begin, done))
+        for n in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    postgres_s, began = server.cpu_s(), time.perf_counter()
+    begin.wait()
+    found = [done.get() for _ in processes]
+    took_s = time.perf_counter() - began
+    for process in processes:
+        process.join()
+    postgres_s = server.cpu_s() - postgres_s
+    count = sum(each[0] for each in found)
+    python_s = sum(each[1] for each in found)
+    return Sustained(count, took_s, python_s / count * 1e6, postgres_s / count * 1e6)
+
+
+def _work(keys: list[Key], events: int, seed: int, ready: Any, begin: Any, done: Any) -> None:
+    import msgspec
+
+    from meterplane.metering import tasks
+
+    chance = random.Random(seed)
+    prepared, count = [], 0
+    while count < events:
+        prepared.append(segment(keys, chance))
+        count += prepared[-1][1]
+    tasks.ingest_segment(msgspec.json.decode(prepared[0][0]))  # connects, plans, imports
+    count -= prepared.pop(0)[1]
+    ready.wait()
+    begin.wait()
+    began = _cpu_s()
+    for message, _ in prepared:
+        tasks.ingest_segment(msgspec.json.decode(message))
+    done.put((count, _cpu_s() - began))
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
