@@ -77,7 +77,10 @@ def split(data: bytes, start: int = 0) -> tuple[list[Payload], Damage | None]:
         if end > len(data):
             return payloads, Damage(offset, "torn")
         body = data[offset + PREFIX_BYTES : end]
-        if checksum(data[offset : offset + 4] + body) != expected:
+        begun = (
+            _CHECKSUMS_OF_LENGTH[length] if length < 2048 else checksum(data[offset : offset + 4])
+        )
+        if _extend(begun, body) != expected:
             return payloads, Damage(offset, "checksum")
         payloads.append(Payload(offset, body))
         offset = end

@@ -24,25 +24,16 @@ from django.db import connection
 
 from meterplane.contracts.usage import SegmentMessage, Settle
 from meterplane.journal.segment import SEGMENT_FILE_BYTES_MAX
-from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
-from meterplane.kernel.ids import minted_at_ms, minted_on
+from meterplane.kernel.ids import minted_on
+from meterplane.metering import rows
 from meterplane.metering.parse import SetAside, parse
 from meterplane.metering.partitions import ensure_partitions
 from tenants.scoping import system_scope
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "tenant_id", "event_day", "request_id", "event_at", "project_id", "key_id", "model", "surface",
-    "stream", "status", "http_status", "tokens_in", "tokens_out", "requests", "rows", "bytes_in",
-    "bytes_out", "provenance", "currency", "price_version_id", "cost_nano", "reserved_nano",
-    "settled_at", "first_byte_ms", "total_ms", "server", "service_tier", "requested_model",
-    "deployment", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us", "retries",
-    "trace_id", "epoch", "admitted_at", "tokens_out_stop", "tags",
-    "segment_id",
-)  # fmt: skip
-_LIST = ", ".join(COLUMNS)
+_LIST = ", ".join(rows.COLUMNS)
 _SUMMED_BY = (
     "project_id, key_id, model, surface, status, price_version_id, currency, service_tier,"
     " deployment"
@@ -55,16 +46,16 @@ _ADDED = ", ".join(f"{name} = u.{name} + excluded.{name}" for name in _SUMS)
 
 # One session-wide staging table: making one per segment would fill the system catalog.
 _STAGING = (
-    "CREATE TEMP TABLE IF NOT EXISTS usage_staging (LIKE usage_event INCLUDING DEFAULTS)"
-    " ON COMMIT DELETE ROWS"
+    f"CREATE TEMP TABLE IF NOT EXISTS usage_staging ON COMMIT DELETE ROWS"
+    f" AS SELECT {_LIST} FROM usage_event WITH NO DATA"  # noqa: S608  the list is a constant
 )
 
 # Rows are inserted, and hours touched, in the order of their keys: two workers that meet wait for
 # each other in one direction only. What was there already returns nothing, and so is not added.
 _INSERT = f"""
 WITH fresh AS (
-  INSERT INTO usage_event ({_LIST})
-  SELECT {", ".join("s." + name for name in COLUMNS)}
+  INSERT INTO usage_event ({_LIST}, segment_id)
+  SELECT {", ".join("s." + name for name in rows.COLUMNS)}, %s
     FROM usage_staging s
     JOIN api_key k ON (k.tenant_id, k.id, k.project_id) = (s.tenant_id, s.key_id, s.project_id)
    ORDER BY s.tenant_id, s.event_day, s.request_id
@@ -129,7 +120,7 @@ SELECT count(*) FROM fresh
 
 _STRANGERS = """
 INSERT INTO usage_quarantine (segment_id, reason, payload)
-SELECT s.segment_id, 'no such key in this project of this tenant',
+SELECT %s, 'no such key in this project of this tenant',
        convert_to(row_to_json(s)::text, 'UTF8')
   FROM usage_staging s
   LEFT JOIN api_key k ON (k.tenant_id, k.id, k.project_id) = (s.tenant_id, s.key_id, s.project_id)
@@ -216,33 +207,12 @@ def _insert(db: Any, segment_id: UUID, settles: Iterable[Settle]) -> tuple[int, 
     db.execute(_STAGING)
     # Whoever calls from inside a transaction may have taken in another segment in it.
     db.execute("DELETE FROM usage_staging")
-    with db.copy(f"COPY usage_staging ({_LIST}) FROM STDIN") as copy:
-        for settle in settles:
-            copy.write_row(_row(settle, segment_id))
-    db.execute(_STRANGERS)
+    with db.copy(f"COPY usage_staging ({_LIST}) FROM STDIN (FORMAT BINARY)") as copy:
+        copy.write(rows.copied(settles))
+    db.execute(_STRANGERS, [segment_id])
     strangers = int(db.rowcount)
-    db.execute(_INSERT)
+    db.execute(_INSERT, [segment_id])
     return int(db.fetchone()[0]), strangers
-
-
-def _row(settle: Settle, segment_id: UUID) -> tuple[Any, ...]:
-    event_at = clock.from_ms(minted_at_ms(settle.request_id))
-    return (
-        settle.tenant_id, minted_on(settle.request_id), settle.request_id, event_at,
-        settle.project_id, settle.key_id, settle.model, settle.surface, settle.stream,
-        settle.status, settle.http_status, settle.tokens_in, settle.tokens_out, settle.requests,
-        settle.rows, settle.bytes_in, settle.bytes_out, settle.provenance, settle.currency,
-        settle.price_version_id, settle.cost_nano, settle.reserved_nano,
-        clock.from_ms(settle.settled_at_ms), settle.first_byte_ms, settle.total_ms, settle.server,
-        settle.service_tier, settle.requested_model, settle.deployment, settle.tensor_bytes_in,
-        settle.tensor_bytes_out, settle.queue_us, settle.compute_us, settle.retries,
-        settle.trace_id, settle.epoch, clock.from_ms(settle.admitted_at_ms), settle.tokens_out_stop,
-        _json(settle.tags), segment_id,
-    )  # fmt: skip
-
-
-def _json(tags: dict[str, str]) -> str:
-    return msgspec.json.encode(tags).decode() if tags else "{}"
 
 
 def _set_aside(db: Any, segment_id: UUID, items: Iterable[SetAside]) -> None:
