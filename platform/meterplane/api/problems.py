@@ -14,9 +14,7 @@ from meterplane.kernel.errors import CallerError, WorldError
 def as_problem(failure: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler. Unknown exceptions stay exceptions: they are our fault."""
     if isinstance(failure, CallerError | WorldError):
-        response = _problem(failure.code, failure.message, failure.status)
-        if isinstance(failure, CallerError) and failure.field:
-            response.data["field"] = failure.field
+        response = _response(problem_of(failure))
         if failure.retry_after_s is not None:
             response["Retry-After"] = str(failure.retry_after_s)
         return response
@@ -27,7 +25,7 @@ def as_problem(failure: Exception, context: dict[str, Any]) -> Response | None:
     known = exception_handler(failure, context)
     if known is None or not isinstance(failure, exceptions.APIException):
         return known
-    response = _problem(_code(failure), _sentence(failure), known.status_code)
+    response = _response(_problem(_code(failure), _sentence(failure), known.status_code))
     if isinstance(failure, exceptions.ValidationError):
         response.data["errors"] = known.data
     for name in ("WWW-Authenticate", "Retry-After"):
@@ -36,13 +34,21 @@ def as_problem(failure: Exception, context: dict[str, Any]) -> Response | None:
     return response
 
 
-def _problem(code: str, detail: str, status: int) -> Response:
+def problem_of(failure: CallerError | WorldError) -> dict[str, Any]:
+    """The problem details of one failure, which may be one of many in an answer."""
+    body = _problem(failure.code, failure.message, failure.status)
+    if isinstance(failure, CallerError) and failure.field:
+        body["field"] = failure.field
+    return body
+
+
+def _problem(code: str, detail: str, status: int) -> dict[str, Any]:
     body = {"type": f"urn:meterplane:problem:{code}", "title": code.replace("_", " "), "code": code}
-    return Response(
-        body | {"detail": detail, "status": status},
-        status=status,
-        content_type="application/problem+json",
-    )
+    return body | {"detail": detail, "status": status}
+
+
+def _response(body: dict[str, Any]) -> Response:
+    return Response(body, status=body["status"], content_type="application/problem+json")
 
 
 def _code(failure: exceptions.APIException) -> str:

@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, exports, limits, views
+from meterplane.api import alerts, events, exports, limits, views
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
 
@@ -49,6 +49,28 @@ urlpatterns = [
         "v1/models/<str:name>/reservations",
         views.ModelReservations.as_view(),
         name="model_reservations",
+    ),
+    path("v1/events", events.Events.as_view(), name="events"),
+    path("v1/events/amend", events.EventAmend.as_view(), name="event_amend_named"),
+    path("v1/events/deprecate", events.EventDeprecate.as_view(), name="event_deprecate_named"),
+    path("v1/events/<uuid:receipt_id>", events.EventDetail.as_view(), name="event"),
+    path("v1/events/<uuid:receipt_id>/amend", events.EventAmend.as_view(), name="event_amend"),
+    path(
+        "v1/events/<uuid:receipt_id>/deprecate",
+        events.EventDeprecate.as_view(),
+        name="event_deprecate",
+    ),
+    path("v1/backfills", events.Backfills.as_view(), name="backfills"),
+    path("v1/backfills/<uuid:backfill_id>", events.BackfillDetail.as_view(), name="backfill"),
+    path(
+        "v1/backfills/<uuid:backfill_id>/close",
+        events.BackfillClose.as_view(),
+        name="backfill_close",
+    ),
+    path(
+        "v1/backfills/<uuid:backfill_id>/revert",
+        events.BackfillRevert.as_view(),
+        name="backfill_revert",
     ),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
     *[

@@ -165,3 +165,51 @@ class OverHold(models.Model):
             return None
         hundredths = divide_half_away(self.reserved_nano * 100, self.cost_nano)
         return Decimal(hundredths).scaleb(-2)
+
+
+class Meter(models.Model):
+    """What is counted. Its versions say how; the meters of the product itself are code
+    (`meters.BUILT_IN`) and have no row."""
+
+    slug = models.CharField(max_length=64, primary_key=True)
+    created_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "meter"
+        ordering = ["slug"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(slug__regex=r"^[a-z][a-z0-9_-]{0,63}$"), name="meter_slug_safe"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class MeterVersion(models.Model):
+    """How a meter counts from `effective_from` until the next version begins. Never changed.
+
+    `definition` is a `meters.MeterDefinition`, checked by `meters_check` before it is stored.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    effective_from = models.DateTimeField()
+    definition = models.JSONField()
+    created_at = models.DateTimeField(default=clock.now)
+    created_by = models.CharField(max_length=120)
+
+    class Meta:
+        db_table = "meter_version"
+        ordering = ["meter", "number"]
+        constraints = [
+            models.UniqueConstraint(fields=["meter", "number"], name="meter_version_once"),
+            models.UniqueConstraint(
+                fields=["meter", "effective_from"], name="meter_version_instant_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.meter_id} version {self.number}"

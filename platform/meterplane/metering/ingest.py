@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from django.db import connection
 
 from meterplane.contracts.usage import SegmentMessage, Settle
@@ -47,7 +46,7 @@ _ADDED = ", ".join(f"{name} = u.{name} + excluded.{name}" for name in _SUMS)
 # One session-wide staging table: making one per segment would fill the system catalog.
 _STAGING = (
     f"CREATE TEMP TABLE IF NOT EXISTS usage_staging ON COMMIT DELETE ROWS"
-    f" AS SELECT {_LIST} FROM usage_event WITH NO DATA"  # noqa: S608  the list is a constant
+    f" AS SELECT {_LIST} FROM usage_event WITH NO DATA"
 )
 
 # Rows are inserted, and hours touched, in the order of their keys: two workers that meet wait for

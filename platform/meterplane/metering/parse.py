@@ -135,7 +135,9 @@ def problem_of(settle: Settle, before_ms: int) -> str | None:
         return "a name in it is too long or holds a NUL"
     tags = settle.tags
     if tags and (
-        len(tags) > TAGS_MAX or not all(map(_is_name, tags)) or not all(map(_is_name, tags.values()))
+        len(tags) > TAGS_MAX
+        or not all(map(_is_name, tags))
+        or not all(map(_is_name, tags.values()))
     ):
         return "its tags are too many, too long or hold a NUL"
     return None

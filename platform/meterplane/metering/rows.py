@@ -27,7 +27,9 @@ COLUMNS = (
     "model", "surface", "status", "provenance", "currency", "server", "service_tier",
     "requested_model", "deployment", "trace_id", "epoch", "tags",
 )  # fmt: skip
-_FIXED = struct.Struct(">h" + "i16s" + "ii" + "i16s" + "iq" + "i16s" * 3 + "i?" + "ii" * 3 + "iq" * 16)
+_FIXED = struct.Struct(
+    ">h" + "i16s" + "ii" + "i16s" + "iq" + "i16s" * 3 + "i?" + "ii" * 3 + "iq" * 16
+)
 _pack_fixed = _FIXED.pack
 _length = struct.Struct(">i").pack
 

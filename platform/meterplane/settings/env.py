@@ -14,6 +14,7 @@ from meterplane.contracts.receipt import signing_keys
 from meterplane.triton.metrics import measured_servers
 
 SECRET_CHARS_MIN = 32
+OVERLAYS = {"amend", "deprecate", "backfill"}
 
 
 def _is_pepper(text: str) -> str:
@@ -41,6 +42,12 @@ def _is_postgres(url: str) -> str:
 
 def _is_metrics(text: str) -> str:
     measured_servers(text)
+    return text
+
+
+def _are_overlays(text: str) -> str:
+    if not {part.strip() for part in text.split(",") if part.strip()} <= OVERLAYS:
+        raise ValueError(f"must name some of {', '.join(sorted(OVERLAYS))}, or none")
     return text
 
 
@@ -75,10 +82,16 @@ class Environment(BaseSettings):
     canary_models: str = ""
     provider_name: str = Field(default="Meterplane", min_length=1)
     export_days: int = Field(default=7, ge=1, le=365)
+    event_overlays: Annotated[str, AfterValidator(_are_overlays)] = "amend,deprecate,backfill"
+    event_window_days: int = Field(default=100, ge=1, le=3650)
 
     def broker_url(self) -> str:
         """The broker in Celery's spelling."""
         return self.celery_broker_url or celery_spelling(self.redis_url)
+
+    def overlays(self) -> frozenset[str]:
+        """How external events may be changed here."""
+        return frozenset(p.strip() for p in self.event_overlays.split(",") if p.strip())
 
     def webhook_secrets(self) -> list[str]:
         """Stripe webhook secrets, newest first: two during a rotation."""

@@ -62,7 +62,16 @@ def usage_of(key: Key, chance: random.Random) -> tuple[Admit, Checkpoint, Settle
     )  # type: ignore[arg-type]
     prices = {"input_token_pico": 150_000, "output_token_pico": 600_000, "request_pico": 0}
     admit = Admit(**about, **prices, reservation=str(key.id))  # type: ignore[arg-type]
-    return admit, Checkpoint(request_id=admit.request_id, tokens_in=tokens_in, tokens_out=tokens_out // 2, bytes_out=tokens_out * 2), settle
+    return (
+        admit,
+        Checkpoint(
+            request_id=admit.request_id,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out // 2,
+            bytes_out=tokens_out * 2,
+        ),
+        settle,
+    )
 
 
 def segment(keys: list[Key], chance: random.Random) -> tuple[bytes, int]:
