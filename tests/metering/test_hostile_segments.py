@@ -79,24 +79,34 @@ def test_a_frame_of_a_later_version_is_kept_whole(organisation):
     assert bytes(quarantined()[0].payload) == future
 
 
-def test_the_bytes_behind_damage_are_kept_because_the_file_will_go(organisation):
+def test_damaged_bytes_are_kept_because_the_file_will_go_and_what_is_behind_is_usage(organisation):
     segment_id = uuid7()
     frames = [settle(organisation) for _ in range(3)]
     data = bytearray(encode_segment(segment_id, "test", frames))
     start = len(encode_segment(segment_id, "test", frames[:1]))
     data[start + 20] ^= 1
-    assert ingest_segment(packed(bytes(data), segment_id)) == IngestResult(1, 1, 1)
+    end = len(encode_segment(segment_id, "test", frames[:2]))
+    assert ingest_segment(packed(bytes(data), segment_id)) == IngestResult(2, 2, 1)
     (kept,) = quarantined()
-    assert bytes(kept.payload) == bytes(data[start:])
-    assert f"damaged at byte {start} (checksum)" in kept.reason
+    assert bytes(kept.payload) == bytes(data[start:end])
+    assert kept.reason == f"{end - start} bytes damaged at byte {start} (checksum)"
 
 
-def test_a_segment_that_does_not_say_who_it_is_is_kept_whole(organisation):
-    segment_id, other_id = uuid7(), uuid7()
+def test_a_segment_whose_header_is_lost_holds_usage_all_the_same(organisation):
+    segment_id = uuid7()
     sound = encode_segment(segment_id, "test", [settle(organisation)])
     altered = sound[:3] + b"?" + sound[4:]
+    assert ingest_segment(packed(altered, segment_id)) == IngestResult(1, 1, 1)
+    (kept,) = quarantined()
+    assert "damaged at byte 0 (header)" in kept.reason
+    assert bytes(kept.payload) == altered[: len(encode_segment(segment_id, "test", []))]
+
+
+def test_a_segment_of_another_name_or_of_nothing_is_kept_whole(organisation):
+    segment_id, other_id = uuid7(), uuid7()
+    sound = encode_segment(segment_id, "test", [settle(organisation)])
     noise = random.Random(1).randbytes(5000)
-    for data, name in ((altered, segment_id), (sound, other_id), (noise, uuid7())):
+    for data, name in ((sound, other_id), (noise, uuid7())):
         assert ingest_segment(packed(data, name)) == IngestResult(0, 0, 1)
         with system_scope("test"):
             assert bytes(UsageQuarantine.objects.get(segment_id=name).payload) == data

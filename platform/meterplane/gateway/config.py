@@ -84,9 +84,7 @@ def from_environment(env: Mapping[str, str]) -> Config:
     worker = env.get("GATEWAY_WORKER", "gateway-1")
     if not _WORKER.fullmatch(worker):
         problems.append("GATEWAY_WORKER must be letters, digits, _ and -, at most 100")
-    mode = _journal_mode(env.get("JOURNAL_MODE", "durable").strip(), problems)
-    free_bytes_min = _bytes(env, "JOURNAL_FREE_BYTES_MIN", JOURNAL_FREE_BYTES_MIN, problems)
-    backlog_bytes_max = _bytes(env, "JOURNAL_BACKLOG_BYTES_MAX", 0, problems)
+    mode, free_bytes_min, backlog_bytes_max = _journal(env, problems)
     tokenizers = env.get("TOKENIZERS_DIR", "").strip()
     if tokenizers and not Path(tokenizers).is_dir():
         problems.append(f"TOKENIZERS_DIR: {tokenizers!r} is not a directory")
@@ -123,6 +121,14 @@ def _journal_mode(text: str, problems: list[str]) -> Mode:
     if text != "durable":
         problems.append("JOURNAL_MODE must be durable or process")
     return "durable"
+
+
+def _journal(env: Mapping[str, str], problems: list[str]) -> tuple[Mode, int, int]:
+    return (
+        _journal_mode(env.get("JOURNAL_MODE", "durable").strip(), problems),
+        _bytes(env, "JOURNAL_FREE_BYTES_MIN", JOURNAL_FREE_BYTES_MIN, problems),
+        _bytes(env, "JOURNAL_BACKLOG_BYTES_MAX", 0, problems),
+    )
 
 
 def _bytes(env: Mapping[str, str], name: str, default: int, problems: list[str]) -> int:

@@ -63,6 +63,18 @@ def encode(payload: bytes) -> bytes:
     return _pack(length, _extend(begun, payload)) + payload
 
 
+def whole_frame_at(data: bytes, offset: int) -> bytes | None:
+    """The payload of the frame that begins there, if one does and it is whole."""
+    if len(data) - offset < PREFIX_BYTES:
+        return None
+    length, expected = _PREFIX.unpack_from(data, offset)
+    end = offset + PREFIX_BYTES + length
+    if not 0 < length <= FRAME_BYTES_MAX or end > len(data):
+        return None
+    body = data[offset + PREFIX_BYTES : end]
+    return body if checksum(data[offset : offset + 4] + body) == expected else None
+
+
 def split(data: bytes, start: int = 0) -> tuple[list[Payload], Damage | None]:
     """Every whole frame from `start` on, in order, and what ended the reading if not the end."""
     payloads: list[Payload] = []

@@ -21,6 +21,7 @@ from uuid import UUID
 from meterplane.journal.disk import Disk
 from meterplane.journal.segment import OPEN_SUFFIX, SegmentFile, allocation_bytes
 from meterplane.journal.syncing import DiskThread
+from meterplane.kernel.failpoints import failpoint
 
 Result = TypeVar("Result")
 
@@ -51,13 +52,15 @@ class Keeper:
 
     def create(self, segment_id: UUID) -> SegmentFile:
         """A segment with room of its own, at once and by the caller; its name is not durable."""
-        return SegmentFile(
+        segment = SegmentFile(
             self._directory,
             segment_id,
             self._worker,
             self._disk,
             allocated_bytes=allocation_bytes(),
         )
+        failpoint("journal.spare.after_allocate")
+        return segment
 
     def prepare_now(self, segment_id: UUID) -> SegmentFile:
         """A spare. Blocks; raises OSError, `NoRoom` if there is none."""
@@ -66,8 +69,10 @@ class Keeper:
             spare = self.create(segment_id)
             self._check()
             spare.sync_length()
+            failpoint("journal.spare.after_sync")
             self._check()
             self._disk.sync_directory(self._directory)
+            failpoint("journal.spare.after_directory_sync")
         except OSError as error:
             if spare is not None:
                 spare.abandon()
@@ -89,12 +94,16 @@ class Keeper:
 
         def work() -> None:
             segment.truncate()
+            failpoint("journal.seal.after_truncate")
             self._check()
             segment.sync_length()
+            failpoint("journal.seal.after_sync")
             self._check()
             segment.seal()
+            failpoint("journal.seal.before_directory_sync")
             self._check()
             self._disk.sync_directory(self._directory)
+            failpoint("journal.seal.after_directory_sync")
 
         self._ask(work, done)
 

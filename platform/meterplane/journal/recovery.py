@@ -32,6 +32,7 @@ from meterplane.journal.segment import (
     next_segment_id,
 )
 from meterplane.kernel import clock
+from meterplane.kernel.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,16 @@ def recover(directory: Path, disk: Disk | None = None) -> Recovery:
         for segment in list_segments(directory, spares=True)
         if not segment.sealed
     )
+    failpoint("journal.recovery.after_cut")
     # The spares are gone; what still begins like one holds bytes, and is kept like any other.
     orphans = _orphans(list_segments(directory, spares=True))
     _write_settles(directory, orphans, disk)
     left = list_segments(directory, spares=True)
+    failpoint("journal.recovery.before_seal")
     for segment in left:
         if not segment.sealed:
             _seal(segment, disk)
+    failpoint("journal.recovery.before_directory_sync")
     disk.sync_directory(directory)
     done = Recovery(len(left), cut_bytes, len(orphans))
     log.info(
@@ -79,13 +83,13 @@ def _cut_tail(segment: SegmentPath) -> int:
         return written
     content = reader.parse_segment(data)
     if content.header is None:
-        # Not a write that was cut but bytes that changed: shipped as it is, quarantined by ingest.
+        # Not a write that was cut but bytes that changed: quarantined by ingest.
         log.error("the header of %s is unreadable", segment.path)
-        return 0
-    if content.damage is None:
-        return 0
-    os.truncate(segment.path, content.damage.offset)
-    return max(0, written - content.damage.offset)
+    last = content.damaged[-1] if content.damaged else None
+    if last is None or last.kind == "header" or last.end < len(data):
+        return 0  # damage before whole frames stays where it is: ingest sets it aside
+    os.truncate(segment.path, last.offset)
+    return max(0, written - last.offset)
 
 
 def _orphans(segments: Iterable[SegmentPath]) -> list[usage.Settle]:
@@ -94,8 +98,8 @@ def _orphans(segments: Iterable[SegmentPath]) -> list[usage.Settle]:
     checkpoints: dict[UUID, usage.Checkpoint] = {}
     for segment in segments:
         content = reader.read_segment(segment.path)
-        if content.damage is not None:
-            log.error("%s is damaged (%s)", segment.path, content.damage)
+        for stretch in content.damaged:
+            log.error("%s: %s", segment.path, stretch)
         for frame in reader.frames_of(content):
             if isinstance(frame, usage.Admit):
                 admitted[frame.request_id] = frame
@@ -123,6 +127,7 @@ def _write_settles(directory: Path, settles: Iterable[usage.Settle], disk: Disk)
             segment = SegmentFile(directory, next_segment_id(last), worker_of(directory), disk)
             segment.begin()
         segment.append(usage.encode(settle))
+        failpoint("journal.recovery.between_settles")
     if segment is not None:
         segment.abandon()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from meterplane.journal.disk import Disk
 from meterplane.journal.segment import SegmentFile
 from meterplane.journal.syncing import Done, Syncer, ThreadSyncer
+from meterplane.kernel.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Rounds:
         self._asked = False
         if self.stopped:
             return
+        failpoint("journal.commit.before_sync")
         this = self._gather()
         this.waiters, self._waiting = self._waiting, []
         this.began = time.monotonic()
@@ -124,6 +126,7 @@ class Rounds:
         this.parts -= 1
         if this.parts:
             return
+        failpoint("journal.commit.after_sync")  # and before anybody is told
         self.running = None
         waiters, this.waiters = this.waiters, []
         self._ended(this)

@@ -20,6 +20,7 @@ from meterplane.contracts import usage
 from meterplane.journal import framing
 from meterplane.journal.disk import Disk
 from meterplane.kernel import clock
+from meterplane.kernel.failpoints import failpoint
 from meterplane.kernel.ids import minted_at_ms, uuid7
 from meterplane.kernel.invariant import ensure
 from meterplane.kernel.limits import FRAME_BYTES_MAX, SEGMENT_BYTES_MAX
@@ -150,6 +151,7 @@ class SegmentFile:
         self._write_all = disk.write_all
         self._header = encode_header(segment_id, gateway)
         self._descriptor = disk.create(self.path)
+        failpoint("journal.spare.after_create")
         try:
             if allocated_bytes:
                 disk.allocate(self._descriptor, allocated_bytes)
@@ -175,7 +177,9 @@ class SegmentFile:
     def append(self, payload: bytes) -> None:
         """Write one frame to the page cache."""
         frame = framing.encode(payload)
+        failpoint("journal.append.before_write")
         self._write_all(self._descriptor, frame)
+        failpoint("journal.append.after_write")
         self.length += len(frame)
 
     def sync_length(self) -> None:

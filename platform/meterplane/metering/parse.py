@@ -1,8 +1,9 @@
 """From a segment's bytes to usage that can be stored, and to what cannot. Pure; never raises.
 
 Guarantees: every byte of the segment is accounted for. Each SETTLE becomes an event or is set
-aside, as is a frame this version does not know and everything behind damage: once the segment is
-recorded its file is deleted, so what is not taken along here is gone. ADMIT and CHECKPOINT are the
+aside, as is a frame this version does not know and every damaged stretch, with its place; what is
+whole behind damage is usage like any other. Once the segment is recorded its file is deleted, so
+what is not taken along here is gone. ADMIT and CHECKPOINT are the
 shipper's business and are passed over. The bounds are those of the tables or narrower: one record
 that PostgreSQL refused would hold up its whole journal. Does not know tenants.
 
@@ -57,8 +58,8 @@ class ParsedSegment:
 def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
     """Take a segment apart."""
     content = reader.parse_segment(data)
-    if content.header is None or content.header.segment_id != segment_id:
-        reason = "the header is unreadable or names another segment"
+    if content.header is not None and content.header.segment_id != segment_id:
+        reason = "the header names another segment"
         return ParsedSegment([], [SetAside(reason, data)])
     parsed = ParsedSegment([], [])
     settles, set_aside = parsed.settles, parsed.set_aside
@@ -76,9 +77,8 @@ def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
                 settles.append(of_its_own(frame))
             else:
                 set_aside.append(SetAside(problem, body))
-    if content.damage is not None:
-        offset, kind = content.damage.offset, content.damage.kind
-        parsed.set_aside.append(SetAside(f"damaged at byte {offset} ({kind})", data[offset:]))
+    for stretch in content.damaged:
+        set_aside.append(SetAside(str(stretch), data[stretch.offset : stretch.end]))
     return parsed
 
 
