@@ -5,9 +5,12 @@ of `usage_event` and counted once in `usage_hour`, `usage_day`, `usage_tag_hour`
 a segment is recorded if and only if its events are. The only marker of "seen" is the row itself.
 `usage_revision` of an organisation is higher after each transaction that added usage of it.
 
-Content that cannot become an event (a damaged frame, a key nobody issued) is kept in
-`usage_quarantine` with its reason and logged as an error; it never holds up the rest of the
-journal. A message whose bytes are not the segment's is refused: the file is still on the
+That the organisation has the key and the project of an event is asked here, of all of a segment
+at once; the row of `usage_hour` that an event is added to is held to it by foreign keys.
+
+Content that cannot become an event (a damaged frame, a key nobody issued, a day that was archived)
+is kept in `usage_quarantine` with its reason and logged as an error; it never holds up the rest of
+the journal. A message whose bytes are not the segment's is refused: the file is still on the
 gateway's disk, and the shipper sends it again.
 """
 
@@ -16,17 +19,19 @@ import logging
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
-from meterplane.contracts.usage import SegmentMessage, Settle
+from meterplane.contracts.usage import SegmentMessage, Settle, encode
 from meterplane.journal.segment import SEGMENT_FILE_BYTES_MAX
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.failpoints import failpoint
 from meterplane.kernel.ids import minted_on
 from meterplane.metering import rows
-from meterplane.metering.parse import SetAside, parse
+from meterplane.metering.parse import ParsedSegment, SetAside, parse
 from meterplane.metering.partitions import ensure_partitions
 from tenants.scoping import system_scope
 
@@ -44,10 +49,10 @@ _SUMS = (
 _ADDED = ", ".join(f"{name} = u.{name} + excluded.{name}" for name in _SUMS)
 
 # One session-wide staging table: making one per segment would fill the system catalog.
-_STAGING = (
-    f"CREATE TEMP TABLE IF NOT EXISTS usage_staging ON COMMIT DELETE ROWS"
-    f" AS SELECT {_LIST} FROM usage_event WITH NO DATA"
-)
+_STAGING = f"""
+CREATE TEMP TABLE IF NOT EXISTS usage_staging ON COMMIT DELETE ROWS
+    AS SELECT {_LIST} FROM usage_event WITH NO DATA
+"""  # noqa: S608  the columns are a constant
 
 # Rows are inserted, and hours touched, in the order of their keys: two workers that meet wait for
 # each other in one direction only. What was there already returns nothing, and so is not added.
@@ -150,8 +155,10 @@ def ingest_segment(message: SegmentMessage) -> IngestResult:
     in before with other content; nothing is written then.
     """
     parsed = parse(message.segment_id, _body(message))
-    settles = parsed.settles
-    ensure_partitions({minted_on(settle.request_id) for settle in settles})
+    closed = ensure_partitions(rows.days_of(parsed.settles))
+    failpoint("ingest.segment.after_partitions")
+    parsed = _of_open_days(parsed, closed) if closed else parsed
+    settles, set_aside = parsed.settles, parsed.set_aside
     with system_scope("a gateway's journal holds many tenants' usage"), connection.cursor() as db:
         db.execute(
             "INSERT INTO journal_segment (segment_id, gateway, sha256, events, manifest)"
@@ -167,19 +174,35 @@ def ingest_segment(message: SegmentMessage) -> IngestResult:
         if db.rowcount == 0:
             _refuse_other_content(db, message)
             return IngestResult(len(settles), 0)
-        _set_aside(db, message.segment_id, parsed.set_aside)
+        failpoint("ingest.segment.after_record")
+        _set_aside(db, message.segment_id, set_aside)
         inserted, strangers = _insert(db, message.segment_id, settles) if settles else (0, 0)
         db.execute(
             "UPDATE journal_segment SET inserted = %s WHERE segment_id = %s",
             [inserted, message.segment_id],
         )
-    quarantined = len(parsed.set_aside) + strangers
+        failpoint("ingest.segment.before_commit")
+    failpoint("ingest.segment.after_commit")
+    quarantined = len(set_aside) + strangers
     if quarantined:
         log.error(
             "segment %s of %s: %s records quarantined",
             message.segment_id, message.gateway, quarantined,
         )  # fmt: skip
     return IngestResult(len(settles), inserted, quarantined)
+
+
+def _of_open_days(parsed: ParsedSegment, closed: set[date]) -> ParsedSegment:
+    """Without what is from a day whose events are in a file: it may well be in there already."""
+    kept = ParsedSegment([], list(parsed.set_aside))
+    for settle in parsed.settles:
+        day = minted_on(settle.request_id)
+        if day in closed:
+            reason = f"its day, {day}, was archived before it came"
+            kept.set_aside.append(SetAside(reason, encode(settle)))
+        else:
+            kept.settles.append(settle)
+    return kept
 
 
 def _refuse_other_content(db: Any, message: SegmentMessage) -> None:
@@ -208,9 +231,11 @@ def _insert(db: Any, segment_id: UUID, settles: Iterable[Settle]) -> tuple[int, 
     db.execute("DELETE FROM usage_staging")
     with db.copy(f"COPY usage_staging ({_LIST}) FROM STDIN (FORMAT BINARY)") as copy:
         copy.write(rows.copied(settles))
+    failpoint("ingest.segment.after_copy")
     db.execute(_STRANGERS, [segment_id])
     strangers = int(db.rowcount)
     db.execute(_INSERT, [segment_id])
+    failpoint("ingest.segment.after_insert")
     return int(db.fetchone()[0]), strangers
 
 

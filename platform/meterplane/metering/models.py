@@ -316,3 +316,27 @@ class UsageQuarantine(models.Model):
 
     def __str__(self) -> str:
         return f"{self.segment_id}: {self.reason}"
+
+
+class UsageArchive(models.Model):
+    """A day whose events went, or go, to a file. Nothing more is taken in for it."""
+
+    day = models.DateField(primary_key=True)
+    closed_at = models.DateTimeField()
+    file_name = models.TextField(null=True)
+    sha256 = models.TextField(null=True, help_text="of the file")
+    events = models.BigIntegerField(null=True)
+    cost_nano = models.JSONField(null=True, help_text="by currency")
+    checksum = models.DecimalField(
+        null=True, max_digits=40, decimal_places=0, help_text="of ids and costs, in any order"
+    )
+    recorded_at = models.DateTimeField(null=True)
+    dropped_at = models.DateTimeField(null=True)
+    restored_at = models.DateTimeField(null=True)
+
+    class Meta:
+        managed = False
+        db_table = "usage_archive"
+
+    def __str__(self) -> str:
+        return f"{self.day}: {self.file_name}"

@@ -9,6 +9,7 @@ there. Values are those that `parse` let through: none is out of its column's bo
 
 import struct
 from collections.abc import Iterable
+from datetime import date
 
 import msgspec
 
@@ -16,6 +17,7 @@ from meterplane.contracts.usage import Settle
 
 DAY_MS = 86_400_000
 _EPOCH_MS = 946_684_800_000  # PostgreSQL's: 2000-01-01
+_ORDINAL_OF_1970 = date(1970, 1, 1).toordinal()
 _EPOCH_DAY = _EPOCH_MS // DAY_MS
 
 # As many as there are in a row, in its order: those of a fixed length first.
@@ -64,6 +66,12 @@ def copied(settles: Iterable[Settle]) -> bytes:
         parts += _row(settle)
     parts.append(_TRAILER)
     return b"".join(parts)
+
+
+def days_of(settles: Iterable[Settle]) -> set[date]:
+    """The UTC days these are events of."""
+    days = {(settle.request_id.int >> 80) // DAY_MS for settle in settles}
+    return {date.fromordinal(_ORDINAL_OF_1970 + day) for day in days}
 
 
 def _row(settle: Settle) -> tuple[bytes, ...]:

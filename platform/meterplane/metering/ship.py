@@ -32,6 +32,7 @@ from meterplane.journal import reader
 from meterplane.journal.directory import LOCK_NAME, claim, list_directories, worker_of
 from meterplane.journal.recovery import recover
 from meterplane.journal.segment import SegmentPath, list_segments
+from meterplane.kernel.failpoints import failpoint
 from meterplane.metering.manifest import manifest_of
 from meterplane.metering.release import Releases
 from meterplane.metering.tasks import ingest_segment
@@ -188,6 +189,7 @@ class Shipper:
                 {settle.request_id for settle in settles},
                 manifest_of(settles),
             )
+            failpoint("ship.segment.after_read")
             ahead += 1
 
     def _send_some(self, journal: _Journal) -> bool:
@@ -202,7 +204,9 @@ class Shipper:
                 break
             wait_s = min(RESEND_AFTER_S * 2 ** (shipped.sends - 1), RESEND_AFTER_S_MAX)
             if shipped.sends == 0 or now - shipped.sent_at >= wait_s:
+                failpoint("ship.segment.before_send")
                 self._send(_message(shipped, worker_of(journal.directory)))
+                failpoint("ship.segment.after_send")
                 shipped.sent_at = now
                 shipped.sends += 1
                 sent = True
@@ -237,7 +241,9 @@ class Shipper:
         for segment_id, shipped in list(journal.segments.items()):
             if not shipped.recorded or not shipped.admits <= journal.settled:
                 break
+            failpoint("ship.segment.before_delete")
             shipped.path.path.unlink(missing_ok=True)
+            failpoint("ship.segment.after_delete")
             del journal.segments[segment_id]
             journal.settled -= shipped.admits
             deleted = True

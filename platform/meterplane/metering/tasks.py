@@ -7,7 +7,7 @@ import msgspec
 from celery import shared_task
 
 from meterplane.contracts.usage import SegmentMessage
-from meterplane.metering import ingest, partitions
+from meterplane.metering import archive, ingest, partitions
 from meterplane.metering.canary.run import run_canary
 from meterplane.metering.exports import doorbell, sweep
 from meterplane.metering.reconcile.forget import forget_what_is_old
@@ -67,3 +67,9 @@ def work_export(export_id: str) -> None:
 def sweep_exports() -> None:
     """Doorbells that were lost, files that expired."""
     sweep.sweep()
+
+
+@shared_task(name="metering.archive_days")
+def archive_days() -> None:
+    """Days that are past keeping, from PostgreSQL to files."""
+    archive.archive_due_days()

@@ -76,6 +76,8 @@ class Environment(BaseSettings):
     journal_dir: str = "var/journal"
     meterplane_var: str = "var"
     files_dir: str = ""
+    archive_dir: str = ""
+    usage_retention_days: int = Field(default=400, ge=0)  # 0: for ever
     gateway_internal_url: str = ""
     triton_metrics_urls: Annotated[str, AfterValidator(_is_metrics)] = ""
     canary_every_s: int = Field(default=0, ge=0)

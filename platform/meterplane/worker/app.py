@@ -21,6 +21,7 @@ TASK_TIME_LIMIT_S = 600  # below the visibility timeout, or a long task would ru
 BROKER_SILENCE_S = 30
 SWEEP_EVERY_S = 30
 PARTITIONS_EVERY_S = 3600
+ARCHIVE_EVERY_S = 3600  # a day is due once; what was cut short is finished within the hour
 CREDIT_GRANTS_EVERY_S = 10
 RETURN_GRANTS_EVERY_S = 5
 REAP_RESERVATIONS_EVERY_S = 15
@@ -69,6 +70,7 @@ app.conf.update(
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "sweep exports": {"task": "metering.sweep_exports", "schedule": SWEEP_EVERY_S},
         "partitions ahead": {"task": "metering.ensure_partitions", "schedule": PARTITIONS_EVERY_S},
+        "archive usage": {"task": "metering.archive_days", "schedule": ARCHIVE_EVERY_S},
         # Rung so often that one which nobody heard in time is better forgotten.
         "credit grants": {
             "task": "policy.credit_grants",
