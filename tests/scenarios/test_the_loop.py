@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -133,6 +134,44 @@ def test_the_triton_client_calls_identity(stack: RunningStack):
     wait_until(lambda: len(new()) == 1, "the request in usage")
     model, _, _, cost_nano, status = visible_event(stack, new()[0])
     assert (model, status, cost_nano) == ("identity", "ok", 10_000)
+
+
+def meterplane(stack: RunningStack, *words: str) -> str:
+    """What the command says, typed by who was given the printed address and key."""
+    told = subprocess.run(
+        [str(Path(sys.executable).parent / "meterplane"), *words],
+        env=stack.env
+        | {"METERPLANE_URL": stack.file.gateway, "METERPLANE_API_KEY": stack.file.api_key},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    return told.stdout
+
+
+def test_who_asked_reads_what_it_cost_and_holds_a_receipt(stack: RunningStack, tmp_path: Path):
+    ask = {"model": "all-minilm-l6-v2", "input": "What is a receipt?"}
+    with stack.client() as client:
+        answer = client.post(
+            "/v1/embeddings", json=ask, headers={"x-meterplane-tags": "team=scenario"}
+        )
+    request_id = answer.headers["x-request-id"]
+    file = tmp_path / "receipt.json"
+    meterplane(stack, "receipt", "get", request_id, "-o", str(file))  # waits until it is there
+    assert meterplane(stack, "receipt", "verify", str(file)).startswith("VALID")
+    [(cost_nano, tags)] = stack.rows(
+        "SELECT cost_nano, tags FROM usage_event WHERE request_id = %s", request_id
+    )
+    assert tags == {"team": "scenario"}
+    receipt = json.loads(file.read_text())
+    assert receipt["charge"]["amount_nano"] == str(cost_nano)
+    told = json.loads(meterplane(stack, "usage", "--tag", "team=scenario", "--json"))
+    assert [(row["events"], row["cost"]) for row in told["totals"]] == [
+        (1, receipt["charge"]["amount"])
+    ]
+    assert request_id in meterplane(stack, "requests", "list", "--tag", "team=scenario")
 
 
 # -- the money

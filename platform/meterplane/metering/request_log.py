@@ -84,8 +84,9 @@ def logged_request(request_id: UUID) -> LoggedRequest | None:
 
 
 def _logged(row: tuple[Any, ...]) -> LoggedRequest:
-    *values, tags = row  # JSON comes as it stands in the table
-    return LoggedRequest(*values, json.loads(tags))
+    found = dict(zip((each.name for each in fields(LoggedRequest)), row, strict=True))
+    # JSON comes as it stands in the table.
+    return LoggedRequest(**found | {"tags": json.loads(found["tags"])})
 
 
 def _conditions(query: UsageQuery) -> tuple[list[str], dict[str, Any]]:
