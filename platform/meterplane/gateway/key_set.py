@@ -15,6 +15,7 @@ from meterplane.kernel.errors import WorldError
 
 PATH = "/.well-known/jwks.json"
 HELD_S = 60.0
+AGAIN_S = 5.0  # after a read that failed
 KEY_SET_BYTES_MAX = 256 * 1024  # a thousand keys
 _CACHED = b"cache-control: public, max-age=300\r\n"
 
@@ -26,12 +27,14 @@ async def tell(exchange: Exchange, parts: Parts) -> None:
     if not parts.control_url:
         raise no_control_plane()
     read_at, found = _held.get(parts.control_url, (-HELD_S, b""))
-    if time.monotonic() - read_at >= HELD_S:
+    now = time.monotonic()
+    if now - read_at >= HELD_S:
         try:
             found = await _reads.read(parts.control_url)
         except WorldError:
             if not found:
                 raise
+            _held[parts.control_url] = (now - HELD_S + AGAIN_S, found)
     exchange.answer(200, JSON + _CACHED, found)
 
 
