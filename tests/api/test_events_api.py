@@ -191,12 +191,12 @@ changes = st.lists(st.tuples(names, values), min_size=1, max_size=3)
 
 
 @settings(
-    max_examples=50, derandomize=True, database=None,
+    max_examples=30, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
-@given(of_each=st.lists(changes, min_size=6, max_size=6))
+@given(of_each=st.lists(changes, min_size=10, max_size=10))
 def test_malformed_events_are_told_so_and_hold_up_no_good_one(operator, of_each):
-    """300 of them, in 50 batches."""
+    """300 of them, in 30 batches."""
     broken = [event(f"broken {n}") | dict(each) for n, each in enumerate(of_each)]
     sent = [*broken, event("good", time=None), [value for _, value in of_each[0]]]
     answer = post(operator, sent, MANY)

@@ -1,4 +1,4 @@
-"""A day past keeping goes to a file and comes back; nothing is ever in neither, or counted twice."""
+"""A day past keeping goes to a file and comes back; nothing is ever in neither, or in both."""
 
 import random
 from datetime import date, timedelta

@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, events, exports, limits, views
+from meterplane.api import alerts, events, exports, limits, meters, views
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
 
@@ -72,6 +72,9 @@ urlpatterns = [
         events.BackfillRevert.as_view(),
         name="backfill_revert",
     ),
+    path("v1/meters", meters.Meters.as_view(), name="meters"),
+    path("v1/meters/<slug:slug>", meters.MeterDetail.as_view(), name="meter"),
+    path("v1/meters/<slug:slug>/usage", meters.MeterUsageView.as_view(), name="meter_usage"),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
     *[
         path(f"v1/{owner}exports{address}", view.as_view(), name=prefix + name)

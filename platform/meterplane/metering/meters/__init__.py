@@ -1,0 +1,1 @@
+"""What a meter of the catalog counts: its values over a period, exact."""
