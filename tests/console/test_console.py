@@ -24,7 +24,10 @@ CHANGELISTS = [
     f"console:{model._meta.app_label}_{model._meta.model_name}_changelist"
     for model in site._registry
 ]
-EXTRA = ["console:index", "console:usage_events", "console:usage_by"]
+EXTRA = [
+    "console:index", "console:usage_events", "console:usage_by", "console:meters",
+    "console:external_events",
+]  # fmt: skip
 
 
 @pytest.fixture

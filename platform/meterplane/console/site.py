@@ -41,9 +41,12 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
 
     def extra_urls(self) -> list[URLPattern]:
         """Pages that are not a model's; Unfold mounts what this returns."""
-        from meterplane.console.metered import usage_urls  # its page registers with this site
+        # Their pages register with this site.
+        from meterplane.console.external import external_urls
+        from meterplane.console.metered import usage_urls
+        from meterplane.console.meters import meter_urls
 
-        return usage_urls()
+        return usage_urls() + meter_urls() + external_urls()
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
         """Django's staff check outside, the system's door inside."""

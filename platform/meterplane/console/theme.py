@@ -74,6 +74,8 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Usage events", "bolt", "usage_events"),
                     _item("Usage by deployment", "alt_route", "usage_by"),
+                    _item("External events", "input", "external_events"),
+                    _item("Meters", "straighten", "meters"),
                     _item("Alerts", "notifications", "policy_alert_changelist"),
                     _item("Journal segments", "inventory_2", "metering_journalsegment_changelist"),
                 ],
