@@ -1,6 +1,8 @@
 """A meter's definition is checked, and its versions follow one another and never change."""
 
+import json
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -8,10 +10,12 @@ import pytest
 from meterplane.catalog.meters import BUILT_IN, at, list_meters, versions_of
 from meterplane.catalog.meters_change import change_meter, create_meter
 from meterplane.catalog.meters_check import read_definition
+from meterplane.catalog.meters_sync import sync_meters
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tests import environment
 
+CATALOG = Path(__file__).resolve().parents[2] / "infra" / "triton" / "catalog.json"
 GPU = {
     "name": "GPU hours", "unit": "hour", "event_type": "com.acme.training", "aggregation": "sum",
     "field": "data.gpu_seconds", "dimensions": ["project", "data.gpu"],
@@ -122,6 +126,32 @@ def test_the_products_own_meters_are_there_and_stay():
         with pytest.raises(CallerError) as refused:
             create_meter(slug, read_definition(GPU), by="ops")
         assert refused.value.code == "meter_exists"
+
+
+@pytest.mark.django_db
+def test_a_catalog_file_makes_meters_and_versions_of_what_it_changes(tmp_path):
+    path = tmp_path / "catalog.json"
+
+    def sync(*meters):
+        path.write_text(json.dumps({"meters": meters}))
+        return sync_meters(path)
+
+    one, two = GPU | {"slug": "one"}, GPU | {"slug": "two"}
+    assert sync(one, two) == 2
+    sync(one, two | {"unit": "h"})
+    sync(two | {"unit": "h"})
+    assert [len(versions_of(slug)) for slug in ("one", "two")] == [1, 2]
+    for wrong, says in [
+        ([GPU], "meters[0] needs a slug"),
+        ([one | {"unit": "h"}, two | {"field": ""}], "meter 'two': sum needs the field"),
+        ([GPU | {"slug": "requests"}], "There is a meter 'requests'"),
+    ]:
+        with pytest.raises(CallerError) as refused:
+            sync(*wrong)
+        assert refused.value.code == "catalog_invalid"
+        assert says in refused.value.message
+    assert [len(versions_of(slug)) for slug in ("one", "two")] == [1, 2]
+    assert sync_meters(CATALOG) == 1
 
 
 @pytest.mark.django_db

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -71,7 +71,11 @@ class Events(APIView):
     parser_classes = (CloudEvent, CloudEventBatch, ExactJSON)
     renderer_classes = (ExactRenderer,)
 
-    @extend_schema(parameters=[EventsQuery], responses={200: shapes.PAGE_SCHEMA})
+    @extend_schema(
+        operation_id="v1_events_list",
+        parameters=[EventsQuery],
+        responses={200: shapes.PAGE_SCHEMA},
+    )
     def get(self, request: Request) -> Response:
         """List events, the last received first, with what holds of each now."""
         query = EventsQuery(data=request.query_params)
@@ -172,6 +176,11 @@ class EventAmend(APIView):
         return _detail(receipt_id)
 
 
+@extend_schema_view(post=extend_schema(operation_id="v1_events_amend_named"))
+class NamedEventAmend(EventAmend):
+    """A correction of an event that is known by its own id."""
+
+
 class EventDeprecate(APIView):
     """The end of an event."""
 
@@ -192,6 +201,11 @@ class EventDeprecate(APIView):
         return _detail(receipt_id)
 
 
+@extend_schema_view(post=extend_schema(operation_id="v1_events_deprecate_named"))
+class NamedEventDeprecate(EventDeprecate):
+    """The end of an event that is known by its own id."""
+
+
 class Backfills(APIView):
     """Usage that is told again."""
 
@@ -199,6 +213,7 @@ class Backfills(APIView):
     renderer_classes = (ExactRenderer,)
 
     @extend_schema(
+        operation_id="v1_backfills_list",
         parameters=[OpenApiParameter("organisation", required=True)],
         responses={200: {"type": "array", "items": shapes.BACKFILL_SCHEMA}},
     )

@@ -141,7 +141,9 @@ class Meters(APIView):
     parser_classes = (ExactJSON,)
     renderer_classes = (ExactRenderer,)
 
-    @extend_schema(responses={200: {"type": "array", "items": METER_OUT}})
+    @extend_schema(
+        operation_id="v1_meters_list", responses={200: {"type": "array", "items": METER_OUT}}
+    )
     def get(self, request: Request) -> Response:
         """List meters, the product's own first."""
         return Response([_meter(versions) for versions in list_meters()])

@@ -51,8 +51,8 @@ urlpatterns = [
         name="model_reservations",
     ),
     path("v1/events", events.Events.as_view(), name="events"),
-    path("v1/events/amend", events.EventAmend.as_view(), name="event_amend_named"),
-    path("v1/events/deprecate", events.EventDeprecate.as_view(), name="event_deprecate_named"),
+    path("v1/events/amend", events.NamedEventAmend.as_view(), name="event_amend_named"),
+    path("v1/events/deprecate", events.NamedEventDeprecate.as_view(), name="event_deprecate_named"),
     path("v1/events/<uuid:receipt_id>", events.EventDetail.as_view(), name="event"),
     path("v1/events/<uuid:receipt_id>/amend", events.EventAmend.as_view(), name="event_amend"),
     path(

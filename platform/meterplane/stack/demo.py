@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from billing.pricing.catalog_prices import publish_catalog_prices
+from meterplane.catalog.meters_sync import sync_meters
 from meterplane.catalog.sync import sync_catalog
 from meterplane.contracts import api_key
 from meterplane.kernel import clock
@@ -47,6 +48,7 @@ CALLERS: tuple[tuple[str, str, str, Habit], ...] = (
 def provide_demo(layout: Layout) -> None:
     """Catalog, prices, the operator, the demo organisation and the secrets to sign in with."""
     sync_catalog(CATALOG)
+    sync_meters(CATALOG)
     publish_catalog_prices(CATALOG)
     recompile_everyone()
     secrets = installation.load(layout)

@@ -1,13 +1,16 @@
 """Corrections lie over events: the original stays, the newest overlay holds, each says why."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.metering.external.backfills import (
+    backfill_by_id,
     close_backfill,
     open_backfill,
     revert_backfill,
@@ -16,6 +19,7 @@ from meterplane.metering.external.overlays import amend, deprecate
 from meterplane.metering.external.queries import event_by_receipt, history_of
 from meterplane.metering.external.shape import content_digest, read_data
 from tenants.scoping import system_scope, tenant_scope
+from tests.conftest import wait_until
 from tests.metering.external.sent import TYPE, event, send, statuses
 
 pytestmark = pytest.mark.django_db
@@ -197,6 +201,63 @@ def test_an_open_backfill_that_is_given_up_changes_nothing(organisation):
     assert ids(organisation) == ["old"]
     with pytest.raises(CallerError, match="open another one"):
         close_backfill(it.id, by="ops")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_corrections_at_the_same_time_follow_one_another(organisation):
+    """Eight amend one event at once: as many overlays, each going on from the one before."""
+    (sent,) = send(event())
+    barrier = threading.Barrier(8)
+
+    def correct(number: int) -> None:
+        barrier.wait()
+        try:
+            amend(sent.receipt.id, at=None, data=read_data({"n": number}), **WHY)
+        finally:
+            connections.close_all()
+
+    in_threads([lambda number=number: correct(number) for number in range(8)])
+    found, history = shown(sent.receipt.id)
+    assert [each.number for each in history] == list(range(1, 9))
+    assert {each.data for each in history} == {f'{{"n":{n}}}' for n in range(8)}
+    befores = [each.digest_before for each in history]
+    assert befores == [found.event.content_digest, *(each.digest_after for each in history[:-1])]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_event_is_in_a_backfill_before_it_is_closed_or_not_at_all(organisation):
+    """Four send to a backfill while it is closed: what it says it added is what it has."""
+    it = backfill(organisation)
+    accepted: list[str] = []
+
+    def sender(number: int) -> None:
+        try:
+            for batch in range(6):
+                sent = [
+                    event(f"{number}-{batch}-{n}", ago=2 * HOUR, backfill=str(it.id))
+                    for n in range(5)
+                ]
+                accepted.extend(each for each in statuses(send(*sent)) if each == "accepted")
+        finally:
+            connections.close_all()
+
+    def closer() -> None:
+        try:
+            wait_until(lambda: len(accepted) >= 10, "some events in the backfill")
+            close_backfill(it.id, by="tests")
+        finally:
+            connections.close_all()
+
+    in_threads([closer, *(lambda number=number: sender(number) for number in range(4))])
+    closed = backfill_by_id(it.id)
+    assert closed.added == len(accepted) == len(ids(organisation))
+
+
+def in_threads(works: list) -> None:
+    """Run them at once; what one raises is raised."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        for done in [pool.submit(work) for work in works]:
+            done.result()
 
 
 @pytest.mark.parametrize(
