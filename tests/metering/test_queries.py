@@ -3,37 +3,20 @@
 import random
 from collections import defaultdict
 from datetime import timedelta
-from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
+from meterplane.contracts.usage import TAGS_MAX
 from meterplane.kernel import clock
-from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import minted_at_ms, uuid7
 from meterplane.metering import queries
 from meterplane.metering.ingest import ingest_segment
 from tenants.scoping import TenantScopeMissing, system_scope, tenant_scope
 from tests.metering.segments import message, random_settles, settle
+from tests.metering.usage_oracle import value
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def test_a_weighted_split_is_visible_by_model_and_deployment(organisation):
-    arms = [("tiny-lm", "default")] * 3 + [("tiny-lm", "canary"), ("identity", "default")]
-    frames = [settle(organisation, model=model, deployment=arm) for model, arm in arms]
-    frames.append(settle(organisation, model="identity"))
-    ingest_segment(message(frames))
-    end = clock.now() + timedelta(hours=1)
-    with tenant_scope(organisation.id):
-        slices = queries.usage_by("deployment", end - timedelta(days=1), end)
-        tiers = queries.usage_by("service_tier", end - timedelta(days=1), end)
-    assert [(each.split, each.events) for each in slices] == [
-        ("tiny-lm @ default", 3),
-        ("identity", 1),
-        ("identity @ default", 1),
-        ("tiny-lm @ canary", 1),
-    ]
-    assert [(each.split, each.events) for each in tiers] == [("standard", 6)]
 
 
 def by_hand(frames, start, end):
@@ -85,26 +68,6 @@ def test_two_halves_of_a_period_add_up_to_it(organisation):
         assert queries.usage_between(end, start) == []
 
 
-def test_splits_series_and_totals_tell_the_same_story(organisation):
-    frames = random_settles(organisation, random.Random(4), 200)
-    ingest_segment(message(frames))
-    end = clock.now() + timedelta(hours=1)
-    start = end - timedelta(days=5)
-    with tenant_scope(organisation.id):
-        (totals,) = queries.totals(start, end)
-        assert totals.events == 200
-        assert totals.events_ok == sum(frame.status == "ok" for frame in frames)
-        for split in get_args(queries.Split):
-            slices = queries.usage_by(split, start, end)
-            assert sum(each.cost_nano for each in slices) == totals.cost_nano
-            for series in (queries.usage_by_hour, queries.usage_by_day):
-                buckets = series(start, end, split)
-                assert sum(bucket.tokens_out for bucket in buckets) == totals.tokens_out
-                assert [b.at for b in buckets] == sorted(b.at for b in buckets)
-        with pytest.raises(CallerError, match="at most"):
-            queries.usage_by_day(start - timedelta(days=3000), end)
-
-
 def test_requests_are_listed_newest_first_and_paged_by_id(organisation, onboard):
     frames = sorted(random_settles(organisation, random.Random(5), 25), key=lambda f: f.request_id)
     globex = onboard("globex")
@@ -124,7 +87,7 @@ def test_requests_are_listed_newest_first_and_paged_by_id(organisation, onboard)
         first = queries.first_usage_at()
         assert first == clock.from_ms(minted_at_ms(frames[0].request_id))
         assert set(queries.keys_last_used()) == {organisation.key_id}
-        assert len(queries.recent_requests(5, status="ok")) == 5
+        assert len(queries.recent_requests(5, filters={"status": ("ok",)})) == 5
 
 
 def test_usage_needs_a_door_and_the_systems_shows_everybodys(onboard):
@@ -134,7 +97,66 @@ def test_usage_needs_a_door_and_the_systems_shows_everybodys(onboard):
     with pytest.raises(TenantScopeMissing):
         queries.usage_between(start, end)
     with system_scope("test"):
-        assert queries.totals(start, end)[0].events == 2
+        assert queries.usage_between(start, end)[0].events == 2
     for tenant in tenants:
         with tenant_scope(tenant.id):
-            assert queries.totals(start, end)[0].events == 1
+            assert queries.usage_between(start, end)[0].events == 1
+
+
+def test_requests_are_found_by_any_filter_and_between_any_two_instants(organisation):
+    """Each page against the events themselves: every filter, tags among them, and half-open."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    frames = [
+        replace(
+            frame, tags={"team": chance.choice(["ads", "search"])} if chance.random() < 0.7 else {}
+        )
+        for frame in random_settles(organisation, chance, 120)
+    ]
+    ingest_segment(message(frames))
+    instants = sorted(clock.from_ms(minted_at_ms(frame.request_id)) for frame in frames)
+    known = {
+        "model": ("tiny-lm", "identity"),
+        "status": ("ok", "error"),
+        "surface": ("openai.chat", "kserve.infer"),
+        "deployment": ("tiny-lm @ canary", "tiny-lm"),
+        "tag:team": ("ads", "search", ""),
+        "key": (str(organisation.key_id),),
+    }
+    found = 0
+    with tenant_scope(organisation.id):
+        for _ in range(40):
+            filters = {
+                name: tuple(chance.sample(known[name], chance.choice([1, len(known[name])])))
+                for name in chance.sample(list(known), chance.choice([0, 1, 2]))
+            }
+            since, until = sorted(chance.sample(instants, 2))
+            expected = [
+                frame.request_id
+                for frame in frames
+                if since <= clock.from_ms(minted_at_ms(frame.request_id)) < until
+                and all(value(frame, name) in wanted for name, wanted in filters.items())
+            ]
+            asked = {"filters": filters, "since": since, "until": until}
+            shown, before = [], None
+            while page := queries.recent_requests(17, before, **asked):
+                shown += page
+                before = page[-1].request_id
+            assert {row.request_id for row in shown} == set(expected), (seed, asked)
+            assert len(shown) == len(expected)
+            assert [row.event_at for row in shown] == sorted(
+                (row.event_at for row in shown), reverse=True
+            )
+            found += len(shown)
+    assert found > 100
+
+
+def test_the_names_of_an_organisations_tags_are_its_own_and_bounded(organisation, onboard):
+    many = {f"tag-{number:02}": "x" for number in range(TAGS_MAX)}
+    frames = [settle(organisation, tags=many), settle(organisation, tags={"team": "ads"})]
+    ingest_segment(message([*frames, settle(onboard("globex"), tags={"secret": "x"})]))
+    with tenant_scope(organisation.id):
+        assert queries.tag_names() == [*sorted(many), "team"]
+    with system_scope("test"), pytest.raises(TenantScopeMissing):
+        queries.tag_names()

@@ -8,7 +8,14 @@ import pytest
 
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
-from meterplane.metering.usage_query import BUCKET_DAYS_MAX, ROWS_MAX, UsageQuery, parse
+from meterplane.metering.usage_query import (
+    BUCKET_DAYS_MAX,
+    ROWS_MAX,
+    RequestQuery,
+    UsageQuery,
+    parse,
+    parse_requests,
+)
 
 NOW = datetime(2026, 11, 3, 15, 20, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -153,3 +160,40 @@ def test_no_query_string_is_anybodys_crash():
         assert query.start < query.end
         assert 1 <= query.limit <= ROWS_MAX
     assert min(parsed, refused) > 50
+
+
+def asked_requests(text: str) -> RequestQuery:
+    params: dict[str, list[str]] = {}
+    for pair in text.split(";") if text else ():
+        name, _, value = pair.partition("=")
+        params.setdefault(name, []).append(value)
+    return parse_requests(params, limit_default=50, limit_max=500)
+
+
+def test_requests_are_asked_for_with_the_filters_of_usage():
+    assert asked_requests("") == RequestQuery(None, None, {}, 50, None)
+    assert asked_requests("to=2026-11-02;limit=500") == RequestQuery(
+        None, datetime(2026, 11, 2, tzinfo=UTC), {}, 500, None
+    )
+    query = asked_requests(f"last=2d;model=a;model=b;tag:team=;cursor={KEY}")
+    assert (query.since, query.until) == (NOW - 2 * DAY, NOW)
+    assert query.filters == {"model": ("a", "b"), "tag:team": ("",)}
+    assert str(query.cursor) == KEY
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "field"),
+    [
+        ("bucket=day", "unknown_parameter", "bucket"),
+        ("group_by=model", "unknown_parameter", "group_by"),
+        ("cursor=next", "invalid_cursor", "cursor"),
+        ("limit=501", "limit_out_of_range", "limit"),
+        ("from=2026-11-03;to=2026-11-03", "period_empty", "from"),
+        ("status=fine", "unknown_status", "status"),
+        ("key=mine", "invalid_id", "key"),
+    ],
+)
+def test_what_cannot_be_asked_of_requests_is_refused_by_name(text, code, field):
+    with pytest.raises(CallerError) as refused:
+        asked_requests(text)
+    assert (refused.value.code, refused.value.field) == (code, field)

@@ -21,10 +21,17 @@ from tenants.scoping import TenantScopeMissing, current_scope, system_scope, ten
 from tests.metering.segments import message, settle
 from tests.metering.usage_oracle import FIRST, count, some_query, some_usage, two_organisations
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("in_december")]
 
 DAY = timedelta(days=1)
 NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def in_december():
+    """After all of the events, and before they are too old to be read singly."""
+    with clock.frozen(datetime(2026, 12, 1, tzinfo=UTC)):
+        yield
 
 
 def door(tenant_id, chance: random.Random) -> AbstractContextManager[None]:
@@ -166,6 +173,36 @@ def tables_read(query: UsageQuery) -> set[str]:
     with connection.cursor() as cursor:
         cursor.execute("EXPLAIN (FORMAT JSON) " + sql, params)
         return set(re.findall(r'"Relation Name": "(\w+)"', json.dumps(cursor.fetchone()[0])))
+
+
+def test_a_weighted_split_is_visible_by_model_and_deployment(organisation):
+    arms = [("tiny-lm", "default")] * 3 + [("tiny-lm", "canary"), ("identity", "default")]
+    at_ms = clock.to_ms(NOON)
+    frames = [settle(organisation, at_ms=at_ms, model=model, deployment=arm) for model, arm in arms]
+    frames.append(settle(organisation, at_ms=at_ms, model="identity"))
+    ingest_segment(message(frames))
+    with tenant_scope(organisation.id):
+        table = run(UsageQuery(NOON, NOON + DAY, group_by=("deployment",)))
+    assert [(row.groups[0], row.events) for row in table.rows] == [
+        ("tiny-lm @ default", 3),
+        ("identity", 1),
+        ("identity @ default", 1),
+        ("tiny-lm @ canary", 1),
+    ]
+
+
+def test_before_single_requests_were_kept_only_whole_hours_are_answered(organisation, settings):
+    settings.USAGE_RETENTION_DAYS = 100
+    ingest_segment(message([settle(organisation, at_ms=clock.to_ms(NOON))]))
+    ragged = UsageQuery(NOON - timedelta(minutes=5), NOON + DAY)
+    with tenant_scope(organisation.id):
+        with clock.frozen(NOON + 101 * DAY):
+            with pytest.raises(CallerError, match="100 days") as caught:
+                run(ragged)
+            assert run(replace(ragged, start=NOON)).totals[0].events == 1
+        with clock.frozen(NOON + 99 * DAY):
+            assert run(ragged).totals[0].events == 1
+    assert (caught.value.code, caught.value.field) == ("single_requests_gone", "from")
 
 
 def test_usage_needs_a_door(organisation):

@@ -127,6 +127,7 @@ def _values(name: str, places: list[Place], chance: random.Random) -> list[str]:
         "surface": [*get_args(Surface)],
         "status": ["ok", "error", "cancelled", "interrupted"],
         "service_tier": ["standard", "batch"],
+        "price_version": [str(UUID(int=1)), str(UUID(int=3))],
         "deployment": ["identity", "tiny-lm @ canary", "tiny-lm"],
         "tag:team": [*TEAMS],
         "tag:feature": ["chat", ""],
@@ -167,7 +168,12 @@ def value(frame: Settle, name: str) -> str:
         return frame.tags.get(name.removeprefix(TAG), "")
     if name == "deployment":
         return f"{frame.model} @ {frame.deployment}" if frame.deployment else frame.model
-    field = {"organisation": "tenant_id", "project": "project_id", "key": "key_id"}.get(name, name)
+    field = {
+        "organisation": "tenant_id",
+        "project": "project_id",
+        "key": "key_id",
+        "price_version": "price_version_id",
+    }.get(name, name)
     return str(getattr(frame, field))
 
 

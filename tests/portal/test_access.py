@@ -102,7 +102,9 @@ def test_what_belongs_to_another_tenant_looks_exactly_like_what_does_not_exist(o
     for theirs_path, missing_path in zip(theirs, missing, strict=True):
         found, absent = owner.get(theirs_path), owner.get(missing_path)
         assert (found.status_code, absent.status_code) == (404, 404)
-        assert found.content == absent.content
+        # An id that was typed is shown again: beside it, the two pages are the same.
+        names = [path.split("/")[2] for path in (theirs_path, missing_path)]
+        assert found.text.replace(names[0], "") == absent.text.replace(names[1], "")
         assert dict(found.headers) == dict(absent.headers)
 
 

@@ -35,10 +35,10 @@ def test_the_time_to_the_first_byte_and_the_rest_fill_the_timeline(owner, organi
     settles = history.live_through(organisation, days=1)
     chat = next(each for each in settles if each.tokens_out and each.status == "ok")
     page = owner.get(f"/requests/{chat.request_id}/").text
-    widths = [int(width) for width in re.findall(r'<rect[^>]* width="(\d+)"', page) if width]
-    wait, work = widths[-2:]
-    assert wait + work == 1000
-    assert wait == chat.first_byte_ms * 1000 // chat.total_ms
+    bar = re.findall(r'<rect class="([a-z-]+)" x="(\d+)" y="0" width="(\d+)"', page)
+    assert [name for name, _, _ in bar] == ["queue", "first-token", "rest"]
+    assert sum(int(width) for _, _, width in bar) == 1000
+    assert int(bar[2][1]) == chat.first_byte_ms * 1000 // chat.total_ms
 
 
 def facts(page) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from meterplane.kernel import clock
 from meterplane.kernel.money import nano_to_text
 from meterplane.metering.ingest import ingest_segment
-from meterplane.portal.usage_report import GROUPS
+from meterplane.portal.usage_state import GROUPS
 from tests.metering.segments import message, settle
 from tests.portal import history
 

@@ -81,47 +81,6 @@ class RotationIn(serializers.Serializer[Any]):
     overlap_hours = serializers.IntegerField(default=24, min_value=0, max_value=720)
 
 
-class UsageQuery(serializers.Serializer[Any]):
-    """A half-open period of UTC instants; by default the month so far."""
-
-    start = serializers.DateTimeField(required=False)
-    end = serializers.DateTimeField(required=False)
-
-
-class UsageOut(serializers.Serializer[Any]):
-    """Usage of one model in one service tier under one price version in the period."""
-
-    model = serializers.CharField()
-    service_tier = serializers.ChoiceField(choices=["standard", "batch"])
-    price_version_id = serializers.UUIDField()
-    currency = serializers.CharField()
-    requests = serializers.IntegerField()
-    tokens_in = serializers.IntegerField()
-    tokens_out = serializers.IntegerField()
-    cost = serializers.SerializerMethodField()
-
-    def get_cost(self, aggregate: Any) -> str:
-        """Decimal string in `currency`."""
-        return money.nano_to_text(aggregate.cost_nano)
-
-
-class UsageByOut(serializers.Serializer[Any]):
-    """Usage of one group in the period. `events` counts requests, also those that cost nothing."""
-
-    group = serializers.CharField(source="split")
-    currency = serializers.CharField()
-    events = serializers.IntegerField()
-    events_ok = serializers.IntegerField()
-    requests = serializers.IntegerField()
-    tokens_in = serializers.IntegerField()
-    tokens_out = serializers.IntegerField()
-    cost = serializers.SerializerMethodField()
-
-    def get_cost(self, each: Any) -> str:
-        """Decimal string in `currency`."""
-        return money.nano_to_text(each.cost_nano)
-
-
 class OverHoldOut(serializers.Serializer[Any]):
     """What requests of a period held above what they cost, in one currency; failed ones aside."""
 

@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, events, exports, limits, meters, views
+from meterplane.api import alerts, events, exports, limits, meters, requests, usage, views
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
 
@@ -39,11 +39,24 @@ urlpatterns = [
             ("alerts", alerts.Alerts, "alerts"),
         )
     ],
-    path("v1/organisations/<slug:slug>/usage", views.Usage.as_view(), name="usage"),
+    path("v1/usage", usage.Usage.as_view(), name="usage_of_all"),
+    path("v1/organisations/<slug:slug>/usage", usage.OrganisationUsage.as_view(), name="usage"),
     path(
         "v1/organisations/<slug:slug>/usage/by/<str:group>",
-        views.UsageBy.as_view(),
+        usage.OrganisationUsageBy.as_view(),
         name="usage_by",
+    ),
+    path("v1/requests", requests.Requests.as_view(), name="requests_of_all"),
+    path("v1/requests/<str:request_id>", requests.RequestDetail.as_view(), name="request_of_all"),
+    path(
+        "v1/organisations/<slug:slug>/requests",
+        requests.OrganisationRequests.as_view(),
+        name="requests",
+    ),
+    path(
+        "v1/organisations/<slug:slug>/requests/<str:request_id>",
+        requests.OrganisationRequestDetail.as_view(),
+        name="request",
     ),
     path(
         "v1/models/<str:name>/reservations",

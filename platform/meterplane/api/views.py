@@ -1,10 +1,9 @@
 """The control API's endpoints. Thin: parse, open the tenant's door, call a verb or a query."""
 
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -13,9 +12,7 @@ from billing.invoicing import queries as invoicing
 from meterplane.api import serializers
 from meterplane.api.organisations import named_organisation
 from meterplane.catalog.models import Model
-from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
-from meterplane.metering import queries as metering
 from tenants import keys, onboard
 from tenants import queries as tenants
 from tenants.models import Organisation
@@ -23,9 +20,6 @@ from tenants.rotate import rotate_key
 from tenants.scoping import system_scope, tenant_scope
 
 ORGANISATIONS_PAGE_MAX = 200
-USAGE_GROUPS: tuple[metering.Split, ...] = (
-    "model", "key", "project", "status", "surface", "service_tier", "deployment",
-)  # fmt: skip
 
 
 class Organisations(APIView):
@@ -116,57 +110,6 @@ class KeyRotation(APIView):
             row = tenants.list_keys().get(id=issued.key.id)
             shown = serializers.KeyOut(row).data | {"secret": issued.secret}
         return Response(shown, status=201)
-
-
-class Usage(APIView):
-    """An organisation's metered usage."""
-
-    @extend_schema(parameters=[serializers.UsageQuery], responses=serializers.UsageOut(many=True))
-    def get(self, request: Request, slug: str) -> Response:
-        """Usage by model, service tier and price version in the half-open period [start, end)."""
-        start, end = _period(request)
-        with tenant_scope(named_organisation(slug).id):
-            rows = metering.usage_between(start, end)
-        return Response(serializers.UsageOut(rows, many=True).data)
-
-
-class UsageBy(APIView):
-    """An organisation's metered usage, grouped."""
-
-    @extend_schema(
-        parameters=[
-            serializers.UsageQuery,
-            OpenApiParameter("group", location="path", enum=list(USAGE_GROUPS)),
-        ],
-        responses=serializers.UsageByOut(many=True),
-    )
-    def get(self, request: Request, slug: str, group: str) -> Response:
-        """Usage in the half-open period [start, end) by one dimension, the costliest first.
-
-        A deployment's group is `model @ deployment`.
-        """
-        split = next((name for name in USAGE_GROUPS if name == group), None)
-        if split is None:
-            known = ", ".join(USAGE_GROUPS)
-            raise CallerError(
-                "group_unknown", f"Usage is grouped by one of {known}.", status=404, field="group"
-            )
-        start, end = _period(request)
-        with tenant_scope(named_organisation(slug).id):
-            rows = metering.usage_by(split, start, end)
-        return Response(serializers.UsageByOut(rows, many=True).data)
-
-
-def _period(request: Request) -> tuple[datetime, datetime]:
-    """The half-open period asked for; by default the month so far."""
-    query = serializers.UsageQuery(data=request.query_params)
-    query.is_valid(raise_exception=True)
-    period: dict[str, Any] = query.validated_data
-    end = period.get("end") or clock.now()
-    start = period.get("start") or end.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    if start >= end:
-        raise CallerError("period_empty", "start must be before end.", field="start")
-    return start, end
 
 
 class ModelReservations(APIView):

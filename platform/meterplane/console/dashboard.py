@@ -15,7 +15,8 @@ from billing.invoicing.models import Invoice
 from billing.payments.models import WebhookEvent
 from meterplane.console import shown
 from meterplane.kernel import amounts, clock
-from meterplane.metering.queries import UsageSlice, totals, usage_by_day
+from meterplane.metering.usage_query import UsageQuery
+from meterplane.metering.usage_table import UsageRow, run
 from tenants.models import Organisation
 
 INVOICES_SHOWN = 8
@@ -50,7 +51,8 @@ def unprocessed_webhooks() -> int:
 
 
 def _figures(midnight: datetime) -> list[dict[str, str]]:
-    rows, before = totals(midnight, midnight + DAY), totals(midnight - DAY, midnight)
+    rows = run(UsageQuery(midnight, midnight + DAY)).totals
+    before = run(UsageQuery(midnight - DAY, midnight)).totals
     requests = sum(row.events for row in rows)
     failed = requests - sum(row.events_ok for row in rows)
     waiting = unprocessed_webhooks()
@@ -75,17 +77,18 @@ def _figures(midnight: datetime) -> list[dict[str, str]]:
     ]
 
 
-def _money(rows: list[UsageSlice]) -> str:
+def _money(rows: tuple[UsageRow, ...]) -> str:
     found = [amounts.rounded(row.cost_nano, row.currency) for row in rows]
     return " + ".join(found) or amounts.rounded(0, "USD")
 
 
 def _chart(midnight: datetime) -> dict[str, Any]:
     days = [midnight - n * DAY for n in reversed(range(DAYS_SHOWN))]
-    counts: dict[str, dict[datetime, int]] = {}
-    for bucket in usage_by_day(days[0], midnight + DAY, "model"):
-        by_day = counts.setdefault(bucket.split, {})
-        by_day[bucket.at] = by_day.get(bucket.at, 0) + bucket.events
+    counts: dict[str, dict[datetime | None, int]] = {}
+    by_model = UsageQuery(days[0], midnight + DAY, bucket="day", group_by=("model",))
+    for row in run(by_model).rows:
+        by_day = counts.setdefault(row.groups[0], {})
+        by_day[row.at] = by_day.get(row.at, 0) + row.events
     busiest = sorted(counts, key=lambda model: -sum(counts[model].values()))[: len(COLOURS)]
     return {
         "labels": [f"{day.day} {day:%b}" for day in days],

@@ -17,7 +17,9 @@ from meterplane.kernel import amounts, clock
 from meterplane.kernel.money import nano_to_text
 from meterplane.metering import labels
 from meterplane.metering.models import JournalSegment
-from meterplane.metering.queries import RequestRow, Split, UsageSlice, recent_requests, usage_by
+from meterplane.metering.queries import RequestRow, recent_requests
+from meterplane.metering.usage_query import UsageQuery
+from meterplane.metering.usage_table import UsageRow, run
 from tenants.models import ApiKey, Organisation
 
 EVENTS_SHOWN = 50
@@ -26,7 +28,7 @@ HEADERS = [
     "Latency", "Cost",
 ]  # fmt: skip
 DAYS_SUMMED = 30
-SPLITS: dict[Split, str] = {
+SPLITS: dict[str, str] = {
     "deployment": "Deployment",
     "model": "Model",
     "surface": "Surface",
@@ -74,16 +76,17 @@ def usage_by_split(request: HttpRequest) -> HttpResponse:
     asked = request.GET.get("by", "")
     split = next((name for name in SPLITS if name == asked), next(iter(SPLITS)))
     now = clock.now()
-    slices = usage_by(split, now - timedelta(days=DAYS_SUMMED), now)
+    asked_for = UsageQuery(now - timedelta(days=DAYS_SUMMED), now, group_by=(split,))
+    rows = run(asked_for).rows
     if request.GET.get("format") == "csv":
-        return _csv(split, slices)
+        return _csv(split, rows)
     here = reverse("console:usage_by")
     context = {
         **site.each_context(request),
         "title": f"Usage of the last {DAYS_SUMMED} days by {SPLITS[split].lower()}",
         "table": {
             "headers": [SPLITS[split], *SUM_HEADERS],
-            "rows": _sums(split, slices, text=True),
+            "rows": _sums(split, rows, text=True),
         },
         "choices": [
             {"label": label, "url": f"{here}?by={name}", "current": name == split}
@@ -102,16 +105,16 @@ def usage_urls() -> list[URLPattern]:
     ]
 
 
-def _sums(split: Split, slices: list[UsageSlice], *, text: bool) -> list[list[str]]:
+def _sums(split: str, sums: tuple[UsageRow, ...], *, text: bool) -> list[list[str]]:
     """The rows of table and CSV; as `text`, numbers are grouped and costs carry their sign."""
     names = labels.of_split(split)
-    whole = sum(each.events for each in slices)
+    whole = sum(each.events for each in sums)
     rows = []
-    for each in slices:
+    for each in sums:
         counts = (each.events - each.events_ok, each.tokens_in, each.tokens_out)
         rows.append(
             [
-                names.get(each.split, each.split),
+                names.get(each.groups[0], each.groups[0]),
                 f"{each.events:,}" if text else str(each.events),
                 amounts.percent(each.events, whole),
                 *(f"{count:,}" if text else str(count) for count in counts),
@@ -121,13 +124,13 @@ def _sums(split: Split, slices: list[UsageSlice], *, text: bool) -> list[list[st
     return rows
 
 
-def _csv(split: Split, slices: list[UsageSlice]) -> HttpResponse:
+def _csv(split: str, sums: tuple[UsageRow, ...]) -> HttpResponse:
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="usage-by-{split}.csv"'
     response["Cache-Control"] = "no-store"
     writer = csv.writer(response, lineterminator="\n")
     writer.writerow([split, *CSV_HEADER])
-    for each, row in zip(slices, _sums(split, slices, text=False), strict=True):
+    for each, row in zip(sums, _sums(split, sums, text=False), strict=True):
         writer.writerow([*row, each.currency])
     return response
 

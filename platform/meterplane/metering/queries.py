@@ -1,13 +1,13 @@
-"""Reads of usage. Every function needs an open door (`tenants.scoping`) and answers for it.
+"""Reads of usage that billing, limits and lists ask for; `usage_table` answers everything else.
 
-Inside `tenant_scope` the answer is that organisation's, inside `system_scope` everybody's; without
-a door each raises `TenantScopeMissing`. Intervals are half-open, [start, end), in UTC, by the
-instant a request came in: the one its id was minted at, so that day, hour and billing period follow
-from the id however late it arrives. Sums come from `usage_hour` and `usage_event` in one statement,
-so a segment that is ingested meanwhile is in both or in neither.
+Every function needs an open door (`tenants.scoping`) and answers for it. Inside `tenant_scope` the
+answer is that organisation's, inside `system_scope` everybody's; without a door each raises
+`TenantScopeMissing`. Intervals are half-open, [start, end), in UTC, by the instant a request came
+in: the one its id was minted at, so that day, hour and billing period follow from the id however
+late it arrives. Sums come from `usage_hour` and `usage_event` in one statement, so a segment that
+is ingested meanwhile is in both or in neither.
 
-Bounds: a series has at most `SERIES_HOURS_MAX` hours or `SERIES_DAYS_MAX` days, a list at most
-`PAGE_ROWS_MAX` rows; listing requests looks back `LIST_DAYS_MAX` days.
+Bounds: a list has at most `PAGE_ROWS_MAX` rows and looks back `LIST_DAYS_MAX` days.
 """
 
 from collections.abc import Sequence
@@ -16,39 +16,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+import msgspec
+
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel import clock
-from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import minted_on
 from meterplane.metering.reading import events_in, of_door, read
-from tenants.scoping import current_scope
+from meterplane.metering.usage_query import Filters
+from meterplane.metering.usage_table import events_matching
+from tenants.scoping import current_scope, current_tenant_id
 
-SERIES_HOURS_MAX = 24 * 93  # three months
-SERIES_DAYS_MAX = 800  # two years, and a margin to compare with the year before
-SERIES_ROWS_MAX = 50_000  # 800 days x 60 models; what a page can still draw
 PAGE_ROWS_MAX = 500
+TAG_NAMES_MAX = 50
 LIST_DAYS_MAX = 92
 _LIST_DAYS = (1, 8, LIST_DAYS_MAX)
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _COUNTS = ("requests", "tokens_in", "tokens_out", "events", "cost_nano")
-
-# What a series may be split by, and the column that holds it.
-Split = Literal[
-    "none", "model", "key", "project", "status", "surface", "service_tier", "deployment"
-]
-_SPLIT_COLUMNS: dict[Split, str] = {
-    "none": "''",
-    "model": "model",
-    "key": "key_id::text",
-    "project": "project_id::text",
-    "status": "status",
-    "surface": "surface",
-    "service_tier": "service_tier",
-    # Two models may each have a deployment of the same name: they are not one.
-    "deployment": "CASE deployment WHEN '' THEN model ELSE model || ' @ ' || deployment END",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +49,6 @@ class UsageAggregate:
     tokens_out: int
     events: int
     cost_nano: int
-
-
-@dataclass(frozen=True, slots=True)
-class UsageBucket:
-    """Sums of one hour or day. `at` is its first instant, `split` the model, key id, ... or ''."""
-
-    at: datetime
-    split: str
-    currency: str
-    requests: int
-    tokens_in: int
-    tokens_out: int
-    events: int
-    cost_nano: int
-    total_ms_sum: int
-
-
-@dataclass(frozen=True, slots=True)
-class UsageSlice:
-    """Sums of one model, key, ... over an interval. `events_ok` are those with status `ok`."""
-
-    split: str
-    currency: str
-    requests: int
-    tokens_in: int
-    tokens_out: int
-    events: int
-    events_ok: int
-    cost_nano: int
-    total_ms_sum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +105,16 @@ class RequestRow:
     compute_us: int
     retries: int
     trace_id: str
+    epoch: str
+    admitted_at: datetime | None
+    tokens_out_stop: int
+    tags: dict[str, str]
+    segment_id: UUID
+    ingested_at: datetime
 
 
 _ROW_COLUMNS = ", ".join(RequestRow.__slots__)
+_TAGS = RequestRow.__slots__.index("tags")
 
 
 def usage_between(start: datetime, end: datetime) -> list[UsageAggregate]:
@@ -165,40 +127,6 @@ def usage_between(start: datetime, end: datetime) -> list[UsageAggregate]:
         parameters,
     )
     return [UsageAggregate(*row[:4], *map(int, row[4:])) for row in rows]
-
-
-def usage_by_hour(start: datetime, end: datetime, split: Split = "model") -> list[UsageBucket]:
-    """A series by hour, without empty hours. Raises `CallerError` `period_too_long`."""
-    return _series("hour", start, end, split, SERIES_HOURS_MAX * _HOUR)
-
-
-def usage_by_day(start: datetime, end: datetime, split: Split = "model") -> list[UsageBucket]:
-    """A series by UTC day, without empty days. Raises `CallerError` `period_too_long`."""
-    return _series("day", start, end, split, SERIES_DAYS_MAX * _DAY)
-
-
-def usage_by(split: Split, start: datetime, end: datetime) -> list[UsageSlice]:
-    """Sums over the interval by what `Split` names; the costliest first."""
-    source, parameters = _usage(start, end)
-    column = _SPLIT_COLUMNS[split]
-    rows = read(
-        f"SELECT {column} AS split, currency, sum(requests), sum(tokens_in), sum(tokens_out),"
-        " sum(events), COALESCE(sum(events) FILTER (WHERE status = 'ok'), 0), sum(cost_nano),"
-        f" sum(total_ms_sum) FROM ({source}) AS usage GROUP BY 1, 2"
-        " ORDER BY sum(cost_nano) DESC, sum(events) DESC, 1, 2 LIMIT %(rows_max)s",
-        parameters | {"rows_max": SERIES_ROWS_MAX},
-    )
-    return [UsageSlice(row[0], row[1], *map(int, row[2:])) for row in rows]
-
-
-def usage_by_model(start: datetime, end: datetime) -> list[UsageSlice]:
-    """Sums over the interval by model, the costliest first."""
-    return usage_by("model", start, end)
-
-
-def totals(start: datetime, end: datetime) -> list[UsageSlice]:
-    """Sums over the interval, one row per currency; no row without usage."""
-    return usage_by("none", start, end)
 
 
 def usage_by_key_and_model(start: datetime, end: datetime) -> list[KeyModelUsage]:
@@ -216,17 +144,16 @@ def recent_requests(
     limit: int,
     before: UUID | None = None,
     *,
-    model: str | None = None,
-    status: str | None = None,
-    key_id: UUID | None = None,
+    filters: Filters | None = None,
+    since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[RequestRow]:
     """The newest requests first; for the next page, `before` is the last request id shown.
 
-    Looks back `LIST_DAYS_MAX` days from `before`, or from `until`, or from the newest there is:
-    first over few days, because a page of an organisation in use is full within one, and sorting
-    ninety partitions to show twenty rows is what makes such a page slow. An unknown `before` has
-    nothing before it.
+    `filters` are those of a `UsageQuery`; [since, until) bounds them. Looks back `LIST_DAYS_MAX`
+    days from `before`, or from `until`, or from the newest there is: first over few days, because a
+    page of an organisation in use is full within one, and sorting ninety partitions to show twenty
+    rows is what makes such a page slow. An unknown `before` has nothing before it.
     """
     newest = _listing_end(before, until)
     if newest is None:
@@ -238,6 +165,8 @@ def recent_requests(
         "newest": newest_at,
         "newest_day": newest_at.date(),
         "newest_id": newest_id,
+        "since": since,
+        "until": until,
     }
     conditions = [door, "event_day BETWEEN %(oldest_day)s AND %(newest_day)s"]
     conditions.append(
@@ -245,20 +174,21 @@ def recent_requests(
         if newest_id is None
         else "(event_at, request_id) < (%(newest)s, %(newest_id)s)"
     )
-    for column, wanted in (("model", model), ("status", status), ("key_id", key_id)):
-        if wanted is not None:
-            conditions.append(f"{column} = %({column})s")
-            parameters[column] = wanted
+    conditions += ["event_at >= %(since)s"] if since else []
+    conditions += ["event_at < %(until)s"] if until else []
+    matching, values = events_matching(filters or {})
     rows: list[tuple[Any, ...]] = []
     for days in _LIST_DAYS:
+        oldest = newest_at - days * _DAY
         rows = read(
-            f"SELECT {_ROW_COLUMNS} FROM usage_event WHERE {' AND '.join(conditions)}"
+            f"SELECT {_ROW_COLUMNS} FROM usage_event"
+            f" WHERE {' AND '.join((*conditions, *matching))}"
             " ORDER BY event_at DESC, request_id DESC LIMIT %(rows_max)s",
-            parameters | {"oldest_day": (newest_at - days * _DAY).date()},
+            parameters | values | {"oldest_day": oldest.date()},
         )
-        if len(rows) == parameters["rows_max"]:
+        if len(rows) == parameters["rows_max"] or (since and oldest < since):
             break
-    return [RequestRow(*row) for row in rows]
+    return [_request(row) for row in rows]
 
 
 def request_by_id(request_id: UUID) -> RequestRow | None:
@@ -271,7 +201,25 @@ def request_by_id(request_id: UUID) -> RequestRow | None:
         " AND event_day = %(event_day)s AND request_id = %(request_id)s",
         parameters | {"event_day": minted_on(request_id), "request_id": request_id},
     )
-    return RequestRow(*rows[0]) if rows else None
+    return _request(rows[0]) if rows else None
+
+
+def tag_names() -> list[str]:
+    """The names of the tags that usage of one organisation has, at most `TAG_NAMES_MAX`.
+
+    Each is found by one step down the primary key, however many rows it has.
+    """
+    rows = read(
+        "WITH RECURSIVE known AS ("
+        " (SELECT min(tag) AS tag FROM usage_tag_hour WHERE tenant_id = %(tenant_id)s)"
+        " UNION ALL"
+        " SELECT (SELECT min(tag) FROM usage_tag_hour"
+        "          WHERE tenant_id = %(tenant_id)s AND tag > known.tag)"
+        "   FROM known WHERE known.tag IS NOT NULL)"
+        " SELECT tag FROM known WHERE tag IS NOT NULL LIMIT %(rows_max)s",
+        {"tenant_id": current_tenant_id(), "rows_max": TAG_NAMES_MAX},
+    )
+    return [name for (name,) in rows]
 
 
 def first_usage_at() -> datetime | None:
@@ -305,23 +253,6 @@ def _outermost(end: Literal["min", "max"]) -> datetime | None:
         parameters | interval,
     )
     return _instant(instant)
-
-
-def _series(
-    unit: Literal["hour", "day"], start: datetime, end: datetime, split: Split, longest: timedelta
-) -> list[UsageBucket]:
-    if end - start > longest:
-        raise CallerError(
-            "period_too_long", f"A series by {unit} spans at most {longest.days} days.", field="end"
-        )
-    source, parameters = _usage(start, end)
-    rows = read(
-        f"SELECT date_trunc('{unit}', hour, 'UTC') AS at, {_SPLIT_COLUMNS[split]} AS split,"
-        f" currency, {_sums()}, sum(total_ms_sum) FROM ({source}) AS usage"
-        " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT %(rows_max)s",
-        parameters | {"rows_max": SERIES_ROWS_MAX},
-    )
-    return [UsageBucket(row[0], row[1], row[2], *map(int, row[3:])) for row in rows]
 
 
 def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:
@@ -366,6 +297,12 @@ def _listing_end(
         until = clock.now() + _DAY  # over everybody there is no index on time alone
     newest = until or last_usage_at()
     return (newest.astimezone(UTC), None) if newest else None
+
+
+def _request(row: tuple[Any, ...]) -> RequestRow:
+    cells = [*row]
+    cells[_TAGS] = msgspec.json.decode(cells[_TAGS], type=dict[str, str])
+    return RequestRow(*cells)
 
 
 def _sums() -> str:

@@ -1,14 +1,17 @@
 """What every read of usage has in common: the open door's condition, and intervals by day."""
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
 
 from meterplane.kernel.ids import minted_at_ms, minted_on
 from meterplane.metering.parse import LAST_INSTANT_MS
 from tenants.scoping import current_scope
+
+FOR_EVER_DAYS = 36_500  # where nothing is ever archived
 
 
 def of_door() -> tuple[str, dict[str, Any]]:
@@ -39,6 +42,11 @@ def day_of(request_id: UUID) -> date | None:
     if request_id.version != 7 or minted_at_ms(request_id) > LAST_INSTANT_MS:
         return None
     return minted_on(request_id)
+
+
+def events_kept() -> timedelta:
+    """How long a single event can be read after its request came in. Sums of it stay."""
+    return timedelta(days=settings.USAGE_RETENTION_DAYS or FOR_EVER_DAYS)
 
 
 def read(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:

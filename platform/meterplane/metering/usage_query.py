@@ -13,12 +13,13 @@ As a query string, each parameter once unless said otherwise:
     bucket        minute, hour, day or month; without it, sums over the whole period
     tz            the zone that days begin in, e.g. Europe/Berlin; UTC by default
     group_by      at most three, with commas between or repeated: organisation, project, key, model,
-                  surface, status, service_tier, deployment, tag:<name>
+                  surface, status, service_tier, price_version, deployment, tag:<name>
     <the same>    only usage with this value; given again, with any of them: model=a&model=b
     order, limit  time, cost, events, tokens or name; rows
 
-Projects, keys and organisations are their ids. A deployment is `model @ deployment`, because two
-models may each have one of the same name. A tag that an event does not have is the empty text.
+Organisations, projects, keys and price versions are their ids. A deployment is `model @
+deployment`, because two models may each have one of the same name. A tag that an event does not
+have is the empty text.
 """
 
 import re
@@ -52,10 +53,17 @@ DIMENSIONS = {
     "surface": "surface",
     "status": "status",
     "service_tier": "service_tier",
+    "price_version": "price_version_id::text",
     "deployment": "CASE deployment WHEN '' THEN model ELSE model || ' @ ' || deployment END",
 }
-IDS = {"organisation": "tenant_id", "project": "project_id", "key": "key_id"}
+IDS = {
+    "organisation": "tenant_id",
+    "project": "project_id",
+    "key": "key_id",
+    "price_version": "price_version_id",
+}
 TAG = "tag:"
+Filters = Mapping[str, tuple[str, ...]]
 
 GROUPS_MAX = 3
 ROWS_MAX = 50_000  # 800 days of 60 models; what a page can still draw
@@ -73,6 +81,8 @@ _KNOWN_VALUES: dict[str, tuple[str, ...]] = {
     "service_tier": get_args(ServiceTier),
 }
 _SINGLE = ("from", "to", "last", "bucket", "tz", "order", "limit")
+_OF_USAGE = (*_SINGLE, "group_by")
+_OF_REQUESTS = ("from", "to", "last", "tz", "limit", "cursor")
 _LAST = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _LAST_UNITS = {"h": timedelta(hours=1), "d": _DAY, "w": 7 * _DAY}
 _SPACED_OFFSET = re.compile(r"(T[0-9:.]+) ([0-9]{2}:?[0-9]{2})")
@@ -91,7 +101,7 @@ class UsageQuery:
     bucket: Unit | None = None
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     group_by: tuple[str, ...] = ()
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    filters: Filters = field(default_factory=dict)
     order: Order | None = None
     limit: int = ROWS_MAX
 
@@ -107,15 +117,7 @@ class UsageQuery:
             )
         for name in self.group_by:
             _check_dimension(name, "group_by")
-        for name, values in self.filters.items():
-            _check_dimension(name, name[:64])
-            _check_values(name, values)
-        if sum(name.startswith(TAG) for name in self.filters) > TAGS_FILTERED_MAX:
-            raise CallerError(
-                "too_many_filters",
-                f"Filter by at most {TAGS_FILTERED_MAX} tags at a time.",
-                field="tag",
-            )
+        check_filters(self.filters)
         if not 1 <= self.limit <= ROWS_MAX:
             raise CallerError(
                 "limit_out_of_range", f"Ask for 1 to {ROWS_MAX:,} rows.", field="limit"
@@ -141,7 +143,7 @@ def parse(params: Mapping[str, Sequence[str]], *, ignore: Iterable[str] = ()) ->
     """
     given = {name: list(values) for name, values in params.items() if name not in set(ignore)}
     for name in given:
-        if name not in (*_SINGLE, "group_by"):
+        if name not in _OF_USAGE:
             _check_dimension(name, name[:64])
     single = {name: _only(name, given.pop(name)) for name in _SINGLE if given.get(name)}
     groups = [part.strip() for text in given.pop("group_by", []) for part in text.split(",")]
@@ -156,8 +158,59 @@ def parse(params: Mapping[str, Sequence[str]], *, ignore: Iterable[str] = ()) ->
         group_by=tuple(group for group in groups if group),
         filters={name: tuple(values) for name, values in given.items() if values},
         order=cast("Order", _one_of("order", order, ORDERS)) if order else None,
-        limit=_limit(single.get("limit", str(ROWS_MAX))),
+        limit=_count(single.get("limit", str(ROWS_MAX)), ROWS_MAX, "rows"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestQuery:
+    """Single requests in [since, until), newest first; those older than the request `cursor`."""
+
+    since: datetime | None
+    until: datetime | None
+    filters: Filters
+    limit: int
+    cursor: UUID | None
+
+
+def parse_requests(
+    params: Mapping[str, Sequence[str]], *, limit_default: int, limit_max: int
+) -> RequestQuery:
+    """A list of single requests: the filters and `from`, `to`, `last`, `tz` of a usage query, with
+    `limit` and `cursor`, the last id of the page before. Raises `CallerError`."""
+    given = {name: list(values) for name, values in params.items()}
+    for name in given:
+        if name not in _OF_REQUESTS:
+            _check_dimension(name, name[:64], _OF_REQUESTS)
+    single = {name: _only(name, given.pop(name)) for name in _OF_REQUESTS if given.get(name)}
+    since = until = None
+    if single.keys() & {"from", "to", "last"}:
+        since, until = _period(single, zone_named(single.get("tz", "UTC")))
+        since = since if single.keys() & {"from", "last"} else None
+    if since and until and since >= until:
+        raise CallerError("period_empty", "The period must begin before it ends.", field="from")
+    filters = {name: tuple(values) for name, values in given.items() if values}
+    check_filters(filters)
+    cursor = single.get("cursor")
+    if cursor is not None and not _is_id(cursor):
+        raise CallerError(
+            "invalid_cursor", "Give next_cursor of the page before, as it is.", field="cursor"
+        )
+    limit = _count(single.get("limit", str(limit_default)), limit_max, "requests")
+    return RequestQuery(since, until, filters, limit, UUID(cursor) if cursor else None)
+
+
+def check_filters(filters: Filters) -> None:
+    """Raises `CallerError` for a dimension or a value that nothing can have."""
+    for name, values in filters.items():
+        _check_dimension(name, name[:64])
+        _check_values(name, values)
+    if sum(name.startswith(TAG) for name in filters) > TAGS_FILTERED_MAX:
+        raise CallerError(
+            "too_many_filters",
+            f"Filter by at most {TAGS_FILTERED_MAX} tags at a time.",
+            field="tag",
+        )
 
 
 def _check_period(query: UsageQuery) -> None:
@@ -187,21 +240,21 @@ def _check_year(name: str, instant: datetime) -> None:
         )
 
 
-def _check_dimension(name: str, said_in: str) -> None:
+def _check_dimension(name: str, said_in: str, parameters: tuple[str, ...] = _OF_USAGE) -> None:
     if name in DIMENSIONS:
         return
     tag = name.removeprefix(TAG)
     if name.startswith(TAG) and 0 < len(tag) <= TAG_NAME_CHARS_MAX and _is_text(tag):
         return
     known = ", ".join((*DIMENSIONS, "tag:<name>"))
-    if said_in == "group_by":
+    if said_in == "group_by" and "group_by" in parameters:
         raise CallerError(
             "unknown_dimension", f"Usage is grouped by {known}; not {name[:64]!r}.", field=said_in
         )
     raise CallerError(
         "unknown_parameter",
-        f"{name[:64]!r} is no parameter of usage. Known are {', '.join(_SINGLE)}, group_by, and as"
-        f" filters {known}.",
+        f"{name[:64]!r} is no parameter here. Known are {', '.join(parameters)}, and as filters"
+        f" {known}.",
         field=said_in,
     )
 
@@ -220,7 +273,9 @@ def _check_values(name: str, values: tuple[str, ...]) -> None:
             )
         if name in IDS and not _is_id(value):
             raise CallerError(
-                "invalid_id", f"{value!r} is no id; a {name} is named by its UUID.", field=name
+                "invalid_id",
+                f"{value!r} is no id; a {name.replace('_', ' ')} is named by its UUID.",
+                field=name,
             )
         if name in _KNOWN_VALUES:
             _one_of(name, value, _KNOWN_VALUES[name])
@@ -253,9 +308,9 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
-def _limit(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise CallerError("limit_out_of_range", f"Ask for 1 to {ROWS_MAX:,} rows.", field="limit")
+def _count(text: str, most: int, of: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= most:
+        raise CallerError("limit_out_of_range", f"Ask for 1 to {most:,} {of}.", field="limit")
     return int(text)
 
 

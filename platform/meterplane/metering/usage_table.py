@@ -12,17 +12,27 @@ not keep. One tag is served by `usage_tag_hour`, which holds tagged events only:
 tag are all events less the tagged ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
+from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import MINOR_DIGITS, divide_half_away
 from meterplane.metering.buckets import bucket_of, hours_line_up
-from meterplane.metering.reading import events_in, of_door, read
-from meterplane.metering.usage_query import DIMENSIONS, IDS, TAG, Order, UsageQuery
+from meterplane.metering.reading import events_in, events_kept, of_door, read
+from meterplane.metering.usage_query import (
+    DIMENSIONS,
+    IDS,
+    TAG,
+    Filters,
+    Order,
+    UsageQuery,
+    check_filters,
+)
 
 EVENTS_DAYS_MAX = 31
 
@@ -35,6 +45,7 @@ _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _MIDNIGHT = datetime(2000, 1, 1, tzinfo=UTC)
 _SUMS = ("events", "events_ok", "requests", "tokens_in", "tokens_out", "cost_nano", "total_ms_sum")
+_NO_TAG = "''"  # SQL of the tag's value where a table keeps events whatever their tags
 _IN_TAG_HOURS = frozenset({"organisation", "project", "key", "model", "status"})
 _INSTANTS: dict[Source, str] = {
     "usage_day": "(day::timestamp AT TIME ZONE 'UTC')",
@@ -156,6 +167,16 @@ def run(query: UsageQuery, *, events_only: bool = False) -> UsageTable:
     )
 
 
+def events_matching(filters: Filters) -> tuple[list[str], dict[str, Any]]:
+    """The conditions on `usage_event` that filters are, and their parameters.
+
+    Raises `CallerError` for what the whitelist refuses.
+    """
+    check_filters(filters)
+    tags = [name.removeprefix(TAG) for name in filters if name.startswith(TAG)]
+    return [*_matching(filters, partial(_expression, tags, ""))], _values(filters, tags)
+
+
 def _parts(query: UsageQuery, events_only: bool) -> list[_Part]:
     """What is read: together, every event of the period once."""
     start, end = query.start.astimezone(UTC), query.end.astimezone(UTC)
@@ -168,23 +189,35 @@ def _parts(query: UsageQuery, events_only: bool) -> list[_Part]:
             field="from",
         )
     if obstacle or events_only or first_hour >= last_hour:
-        return [_Part("usage_event", start, end)]
-    sums = [_Part("usage_hour", first_hour, last_hour, "''")]
+        return [_events(start, end)]
+    sums = [_Part("usage_hour", first_hour, last_hour, _NO_TAG)]
     first_day, last_day = _ceil(first_hour, _DAY), _floor(last_hour, _DAY)
     by_day = query.bucket is None or (query.bucket in ("day", "month") and _is_utc(query))
     if by_day and first_day < last_day:
         sums = [
-            _Part("usage_hour", first_hour, first_day, "''"),
-            _Part("usage_day", first_day, last_day, "''"),
-            _Part("usage_hour", last_day, last_hour, "''"),
+            _Part("usage_hour", first_hour, first_day, _NO_TAG),
+            _Part("usage_day", first_day, last_day, _NO_TAG),
+            _Part("usage_hour", last_day, last_hour, _NO_TAG),
         ]
     if query.tags:
         tagged = _Part("usage_tag_hour", first_hour, last_hour, "value")
-        less_tagged = _Part("usage_tag_hour", first_hour, last_hour, "''", "-")
+        less_tagged = _Part("usage_tag_hour", first_hour, last_hour, _NO_TAG, "-")
         wanted = query.filters.get(TAG + query.tags[0])
         sums = [tagged] if wanted and "" not in wanted else [tagged, *sums, less_tagged]
-    edges = [_Part("usage_event", start, first_hour), _Part("usage_event", last_hour, end)]
-    return [part for part in (*sums, *edges) if part.start < part.end]
+    edges = [(start, first_hour), (last_hour, end)]
+    parts = [*sums, *(_events(*edge) for edge in edges if edge[0] < edge[1])]
+    return [part for part in parts if part.start < part.end]
+
+
+def _events(start: datetime, end: datetime) -> _Part:
+    if start < clock.now() - events_kept():
+        raise CallerError(
+            "single_requests_gone",
+            f"Single requests are kept for {events_kept().days} days. For what was before, ask for"
+            " whole hours of UTC, and what sums of them tell.",
+            field="from",
+        )
+    return _Part("usage_event", start, end)
 
 
 def _obstacle(query: UsageQuery) -> str:
@@ -204,9 +237,7 @@ def _statement(query: UsageQuery, parts: list[_Part]) -> tuple[str, dict[str, An
     """Names in it are from the whitelist; what a caller gave is in the parameters."""
     door, parameters = of_door()
     parameters |= {"zone": query.zone.key, "rows_max": query.limit + 1 + len(MINOR_DIGITS)}
-    parameters |= {f"tag{n}": tag for n, tag in enumerate(query.tags)}
-    for n, (name, values) in enumerate(query.filters.items()):
-        parameters[f"filter{n}"] = [UUID(each) for each in values] if name in IDS else [*values]
+    parameters |= _values(query.filters, query.tags)
     selects = []
     for n, part in enumerate(parts):
         interval, bounds = _interval(part, f"part{n}")
@@ -235,7 +266,7 @@ def _selected(query: UsageQuery, part: _Part) -> Iterator[str]:
     instant = _INSTANTS[part.table]
     yield f"{bucket_of(query.bucket, instant) if query.bucket else 'NULL::timestamptz'} AS at"
     for n, name in enumerate(query.group_by):
-        yield f"{_expression(query, part, name)} AS g{n}"
+        yield f"{_expression(query.tags, part.tag, name)} AS g{n}"
     yield "currency"
     is_event = part.table == "usage_event"
     events = "1" if is_event else "events"
@@ -252,19 +283,30 @@ def _conditions(query: UsageQuery, part: _Part) -> Iterator[str]:
     """The query's filters, and of a table of all tags the one that is asked for."""
     if part.table == "usage_tag_hour":
         yield "tag = %(tag0)s"
-    for n, name in enumerate(query.filters):
+    yield from _matching(query.filters, partial(_expression, query.tags, part.tag))
+
+
+def _matching(filters: Filters, expression: Callable[[str], str]) -> Iterator[str]:
+    for n, name in enumerate(filters):
         if name in IDS:
             yield f"{IDS[name]} = ANY(%(filter{n})s)"
-        elif (expression := _expression(query, part, name)) != "''":
-            yield f"{expression} = ANY(%(filter{n})s)"
+        elif (column := expression(name)) != _NO_TAG:
+            yield f"{column} = ANY(%(filter{n})s)"
 
 
-def _expression(query: UsageQuery, part: _Part, name: str) -> str:
-    """SQL of a dimension in the rows of a part."""
+def _expression(tags: Sequence[str], tag: str, name: str) -> str:
+    """SQL of a dimension; of a tag it is `tag`, or what an event has under its name."""
     if not name.startswith(TAG):
         return DIMENSIONS[name]
-    number = query.tags.index(name.removeprefix(TAG))
-    return part.tag or f"COALESCE(tags ->> %(tag{number})s, '')"
+    return tag or f"COALESCE(tags ->> %(tag{tags.index(name.removeprefix(TAG))})s, '')"
+
+
+def _values(filters: Filters, tags: Sequence[str]) -> dict[str, Any]:
+    """The parameters that conditions and expressions name."""
+    values: dict[str, Any] = {f"tag{n}": tag for n, tag in enumerate(tags)}
+    for n, (name, given) in enumerate(filters.items()):
+        values[f"filter{n}"] = [UUID(each) for each in given] if name in IDS else [*given]
+    return values
 
 
 def _interval(part: _Part, name: str) -> tuple[str, dict[str, Any]]:

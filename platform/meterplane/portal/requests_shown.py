@@ -6,6 +6,7 @@ from uuid import UUID
 
 from meterplane.kernel import amounts
 from meterplane.metering.queries import RequestRow, recent_requests
+from meterplane.metering.usage_query import Filters
 from meterplane.portal.usage_report import key_labels
 
 ROWS_PER_PAGE = 25
@@ -32,9 +33,11 @@ class ListedRequest:
         return self.tokens_in + self.tokens_out
 
 
-def listed(limit: int = ROWS_PER_PAGE, before: UUID | None = None) -> list[ListedRequest]:
-    """The newest requests of the open door, or those older than `before`."""
-    rows = recent_requests(limit, before)
+def listed(
+    limit: int = ROWS_PER_PAGE, before: UUID | None = None, filters: Filters | None = None
+) -> list[ListedRequest]:
+    """The newest requests of the open door that match, or those older than `before`."""
+    rows = recent_requests(limit, before, filters=filters)
     labels = key_labels() if rows else {}
     return [_listed(row, labels) for row in rows]
 

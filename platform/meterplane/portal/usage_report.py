@@ -9,28 +9,19 @@ import csv
 import io
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
 
 from meterplane.kernel import amounts
 from meterplane.kernel.invariant import ensure
 from meterplane.kernel.money import nano_to_text
 from meterplane.metering import labels
-from meterplane.metering.queries import UsageSlice, usage_by, usage_by_day, usage_by_hour
+from meterplane.metering.usage_query import TAG, Filters, UsageQuery
+from meterplane.metering.usage_table import UsageRow, run
+from meterplane.metering.usage_written import literal
 from meterplane.portal.periods import Period
-from tenants.queries import list_keys, organisation
+from meterplane.portal.usage_state import Metric, dimension_label
+from tenants.queries import list_keys, list_projects, organisation
 
-Group = Literal["model", "key", "status", "surface", "service_tier", "deployment"]
-Metric = Literal["spend", "requests", "tokens"]
-
-GROUPS: dict[Group, str] = {
-    "model": "Model",
-    "key": "Key",
-    "status": "Status",
-    "surface": "Surface",
-    "service_tier": "Tier",
-    "deployment": "Deployment",
-}
-METRICS: dict[Metric, str] = {"spend": "Spend", "requests": "Requests", "tokens": "Tokens"}
 SERIES_MAX = 6
 OTHER_COLOUR = 7
 CSV_HEADER = ["requests", "not_ok", "tokens_in", "tokens_out", "cost", "currency"]
@@ -79,38 +70,34 @@ class UsageReport:
     """What the usage page shows of one period."""
 
     period: Period
-    group: Group
+    group: str
+    filters: Filters
     currency: str
     rows: tuple[Row, ...]
     totals: Sums
     decimals: int
+    truncated: bool
 
     @property
     def group_label(self) -> str:
-        return GROUPS[self.group]
+        return dimension_label(self.group)
 
 
-def totals_of(slices: list[UsageSlice]) -> Sums:
-    """The sums over all slices of one organisation, which is billed in one currency."""
-    ensure(len({each.currency for each in slices}) <= 1, "an organisation has one currency")
-    return Sums(
-        requests=sum(each.events for each in slices),
-        errors=sum(each.events - each.events_ok for each in slices),
-        tokens_in=sum(each.tokens_in for each in slices),
-        tokens_out=sum(each.tokens_out for each in slices),
-        cost_nano=sum(each.cost_nano for each in slices),
-    )
+def totals_of(start: datetime, end: datetime, filters: Filters | None = None) -> Sums:
+    """The sums over a period of one organisation, which is billed in one currency."""
+    return _sums(run(UsageQuery(start, end, filters=filters or {})).totals)
 
 
-def usage_report(period: Period, group: Group) -> UsageReport:
+def usage_report(period: Period, group: str, filters: Filters | None = None) -> UsageReport:
     """Read one period, grouped; the costliest group first."""
-    slices = usage_by(group, period.start, period.end)
-    sums = totals_of(slices)
-    names = key_labels() if group == "key" else labels.of_split(group)
+    filters = filters or {}
+    table = run(UsageQuery(period.start, period.end, group_by=(group,), filters=filters))
+    sums = _sums(table.totals)
+    names = names_of(group)
     rows = tuple(
         Row(
-            split=each.split,
-            label=names.get(each.split, each.split),
+            split=each.groups[0],
+            label=names.get(each.groups[0], each.groups[0]),
             colour=min(number, OTHER_COLOUR),
             share=amounts.percent(each.cost_nano, sums.cost_nano),
             requests=each.events,
@@ -119,11 +106,22 @@ def usage_report(period: Period, group: Group) -> UsageReport:
             tokens_out=each.tokens_out,
             cost_nano=each.cost_nano,
         )
-        for number, each in enumerate(slices, start=1)
+        for number, each in enumerate(table.rows, start=1)
     )
     decimals = amounts.decimals_needed([row.cost_nano for row in rows], amounts.NANO_DIGITS)
-    currency = slices[0].currency if slices else organisation().currency
-    return UsageReport(period, group, currency, rows, sums, decimals)
+    currency = table.rows[0].currency if table.rows else organisation().currency
+    return UsageReport(period, group, filters, currency, rows, sums, decimals, table.truncated)
+
+
+def names_of(dimension: str) -> dict[str, str]:
+    """What the values of a dimension are shown as, where it is not as they are."""
+    if dimension.startswith(TAG):
+        return {"": f"without {dimension.removeprefix(TAG)}"}
+    if dimension == "key":
+        return key_labels()
+    if dimension == "project":
+        return {str(project.id): project.name for project in list_projects()}
+    return labels.of_split(dimension)
 
 
 def key_labels() -> dict[str, str]:
@@ -134,16 +132,15 @@ def key_labels() -> dict[str, str]:
 def chart(report: UsageReport, metric: Metric) -> dict[str, object]:
     """Bars per bucket and group, as integers; `scale` decimals stand behind the point."""
     period = report.period
-    read = usage_by_hour if period.bucket == "hour" else usage_by_day
     colours = {row.split: row.colour for row in report.rows}
     values: dict[int, dict[object, int]] = defaultdict(lambda: defaultdict(int))
-    for bucket in read(period.start, period.end, report.group):
+    for row in run(bucketed(report)).rows:
         quantity = {
-            "spend": bucket.cost_nano,
-            "requests": bucket.events,
-            "tokens": bucket.tokens_in + bucket.tokens_out,
+            "spend": row.cost_nano,
+            "requests": row.events,
+            "tokens": row.tokens_in + row.tokens_out,
         }[metric]
-        values[colours.get(bucket.split, OTHER_COLOUR)][bucket.at] += quantity
+        values[colours.get(row.groups[0], OTHER_COLOUR)][row.at] += quantity
     buckets = period.buckets()
     return {
         "unit": "money" if metric == "spend" else "count",
@@ -161,6 +158,19 @@ def chart(report: UsageReport, metric: Metric) -> dict[str, object]:
     }
 
 
+def bucketed(report: UsageReport) -> UsageQuery:
+    """What the chart draws: the report's groups in each bucket of its period."""
+    period = report.period
+    return UsageQuery(
+        period.start,
+        period.end,
+        bucket=period.bucket,
+        zone=period.zone,
+        group_by=(report.group,),
+        filters=report.filters,
+    )
+
+
 def legend(report: UsageReport) -> list[Series]:
     """The groups with a colour, and "Other" when there are more of them."""
     named = [Series(row.label, row.colour) for row in report.rows[:SERIES_MAX]]
@@ -173,7 +183,7 @@ def as_csv(report: UsageReport) -> str:
     """The table, row by row and with its total, amounts exact."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([report.group, *CSV_HEADER])
+    writer.writerow([literal(report.group), *CSV_HEADER])
     for row in report.rows:
         writer.writerow([literal(row.label), *_cells(row, report.currency)])
     writer.writerow(["Total", *_cells(report.totals, report.currency)])
@@ -185,6 +195,12 @@ def _cells(sums: Row | Sums, currency: str) -> list[object]:
     return [sums.requests, sums.errors, sums.tokens_in, sums.tokens_out, cost, currency]
 
 
-def literal(cell: str) -> str:
-    """Text a spreadsheet must not run as a formula: people choose the names of their keys."""
-    return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
+def _sums(totals: tuple[UsageRow, ...]) -> Sums:
+    ensure(len(totals) <= 1, "an organisation has one currency")
+    return Sums(
+        requests=sum(each.events for each in totals),
+        errors=sum(each.events - each.events_ok for each in totals),
+        tokens_in=sum(each.tokens_in for each in totals),
+        tokens_out=sum(each.tokens_out for each in totals),
+        cost_nano=sum(each.cost_nano for each in totals),
+    )

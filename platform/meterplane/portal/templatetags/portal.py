@@ -74,6 +74,31 @@ def ms(duration_ms: int) -> str:
 
 
 @register.filter
+def us(duration_us: int) -> str:
+    """A duration measured in microseconds."""
+    if duration_us % 1000:
+        return amounts.microseconds(duration_us)
+    return amounts.milliseconds(duration_us // 1000)
+
+
+@register.filter
+def instant(moment: datetime) -> SafeString:
+    """An instant to the millisecond."""
+    return format_html(
+        '<time datetime="{}">{}.{} UTC</time>',
+        moment.isoformat(),
+        f"{moment:%d %b %H:%M:%S}",
+        f"{moment.microsecond // 1000:03}",
+    )
+
+
+@register.filter
+def clock_time(moment: datetime) -> SafeString:
+    """The time of day, to the second, where the day was told already."""
+    return format_html('<time datetime="{}">{}</time>', moment.isoformat(), f"{moment:%H:%M:%S}")
+
+
+@register.filter
 def at(instant: datetime | None) -> SafeString | str:
     """An instant to the second, UTC, for a table; the page says UTC once."""
     if instant is None:

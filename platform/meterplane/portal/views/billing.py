@@ -17,8 +17,8 @@ from billing.invoicing.queries import (
 )
 from meterplane.kernel import amounts
 from meterplane.kernel.money import minor_to_text, pico_to_text
+from meterplane.metering.usage_written import literal
 from meterplane.portal.access import Acting, member_page, render_page
-from meterplane.portal.usage_report import literal
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
 

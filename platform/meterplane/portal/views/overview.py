@@ -6,7 +6,6 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
 from meterplane.kernel import amounts, clock
-from meterplane.metering.queries import totals
 from meterplane.portal import periods
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.alerts_listed import listed_alerts
@@ -25,8 +24,8 @@ def overview(request: HttpRequest, acting: Acting) -> HttpResponse:
     now = clock.now()
     own = organisation()
     today, month = periods.period("today", now), periods.period("month", now)
-    figures = totals_of(totals(today.start, today.end))
-    month_sums = totals_of(totals(month.start, month.end))
+    figures = totals_of(today.start, today.end)
+    month_sums = totals_of(month.start, month.end)
     report = usage_report(periods.period("30d", now), "model")
     requests = listed(REQUESTS_SHOWN)
     budget_nano = monthly_budget_nano(own)
@@ -35,7 +34,7 @@ def overview(request: HttpRequest, acting: Acting) -> HttpResponse:
         "standing": own.standing,
         "standing_reason": own.standing_reason,
         "today": figures,
-        "yesterday": totals_of(totals(today.start - timedelta(days=1), today.start)),
+        "yesterday": totals_of(today.start - timedelta(days=1), today.start),
         "month": month_sums,
         "budget_nano": budget_nano,
         "budget_permille": min(1000, month_sums.cost_nano * 1000 // budget_nano)

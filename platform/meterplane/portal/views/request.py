@@ -1,41 +1,74 @@
-"""One request: what happened when, what it cost and why, and every fact metered about it."""
+"""One request: what happened when, what it cost and why, and every fact metered about it.
 
-from datetime import timedelta
+It is found by the id its caller got as `x-request-id`, typed whole; an id that names none is
+answered with a sentence that says why, and how long requests are kept.
+"""
+
 from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.views.decorators.http import require_GET
 
-from billing.pricing.book import Meter
-from billing.pricing.queries import ModelPrices, prices_of
 from billing.pricing.receipts import receipt_of
+from billing.pricing.request_cost import cost_lines
 from meterplane.kernel import amounts
+from meterplane.kernel.errors import CallerError
 from meterplane.metering import labels
-from meterplane.metering.queries import RequestRow, request_by_id
+from meterplane.metering.queries import RequestRow
+from meterplane.metering.reading import events_kept
+from meterplane.metering.request_named import request_named
+from meterplane.metering.timeline import Phase, moments, phases
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.usage_report import key_labels
 from tenants.queries import list_projects
 
+PHASE_LABELS = {"queue": "Queue", "first_token": "First token", "rest": "Rest of the answer"}
+_US_PER_MS = 1000
+
 
 @require_GET
 @member_page
-def request_detail(request: HttpRequest, acting: Acting, request_id: UUID) -> HttpResponse:
-    event = request_by_id(request_id)
-    if event is None:
-        raise Http404
-    lines = _cost_lines(event)
-    wait_permille = min(1000, event.first_byte_ms * 1000 // event.total_ms) if event.total_ms else 0
+def find(request: HttpRequest, acting: Acting) -> HttpResponse:
+    """To the request whose id was typed; or back to the box, with what is wrong with it."""
+    typed = request.GET.get("q", "").strip()
+    if not typed:
+        return _not_found(request, acting, "", None)
+    try:
+        found = request_named(typed)
+    except CallerError as refused:
+        return _not_found(request, acting, typed, refused)
+    return redirect("portal:request", str(found.request_id))
+
+
+@require_GET
+@member_page
+def request_detail(request: HttpRequest, acting: Acting, request_id: str) -> HttpResponse:
+    try:
+        event = request_named(request_id)
+    except CallerError as refused:
+        return _not_found(request, acting, request_id, refused)
+    lines = cost_lines(
+        event.price_version_id,
+        event.model,
+        event.service_tier,
+        tokens_in=event.tokens_in,
+        tokens_out=event.tokens_out,
+        requests=event.requests,
+    )
     context = {
         "event": event,
         "tokens": event.tokens_in + event.tokens_out,
-        "wait_permille": wait_permille,
-        "work_permille": 1000 - wait_permille,
-        "timeline": _timeline(event),
+        "returned_nano": event.reserved_nano - event.cost_nano,
+        "bar": _bar(event),
+        "moments": moments(event),
         "cost_lines": lines,
-        "price_decimals": _decimals(lines, "unit_price_pico"),
-        "product_decimals": _decimals(lines, "product_pico"),
+        "price_decimals": _decimals([line.unit_price_pico for line in lines]),
+        "product_decimals": _decimals([line.product_pico for line in lines]),
+        "tags": event.tags,
         "facts": _facts(event),
+        "records": _records(event),
     }
     return render_page(request, acting, "usage", "portal/request.html", context)
 
@@ -52,47 +85,45 @@ def receipt(request: HttpRequest, acting: Acting, request_id: UUID) -> HttpRespo
     return response
 
 
-def _timeline(event: RequestRow) -> list[dict[str, Any]]:
-    steps: list[tuple[str, int, str]] = [("Admitted and reserved", 0, "")]
-    if event.first_byte_ms:
-        steps.append(("First byte left", event.first_byte_ms, "wait"))
-    steps.append(("Settled", event.total_ms, "work"))
+def _not_found(
+    request: HttpRequest, acting: Acting, typed: str, refused: CallerError | None
+) -> HttpResponse:
+    context = {"typed": typed[:100], "refused": refused, "kept_days": events_kept().days}
+    response = render_page(request, acting, "usage", "portal/requests.html", context)
+    if refused is not None:
+        response.status_code = refused.status
+    return response
+
+
+def _bar(event: RequestRow) -> list[dict[str, Any]]:
+    """The phases as parts of a bar 1,000 wide, which they fill."""
+    whole_us = event.total_ms * _US_PER_MS
+    ends = [_permille(phase.start_us + phase.duration_us, whole_us) for phase in phases(event)]
     return [
         {
-            "label": label,
-            "after_ms": after_ms,
-            "swatch": swatch,
-            "at": event.event_at + timedelta(milliseconds=after_ms),
+            "name": phase.name.replace("_", "-"),
+            "label": PHASE_LABELS[phase.name],
+            "shown": _duration(phase),
+            "share": amounts.percent(phase.duration_us, whole_us),
+            "x": begin,
+            "width": end - begin,
         }
-        for label, after_ms, swatch in steps
+        for phase, begin, end in zip(phases(event), [0, *ends], ends, strict=False)
     ]
 
 
-def _cost_lines(event: RequestRow) -> list[dict[str, Any]]:
-    """Quantity times the unit price pinned at admission; empty when that version is unknown."""
-    book = prices_of(event.price_version_id)
-    prices: ModelPrices | None = book.prices.get(event.model) if book else None
-    if prices is None:
-        return []
-    meters: list[tuple[Meter, int]] = [
-        ("input_tokens", event.tokens_in),
-        ("output_tokens", event.tokens_out),
-        ("requests", event.requests),
-    ]
-    return [
-        {
-            "meter": meter,
-            "quantity": quantity,
-            "unit_price_pico": unit_price_pico,
-            "product_pico": quantity * unit_price_pico,
-        }
-        for meter, quantity in meters
-        if (unit_price_pico := prices.of(meter, event.service_tier))
-    ]
+def _permille(part_us: int, whole_us: int) -> int:
+    return part_us * 1000 // whole_us if whole_us else 0
 
 
-def _decimals(lines: list[dict[str, Any]], name: str) -> int:
-    return amounts.decimals_needed([line[name] for line in lines], amounts.PICO_DIGITS)
+def _duration(phase: Phase) -> str:
+    if phase.duration_us % _US_PER_MS:
+        return amounts.microseconds(phase.duration_us)
+    return amounts.milliseconds(phase.duration_us // _US_PER_MS)
+
+
+def _decimals(amounts_pico: list[int]) -> int:
+    return amounts.decimals_needed(amounts_pico, amounts.PICO_DIGITS)
 
 
 def _facts(event: RequestRow) -> list[dict[str, Any]]:
@@ -114,9 +145,23 @@ def _facts(event: RequestRow) -> list[dict[str, Any]]:
         ("Bytes out", f"{event.bytes_out:,}", False),
         ("Tensor bytes in", f"{event.tensor_bytes_in:,}", False),
         ("Tensor bytes out", f"{event.tensor_bytes_out:,}", False),
-        ("Trace", event.trace_id or amounts.NOTHING, True),
-        ("Price version", event.price_version_id, True),
     ]
+    return _shown(facts)
+
+
+def _records(event: RequestRow) -> list[dict[str, Any]]:
+    """What names this request elsewhere: in a trace, a price book, the journal."""
+    return _shown(
+        [
+            ("Request", event.request_id, True),
+            ("Trace", event.trace_id or amounts.NOTHING, True),
+            ("Price version", event.price_version_id, True),
+            ("Journal segment", event.segment_id, True),
+        ]
+    )
+
+
+def _shown(facts: list[tuple[str, Any, bool]]) -> list[dict[str, Any]]:
     return [{"label": label, "value": value, "mono": mono} for label, value, mono in facts]
 
 

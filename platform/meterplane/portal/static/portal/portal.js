@@ -30,7 +30,26 @@
       event.target.close();
     }
   });
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-change='submit']")) event.target.form.requestSubmit();
+  });
+  // The zone of this browser is offered beside those the server knows of.
+  const offerZone = () => {
+    const zones = $("[data-zones]");
+    const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (!zones || !own) return;
+    const known = [...zones.options].find((option) => option.value === own);
+    if (known) known.text = `${own} (this browser)`;
+    else zones.add(new Option(`${own} (this browser)`, own));
+  };
   document.addEventListener("keydown", (event) => {
+    const id = event.target.id === "palette-input" && event.target.value.trim();
+    if (event.key === "Enter" && /^[0-9a-f-]{32,36}$/i.test(id || "")) {
+      event.preventDefault();
+      event.stopPropagation();
+      location.assign(`${event.target.dataset.requests}?q=${encodeURIComponent(id)}`);
+      return;
+    }
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
       event.preventDefault();
       actions.palette();
@@ -108,5 +127,5 @@
   });
 
   document.addEventListener("basecoat:themechange", () => draw(true));
-  document.addEventListener("DOMContentLoaded", () => draw());
+  document.addEventListener("DOMContentLoaded", () => { offerZone(); draw(); });
 })();
