@@ -6,6 +6,7 @@ currency.
 
 import csv
 import io
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 def document(table: UsageTable) -> dict[str, Any]:
     """The answer in JSON's types. `totals` are of all rows there are, even of a truncated table."""
     query = table.query
+    whole = replace(table, query=replace(query, bucket=None, group_by=()))
     return {
         "from": _instant(query.start.astimezone(query.zone)),
         "to": _instant(query.end.astimezone(query.zone)),
@@ -25,14 +27,7 @@ def document(table: UsageTable) -> dict[str, Any]:
         "tz": query.zone.key,
         "group_by": list(query.group_by),
         "rows": [row_document(table, row) for row in table.rows],
-        "totals": [
-            {
-                name: value
-                for name, value in row_document(table, row).items()
-                if name != "at" and name not in query.group_by
-            }
-            for row in table.totals
-        ],
+        "totals": [row_document(whole, row) for row in table.totals],
         "source": list(table.source),
         "truncated": table.truncated,
     }
