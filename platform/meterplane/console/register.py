@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-PAGES = ("customers", "plans", "served", "offer", "metered", "raised", "owed", "people")
+PAGES = ("customers", "plans", "served", "offer", "metered", "sent", "raised", "owed", "people")
 
 
 def everything() -> None:

@@ -76,6 +76,10 @@ UNFOLD: dict[str, Any] = {
                     _item("Usage by deployment", "alt_route", "usage_by"),
                     _item("External events", "input", "external_events"),
                     _item("Meters", "straighten", "meters"),
+                    _item(
+                        "Export schedules", "schedule_send", "metering_exportschedule_changelist"
+                    ),
+                    _item("Destinations", "cloud_upload", "metering_exportdestination_changelist"),
                     _item("Alerts", "notifications", "policy_alert_changelist"),
                     _item("Journal segments", "inventory_2", "metering_journalsegment_changelist"),
                 ],

@@ -73,3 +73,11 @@ def sweep_exports() -> None:
 def archive_days() -> None:
     """Days that are past keeping, from PostgreSQL to files."""
     archive.archive_due_days()
+
+
+@shared_task(name=doorbell.DELIVER)
+def deliver_exports() -> None:
+    """What schedules say is due, to their buckets."""
+    from meterplane.metering.exports.deliver import deliver_due
+
+    deliver_due()

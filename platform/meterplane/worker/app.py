@@ -30,6 +30,7 @@ FOLD_GRANTS_EVERY_S = 600
 LOOK_AT_TRITON_EVERY_S = 60
 RECONCILE_EVERY_S = 60  # hours are due once; a segment that comes late opens its hour again
 FORGET_RECONCILED_EVERY_S = 3600
+DELIVER_EXPORTS_EVERY_S = 60
 LEARN_EVERY_S = 3600  # each time all events of a week are read
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
 # batches wait in a queue of their own. A worker that is told no queue serves both.
@@ -69,6 +70,11 @@ app.conf.update(
         "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "sweep exports": {"task": "metering.sweep_exports", "schedule": SWEEP_EVERY_S},
+        "deliver exports": {
+            "task": "metering.deliver_exports",
+            "schedule": DELIVER_EXPORTS_EVERY_S,
+            "options": {"expires": DELIVER_EXPORTS_EVERY_S},
+        },
         "partitions ahead": {"task": "metering.ensure_partitions", "schedule": PARTITIONS_EVERY_S},
         "archive usage": {"task": "metering.archive_days", "schedule": ARCHIVE_EVERY_S},
         # Rung so often that one which nobody heard in time is better forgotten.

@@ -1,10 +1,15 @@
 """A download that broke off goes on where it was, if it is still the same file."""
 
+import asyncio
+
 import pytest
-from django.test import RequestFactory
+from django.db import connection
+from django.test import AsyncRequestFactory, RequestFactory
 
 from meterplane.kernel.errors import CallerError
-from meterplane.metering.exports.serve import file_response
+from meterplane.metering.exports.query import stored_query
+from meterplane.metering.exports.serve import file_response, streamed
+from meterplane.metering.exports.stream import csv_blocks
 from tests.metering.exports.written import asked, content_of, take_in, worked
 from tests.metering.segments import settle
 
@@ -64,6 +69,27 @@ def test_a_download_goes_on_only_with_the_file_it_began_with(done):
     ours, other = f'"{done.sha256}"', '"0"'
     assert ask(done, range="bytes=9-", if_range=ours).status_code == 206
     assert ask(done, range="bytes=9-", if_range=other).status_code == 200
+
+
+def test_under_asgi_blocks_leave_as_they_are_made(done, organisation):
+    """Django would collect a plain iterator before it sent its first byte."""
+    request = AsyncRequestFactory().get("/")
+    made = []
+
+    def blocks():
+        for block in csv_blocks(organisation.id, stored_query(done.query)):
+            made.append(block)
+            yield block
+        connection.close()  # the request's own thread has its own
+
+    async def read(response):
+        return [(block, len(made)) async for block in response.streaming_content]
+
+    got = asyncio.run(read(streamed(request, blocks())))
+    assert b"".join(block for block, _ in got) == content_of(done)
+    assert [so_far for _, so_far in got] == list(range(1, len(made) + 1))
+    answer = file_response(request, done, "acme")
+    assert b"".join(block for block, _ in asyncio.run(read(answer))) == content_of(done)
 
 
 def test_there_is_no_file_before_it_is_done(organisation):

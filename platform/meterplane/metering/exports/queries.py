@@ -21,3 +21,9 @@ def list_exports(
         rows = rows.filter(id__lt=before)  # ids are in the order of creation
     # One more than a page says whether there is another.
     return list(rows.order_by("-id")[: min(limit, PAGE_MAX + 1)])
+
+
+def count_open(tenant_id: UUID | None) -> int:
+    """How many that somebody asked for are being written."""
+    rows: QuerySet[Export] = Export.objects.filter(tenant_id=tenant_id, state__in=Export.OPEN)
+    return rows.exclude(requested_by__startswith=BY_SCHEDULE).count()

@@ -18,6 +18,7 @@ from meterplane.kernel.errors import CallerError
 from meterplane.metering.exports import content
 from meterplane.metering.exports.doorbell import ring
 from meterplane.metering.exports.limits import OPEN_PER_OWNER_MAX
+from meterplane.metering.exports.queries import count_open
 from meterplane.metering.exports.query import ExportQuery
 from meterplane.metering.models import Export
 from tenants.scoping import system_scope, tenant_scope
@@ -31,25 +32,28 @@ def door_of(tenant_id: UUID | None) -> Iterator[None]:
 
 
 def request_export(*, tenant_id: UUID | None, query: ExportQuery, requested_by: str) -> Export:
-    """Store what is asked for and ring. Raises `CallerError` `too_many_exports`."""
-    with door_of(tenant_id), connection.cursor() as cursor:
-        # The database's clock, as of events; its transactions of before are waited for.
-        cursor.execute("SELECT clock_timestamp()")
-        ingested_until = cursor.fetchone()[0]
-        if Export.objects.filter(tenant_id=tenant_id, state__in=Export.OPEN).count() >= (
-            OPEN_PER_OWNER_MAX
-        ):
+    """Store what somebody asks for and ring. Raises `CallerError` `too_many_exports`."""
+    with door_of(tenant_id):
+        if count_open(tenant_id) >= OPEN_PER_OWNER_MAX:
             raise CallerError(
                 "too_many_exports",
                 f"{OPEN_PER_OWNER_MAX} exports are being written; wait for one, or cancel one.",
                 status=409,
             )
+        return make_export(tenant_id=tenant_id, query=query, requested_by=requested_by)
+
+
+def make_export(*, tenant_id: UUID | None, query: ExportQuery, requested_by: str) -> Export:
+    """Store an export and ring for it, however many there are: schedules bound themselves."""
+    with door_of(tenant_id), connection.cursor() as cursor:
+        # The database's clock, as of events; its transactions of before are waited for.
+        cursor.execute("SELECT clock_timestamp()")
         made: Export = Export.objects.create(
             tenant_id=tenant_id,
             kind=query.kind,
             format=query.format,
             query=query.as_json(),
-            ingested_until=ingested_until,
+            ingested_until=cursor.fetchone()[0],
             days_total=query.days,
             requested_by=requested_by,
         )

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
@@ -79,7 +79,7 @@ def new(request: HttpRequest, acting: Acting) -> HttpResponse:
 OwnLimitView = Callable[[HttpRequest, Acting, Limit, str], HttpResponse]
 
 
-def own_limit(view: OwnLimitView) -> Callable[[HttpRequest, UUID], HttpResponse]:
+def own_limit(view: OwnLimitView) -> Callable[[HttpRequest, UUID], HttpResponseBase]:
     """A view of a limit that the organisation set, and of the currency of its spend.
 
     One of another organisation is missing, whatever one's role; of one that the operator set, it
