@@ -10,17 +10,22 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.urls import reverse
 
 from billing.invoicing.models import Invoice
 from billing.payments.models import WebhookEvent
 from meterplane.console import shown
+from meterplane.console.journals import age
 from meterplane.kernel import amounts, clock
+from meterplane.metering.models import CanaryRun, Reconciliation
+from meterplane.metering.reconcile.queries import health
 from meterplane.metering.usage_query import UsageQuery
 from meterplane.metering.usage_table import UsageRow, run
 from tenants.models import Organisation
 
 INVOICES_SHOWN = 8
 DAYS_SHOWN = 30
+JOURNAL_BEHIND_S = 900  # a stream may hold its journal for ten minutes
 DAY = timedelta(days=1)
 COLOURS = ("#5850ec", "#0d9488", "#e08600", "#d6307b", "#0284c7", "#6d8c0f")
 
@@ -74,7 +79,56 @@ def _figures(midnight: datetime) -> list[dict[str, str]]:
             "value": f"{waiting:,}",
             "note": "all caught up" if not waiting else "a sweep tries them every 30 s",
         },
+        *_metering(),
     ]
+
+
+def _metering() -> list[dict[str, str]]:
+    """Whether metering adds up. What is wrong carries an `alarm`, shown in red."""
+    now = health()
+    last = "no hour yet"
+    if now.last_hour is not None:
+        last = f"{Reconciliation.Verdict(now.last_verdict).label}, {now.last_hour:%H:%M} UTC"
+    wrong = f"{now.failed_hours} of the last day's hours do not add up"
+    canary = CanaryRun.objects.exclude(passed=None).order_by("-started_at").first()
+    return [
+        {
+            "label": "Reconciliation",
+            "value": last,
+            "note": f"{now.open_hours} open hours in the last day",
+            "alarm": wrong if now.failed_hours else "",
+            "url": reverse("console:reconciliation"),
+        },
+        {
+            "label": "Quarantine, 7 days",
+            "value": f"{now.quarantined:,}",
+            "note": "usage that ingest set aside",
+            "alarm": "served, and billed to nobody" if now.quarantined else "",
+            "url": reverse("console:metering_usagequarantine_changelist"),
+        },
+        {
+            "label": "Oldest in a journal",
+            "value": age(now.oldest_backlog_s),
+            "note": "since all before it was taken in",
+            "alarm": "journals are behind" if now.oldest_backlog_s > JOURNAL_BEHIND_S else "",
+            "url": reverse("console:journals"),
+        },
+        {
+            "label": "Canary",
+            "value": _canary(canary),
+            "note": f"run at {shown.utc(canary.started_at)}" if canary else "it is off, or new",
+            "alarm": "the chain is broken" if canary and not canary.passed else "",
+            "url": reverse("console:metering_canaryrun_changelist"),
+        },
+    ]
+
+
+def _canary(run: CanaryRun | None) -> str:
+    if run is None:
+        return "no run yet"
+    if not run.passed:
+        return "Failed"
+    return f"Passed, {run.visible_after_ms:,} ms" if run.visible_after_ms else "Passed"
 
 
 def _money(rows: tuple[UsageRow, ...]) -> str:

@@ -17,7 +17,7 @@ from meterplane.kernel import amounts, clock
 from meterplane.kernel.money import nano_to_text
 from meterplane.metering import labels
 from meterplane.metering.models import JournalSegment
-from meterplane.metering.queries import RequestRow, recent_requests
+from meterplane.metering.queries import RequestRow, recent_requests, request_by_id
 from meterplane.metering.usage_query import UsageQuery
 from meterplane.metering.usage_table import UsageRow, run
 from tenants.models import ApiKey, Organisation
@@ -50,10 +50,13 @@ class SegmentPage(ReadOnly):
 
 
 def usage_events(request: HttpRequest) -> TemplateResponse:
-    """The newest events, a page at a time. Not a changelist: the admin cannot hold a table whose
-    primary key is composite."""
-    before = request.GET.get("before", "")
-    rows = recent_requests(EVENTS_SHOWN, _uuid(before))
+    """The newest events, a page at a time, or the one that is asked for. Not a changelist: the
+    admin cannot hold a table whose primary key is composite."""
+    before, asked = request.GET.get("before", ""), _uuid(request.GET.get("request", ""))
+    if asked is not None:
+        rows = [row for row in [request_by_id(asked)] if row is not None]
+    else:
+        rows = recent_requests(EVENTS_SHOWN, _uuid(before))
     names = dict(Organisation.objects.values_list("id", "name"))
     keys = {
         key.id: f"{key.name} …{key.last4}"
@@ -66,7 +69,7 @@ def usage_events(request: HttpRequest) -> TemplateResponse:
         "title": "Usage events",
         "table": {"headers": HEADERS, "rows": [_cells(row, names, keys) for row in rows]},
         "older_url": f"{here}?before={older}" if older else "",
-        "newest_url": here if before else "",
+        "newest_url": here if before or asked else "",
     }
     return TemplateResponse(request, "console/usage_events.html", context)
 

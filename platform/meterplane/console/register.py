@@ -2,7 +2,18 @@
 
 from importlib import import_module
 
-PAGES = ("customers", "plans", "served", "offer", "metered", "sent", "raised", "owed", "people")
+PAGES = (
+    "customers",
+    "plans",
+    "served",
+    "offer",
+    "metered",
+    "quarantined",
+    "sent",
+    "raised",
+    "owed",
+    "people",
+)
 
 
 def everything() -> None:

@@ -43,10 +43,18 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         """Pages that are not a model's; Unfold mounts what this returns."""
         # Their pages register with this site.
         from meterplane.console.external import external_urls
+        from meterplane.console.journals import journal_urls
         from meterplane.console.metered import usage_urls
         from meterplane.console.meters import meter_urls
+        from meterplane.console.reconciled import reconciliation_urls
 
-        return usage_urls() + meter_urls() + external_urls()
+        return [
+            *usage_urls(),
+            *meter_urls(),
+            *external_urls(),
+            *reconciliation_urls(),
+            *journal_urls(),
+        ]
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
         """Django's staff check outside, the system's door inside."""

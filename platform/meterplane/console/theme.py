@@ -81,7 +81,17 @@ UNFOLD: dict[str, Any] = {
                     ),
                     _item("Destinations", "cloud_upload", "metering_exportdestination_changelist"),
                     _item("Alerts", "notifications", "policy_alert_changelist"),
+                ],
+            },
+            {
+                "title": "Metering",
+                "separator": True,
+                "items": [
+                    _item("Reconciliation", "balance", "reconciliation"),
+                    _item("Journal", "menu_book", "journals"),
                     _item("Journal segments", "inventory_2", "metering_journalsegment_changelist"),
+                    _item("Quarantine", "report", "metering_usagequarantine_changelist"),
+                    _item("Canary", "flutter_dash", "metering_canaryrun_changelist"),
                 ],
             },
             {
