@@ -6,9 +6,8 @@ is, and nothing has to be looked up. New requests never move what is on later pa
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import fields
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,13 +23,7 @@ _DAY = timedelta(days=1)
 _LOOKS_BACK_DAYS = (1, 8, LIST_DAYS_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedRequest(RequestRow):
-    """One request as its list shows it. `admitted_at` is None of before that was kept."""
-
-    admitted_at: datetime | None
-    tags: Mapping[str, str]
-
+LoggedRequest = RequestRow
 
 _COLUMNS = ", ".join(each.name for each in fields(LoggedRequest))
 

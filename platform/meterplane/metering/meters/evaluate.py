@@ -22,19 +22,14 @@ from meterplane.kernel.errors import CallerError
 from meterplane.metering.buckets import Unit
 from meterplane.metering.meters.convert import converted
 from meterplane.metering.meters.sources import Asked, is_rolled_up, statement_of
-from meterplane.metering.queries import LIST_DAYS_MAX, SERIES_DAYS_MAX
+from meterplane.metering.queries import LIST_DAYS_MAX
 from meterplane.metering.reading import read
+from meterplane.metering.usage_query import BUCKET_DAYS_MAX
 
 ROWS_MAX = 20_000
 _UTC = ZoneInfo("UTC")
 # What a series may span: as many buckets as a page can draw.
-SPAN_DAYS_MAX: dict[Unit | None, int] = {
-    None: SERIES_DAYS_MAX,
-    "month": SERIES_DAYS_MAX,
-    "day": SERIES_DAYS_MAX,
-    "hour": 93,
-    "minute": 2,
-}
+SPAN_DAYS_MAX: dict[Unit | None, int] = {None: BUCKET_DAYS_MAX["month"], **BUCKET_DAYS_MAX}
 
 
 @dataclass(frozen=True, slots=True)

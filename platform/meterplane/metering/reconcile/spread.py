@@ -20,7 +20,7 @@ from django.db import connection
 from meterplane.kernel import clock
 from meterplane.kernel.ids import minted_at_ms
 from meterplane.metering.manifest import ManifestBroken, read_manifest
-from meterplane.metering.parse import FIRST_DAY, LAST_INSTANT_MS
+from meterplane.metering.parse import FIRST_INSTANT_MS, LAST_INSTANT_MS
 from tenants.scoping import system_scope
 
 log = logging.getLogger(__name__)
@@ -105,10 +105,11 @@ def _by_hour(segment_id: UUID, manifest: bytes) -> dict[tuple[datetime, str, str
 
 def _minted_in(request_id: UUID) -> datetime | None:
     """Its hour; None where no event can be from then (`parse.problem_of`)."""
-    if request_id.version != 7 or minted_at_ms(request_id) > LAST_INSTANT_MS:
+    minted_ms = minted_at_ms(request_id)
+    if request_id.version != 7 or not FIRST_INSTANT_MS <= minted_ms <= LAST_INSTANT_MS:
         return None
-    minted = clock.from_ms(minted_at_ms(request_id))
-    if not FIRST_DAY <= minted.date() <= clock.now().date() + timedelta(days=2):
+    minted = clock.from_ms(minted_ms)
+    if minted.date() > clock.now().date() + timedelta(days=2):
         return None
     return hour_of(minted)
 
