@@ -19,7 +19,7 @@ from psycopg.errors import QueryCanceled
 
 from meterplane.catalog.meters import REQUEST, Version
 from meterplane.kernel.errors import CallerError
-from meterplane.metering.buckets import Unit
+from meterplane.metering.buckets import UNITS, Unit
 from meterplane.metering.meters.convert import converted
 from meterplane.metering.meters.sources import Asked, is_rolled_up, statement_of
 from meterplane.metering.queries import LIST_DAYS_MAX
@@ -29,7 +29,9 @@ from meterplane.metering.usage_query import BUCKET_DAYS_MAX
 ROWS_MAX = 20_000
 _UTC = ZoneInfo("UTC")
 # What a series may span: as many buckets as a page can draw.
-SPAN_DAYS_MAX: dict[Unit | None, int] = {None: BUCKET_DAYS_MAX["month"], **BUCKET_DAYS_MAX}
+SPAN_DAYS_MAX: dict[Unit | None, int] = {
+    unit: BUCKET_DAYS_MAX[unit or "month"] for unit in (None, *UNITS)
+}
 
 
 @dataclass(frozen=True, slots=True)
