@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import uvloop
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
 from meterplane.contracts import usage
-from meterplane.journal.reader import frames_under
+from meterplane.journal.directory import list_directories
+from meterplane.journal.reader import frames_of, read_segment
+from meterplane.journal.segment import list_segments
 from tests import environment
 from tests.conftest import (
     OnboardedOrganisation,
@@ -54,6 +56,8 @@ class GatewayProcess:
     process: "subprocess.Popen[bytes]"
     log: Path
     frames_before: int = 0
+    # A sealed segment changes no more; a shared gateway has hundreds, and tests ask all the time.
+    _sealed: dict[Path, list[usage.Frame]] = field(default_factory=dict)
 
     def client(self, secret: str, **extra: object) -> httpx.Client:
         """An HTTP client that presents `secret`."""
@@ -64,9 +68,19 @@ class GatewayProcess:
         """What this test put into the journal, in order."""
         while True:
             try:
-                return list(frames_under(self.journal))[self.frames_before :]
+                return list(self._all_frames())[self.frames_before :]
             except FileNotFoundError:
                 continue  # a segment was sealed, and so renamed, between being listed and read
+
+    def _all_frames(self) -> Iterator[usage.Frame]:
+        for directory in list_directories(self.journal):
+            for segment in list_segments(directory):
+                frames = self._sealed.get(segment.path)
+                if frames is None:
+                    frames = list(frames_of(read_segment(segment.path)))
+                    if segment.sealed:
+                        self._sealed[segment.path] = frames
+                yield from frames
 
     def settles(self) -> list[usage.Settle]:
         """The usage events in the journal."""
