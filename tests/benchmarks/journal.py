@@ -1,6 +1,7 @@
 """`python -m tests.benchmarks.journal [directory]`: what the journal costs, beside the bare disk.
 
-Every line is measured in one run on one disk: `append` alone; then callers that each append one
+Every line is measured in one run on one disk: `append` alone; appends in groups that share a
+commit, per core (the CPU of all threads); then callers that each append one
 SETTLE and commit, in a loop; by native AIO, by the thread, and without waiting for the disk. The
 first line is what `fdatasync` takes without any of it. An ADMIT and the SETTLE of each request
 makes two appends a commit at the gateway.
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 import uvloop
 
@@ -26,6 +28,7 @@ from tests.journal.frames import admit, settle
 CALLERS = (1, 8, 64)
 SECONDS = 2.0
 APPENDS = 100_000
+GROUP = 100  # frames that arrive while one sync of 1 ms runs, at 100,000 a second
 
 
 def percentiles_us(latencies_s: list[float]) -> str:
@@ -65,6 +68,24 @@ async def appends(root: Path) -> None:
     await journal.close()
 
 
+async def appends_per_core(root: Path, mode: Mode) -> None:
+    """Half ADMITs, half SETTLEs, in groups of `GROUP` that share a commit, as under load."""
+    journal = JournalWriter.open(root, "bench", mode=mode)
+    frames = [admit(), settle()] * (GROUP // 2)
+    groups = APPENDS // GROUP
+    cpu, began = time.process_time(), time.perf_counter()
+    for _ in range(groups):
+        for frame in frames:
+            journal.append(frame)
+        await journal.commit()
+        await asyncio.sleep(0)
+    cpu, took = time.process_time() - cpu, time.perf_counter() - began
+    n = groups * GROUP
+    name = f"{mode} {journal.sync_method}, groups of {GROUP}"
+    print(f"{name:34}{n / cpu:10,.0f} appends/s per core (n={n:,}; {n / took:,.0f}/s by the clock)")
+    await journal.close()
+
+
 async def commits(root: Path, disk: Disk, mode: Mode, callers: int) -> None:
     journal = JournalWriter.open(root, "bench", disk, mode=mode)
     latencies: list[float] = []
@@ -89,6 +110,8 @@ async def commits(root: Path, disk: Disk, mode: Mode, callers: int) -> None:
 
 async def measure(root: Path) -> None:
     await appends(root)
+    for mode in get_args(Mode):
+        await appends_per_core(root, mode)
     for callers in CALLERS:
         await commits(root, Disk(), "durable", callers)
         await commits(root, Disk(native_aio=False), "durable", callers)

@@ -25,7 +25,7 @@ from meterplane.kernel.failpoints import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "platform" / "meterplane" / "journal"
-LONG_PASSES = 8  # at which passing it dies: this many, by chance, of each place
+LONG_PASSES = 3  # at which passing it dies: this many, by chance, of each place
 
 WRITING = """
 import asyncio, os, sys

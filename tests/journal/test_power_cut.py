@@ -33,7 +33,7 @@ PAGE_BYTES = 512  # what a disk writes whole
 DAMAGED: Counter[str] = Counter()
 LANES = 8
 FAST_CUTS = 60
-LONG_CUTS = 1000  # of each way of syncing
+LONG_CUTS = 500  # of each way of syncing: 1,000
 CUTS_OF_ONE_LIFE = 20  # each copies all that was written until then
 
 

@@ -26,7 +26,7 @@ from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.ids import uuid7
 from meterplane.metering import ship
 from meterplane.metering.ingest import SegmentRefused, ingest_segment
-from meterplane.metering.models import JournalSegment, UsageEvent, UsageHour
+from meterplane.metering.models import JournalSegment, UsageEvent, UsageHour, UsageQuarantine
 from meterplane.stack.embedded import redis
 from tenants.scoping import system_scope
 from tests.conftest import spawn, stop, wait_until
@@ -154,6 +154,62 @@ def test_a_journal_that_cannot_be_recovered_is_left_alone_and_others_go_on(
     full[0] = False
     step_until(shipper, lambda: not list_directories(tmp_path))
     assert len(stored()) == 2
+
+
+def test_a_request_admitted_again_in_a_later_segment_holds_up_nothing(organisation, tmp_path):
+    """Moved to a fallback, or written again because a disk had failed."""
+    event = settle(organisation)
+    sealed_journal(tmp_path, [opened(event)], [opened(event), settle(organisation)], [event])
+    shipper = ship.Shipper(tmp_path, send=ingest)
+    step_until(shipper, lambda: not list_directories(tmp_path))
+    assert len(stored()) == 2
+
+
+def test_a_segment_that_cannot_be_read_is_shown_once_and_others_go_on(
+    organisation, tmp_path, monkeypatch, caplog
+):
+    home = sealed_journal(tmp_path, [settle(organisation)], worker="broken")
+    sealed_journal(tmp_path, [settle(organisation)], worker="sound")
+    (unreadable,) = list_segments(home)
+    sick = [True]
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if sick[0] and path == unreadable.path:
+            raise OSError(5, "Input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(ship, "recover", lambda directory: None)
+    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(ship, "AWAY_PAUSE_S", 0.01)
+    shipper = ship.Shipper(tmp_path, send=ingest)
+    shipper._releases.owe = lambda directory: None  # type: ignore[method-assign]
+    step_until(shipper, lambda: list_directories(tmp_path) == [home])
+    for _ in range(3):
+        time.sleep(0.02)
+        shipper.step()
+    with system_scope("test"):
+        row = UsageQuarantine.objects.get(segment_id=unreadable.segment_id)
+    assert "cannot be read: Input/output error" in row.reason
+    assert "cannot be read" in caplog.text
+    sick[0] = False
+    step_until(shipper, lambda: not list_directories(tmp_path))
+    assert len(stored()) == 2
+
+
+def test_damage_is_said_aloud_and_costs_what_it_touches(organisation, tmp_path, caplog):
+    events = [settle(organisation) for _ in range(3)]
+    home = sealed_journal(tmp_path, [*map(opened, events[:1]), *events])
+    (segment,) = list_segments(home)
+    data = bytearray(segment.path.read_bytes())
+    data[-900] ^= 1  # in the second or third of them
+    segment.path.write_bytes(data)
+    shipper = ship.Shipper(tmp_path, send=ingest)
+    step_until(shipper, lambda: not list_directories(tmp_path))
+    assert "damaged at byte" in caplog.text
+    with system_scope("test"):
+        assert "damaged at byte" in UsageQuarantine.objects.get().reason
+    assert len(stored()) >= 2
 
 
 def test_a_file_that_is_not_what_was_recorded_is_kept(organisation, tmp_path, monkeypatch):
@@ -338,7 +394,7 @@ def end_of(writer: JournalWriter, runner: asyncio.Runner, chance: random.Random)
     segment = writer._segment
     if segment is not None and chance.random() < 0.7:
         os.write(segment._descriptor, chance.randbytes(chance.randrange(1, 60)))
-    os.close(writer._lock_descriptor)
+    os.close(writer.lock_descriptor)
 
 
 def check_sums() -> None:

@@ -1,7 +1,9 @@
 """Each finding says what is wrong and how to mend it."""
 
 import io
+import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,20 @@ def test_broken_things_make_the_exit_status_one():
     console = Console(file=io.StringIO())
     assert doctor.tell([Finding("Python", "ok", "fine")], console) == 0
     assert doctor.tell([Finding("Disk", "broken", "full", "Free some.")], console) == 1
+
+
+def test_usage_that_waits_is_told_and_since_when(layout: Layout):
+    assert finding(layout, "Usage") == Finding("Usage", "ok", "no usage waits to be taken in")
+    home = layout.journal / "gateway.018f0000-0000-7000-8000-000000000001"
+    home.mkdir()
+    for number in range(2):
+        (home / f"018f0000-0000-7000-8000-00000000000{number}.sealed").write_bytes(bytes(2**20))
+    found = finding(layout, "Usage")
+    assert found.verdict == "ok", "it has just been written"
+    assert found.saying.startswith("2 segments of usage (2.0 MB) wait to be taken in, since ")
+    long_ago = time.time() - 3 * 86_400 - 60
+    os.utime(home / "018f0000-0000-7000-8000-000000000001.sealed", (long_ago, long_ago))
+    found = finding(layout, "Usage")
+    assert found.verdict == "note"
+    assert found.saying.endswith("since 3 days ago")
+    assert "PostgreSQL" in found.fix

@@ -8,7 +8,9 @@ or recovered is reported and tried again; the others go on.
 
 One shipper runs per host. Of a gateway that died it takes over the journal: it holds its lock,
 recovers it (`journal.recovery`), has its reservations given back (`release`) and ships it like any
-other.
+other. So does it with a directory that a living gateway let go, because its disk had failed. A
+segment that is damaged is sent as it is, and said aloud; one that cannot be read at all is noted in
+`usage_quarantine`, for a person to see.
 """
 
 import hashlib
@@ -50,6 +52,12 @@ ALARM_AFTER_SENDS = 4  # 15 + 30 + 60 s without a record: a person should know
 IN_FLIGHT_MAX = 32  # of one journal: 32 MB at most in the broker, as far again is read ahead
 AWAY_PAUSE_S = 1.0
 
+_UNREADABLE = """
+INSERT INTO usage_quarantine (segment_id, reason, payload)
+SELECT %s, %s, ''
+ WHERE NOT EXISTS (SELECT FROM usage_quarantine WHERE segment_id = %s AND payload = '')
+"""
+
 Send = Callable[[SegmentMessage], object]
 
 
@@ -74,6 +82,7 @@ class _Journal:
     directory: Path
     lock: int | None = None
     segments: dict[UUID, _Shipped] = field(default_factory=dict)
+    opened: set[UUID] = field(default_factory=set)  # by the ADMITs in these
     settled: set[UUID] = field(default_factory=set)  # and taken in
     rest_until: float = 0.0  # after trouble with its files
 
@@ -173,14 +182,20 @@ class Shipper:
                 break  # a later one cannot be sealed before it
             if path.segment_id in journal.segments:
                 continue
-            data = path.path.read_bytes()
+            data = _read(path)
+            content = reader.parse_segment(data)
+            for stretch in content.damaged:
+                log.error("%s: %s; the rest of it is taken in", path.path, stretch)
             admits: set[UUID] = set()
             settles: list[Settle] = []
-            for frame in reader.frames_of(reader.parse_segment(data)):
+            for frame in reader.frames_of(content):
                 if isinstance(frame, Admit):
                     admits.add(frame.request_id)
                 elif isinstance(frame, Settle):
                     settles.append(frame)
+            # A request may be admitted again, under its id: the first one, which goes first, waits.
+            admits -= journal.opened
+            journal.opened |= admits
             digest = hashlib.sha256(data).hexdigest()
             journal.segments[path.segment_id] = _Shipped(
                 path,
@@ -245,6 +260,7 @@ class Shipper:
             shipped.path.path.unlink(missing_ok=True)
             failpoint("ship.segment.after_delete")
             del journal.segments[segment_id]
+            journal.opened -= shipped.admits
             journal.settled -= shipped.admits
             deleted = True
         return deleted
@@ -260,6 +276,19 @@ class Shipper:
         if journal.lock is not None:
             os.close(journal.lock)
         del self._journals[journal.directory.name]
+
+
+def _read(path: SegmentPath) -> bytes:
+    """Raises OSError, noted once where a person looks: its journal waits for that disk."""
+    try:
+        return path.path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as trouble:
+        reason = f"{path.path} cannot be read: {trouble.strerror}"
+        with system_scope("a segment that cannot be read"), connection.cursor() as cursor:
+            cursor.execute(_UNREADABLE, [path.segment_id, reason, path.segment_id])
+        raise OSError(trouble.errno, reason) from trouble
 
 
 def _message(shipped: _Shipped, gateway: str) -> SegmentMessage:

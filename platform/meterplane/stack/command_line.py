@@ -7,7 +7,7 @@ import argparse
 
 from rich.console import Console
 
-from meterplane.stack import doctor, down, layout, ports, screen
+from meterplane.stack import doctor, down, layout, ports, screen, waiting_usage
 from meterplane.stack.up import UpOptions, up
 
 NOTHING_RUNS = 3
@@ -84,6 +84,9 @@ def _status(place: layout.Layout, console: Console) -> int:
         return NOTHING_RUNS
     console.print(f"\n  Meterplane is {found.phase} (supervisor: pid {found.supervisor.pid})\n")
     console.print(screen.status_table(found))
+    waiting = waiting_usage.found_in(place.journal)
+    if waiting is not None:
+        console.print(f"\n  Journal: {waiting_usage.line_of(waiting)}")
     console.print()
     unwell = [each for each in found.components if each.state == "failed" or each.detail]
     return 0 if found.phase == "ready" and not unwell else 1

@@ -32,6 +32,7 @@ from meterplane.stack import (
     probes,
     servers,
     stack_file,
+    waiting_usage,
 )
 from meterplane.stack.embedded import EmbeddedUnavailable, postgres, redis, require_platform
 from meterplane.stack.layout import PRIVATE, Layout
@@ -353,6 +354,15 @@ def _journal(patient: Patient) -> Iterator[Finding]:
         yield Finding("Journal", "note", saying, fix)
     else:
         yield Finding("Journal", "ok", saying)
+    waiting = waiting_usage.found_in(folder)
+    if waiting is None:
+        return
+    line = waiting_usage.line_of(waiting)
+    if waiting.oldest_s < waiting_usage.WAITS_LONG_S:
+        yield Finding("Usage", "ok", line)
+    else:
+        fix = "Start what takes it in: the shipper, the worker, PostgreSQL, Redis (`make status`)."
+        yield Finding("Usage", "note", line, fix)
 
 
 def _privacy(patient: Patient) -> Iterator[Finding]:
