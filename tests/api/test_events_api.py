@@ -118,7 +118,7 @@ def test_events_are_listed_amended_and_told_with_their_history(operator):
     assert [each["kind"] for each in done["history"]] == ["amend", "deprecate"]
     assert done["history"][0]["by"].startswith("operator key tests")
     assert operator.get(f"{EVENTS}/{receipt}").json() == done
-    early = {"to": (clock.now() - timedelta(hours=2)).isoformat()}
+    early = {"organisation": "acme", "to": (clock.now() - timedelta(hours=2)).isoformat()}
     assert operator.get(EVENTS, early).json()["events"] == []
 
 

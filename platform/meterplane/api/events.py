@@ -52,7 +52,7 @@ class EventsQuery(serializers.Serializer[Any]):
     """Which events. `cursor` is `next_cursor` of the page before; `from` and `to` are of the time
     that holds, half-open."""
 
-    organisation = serializers.CharField(required=False)
+    organisation = serializers.CharField()
     type = serializers.CharField(required=False)
     source = serializers.CharField(required=False)  # type: ignore[assignment]  # DRF keeps fields elsewhere
     id = serializers.CharField(required=False)
@@ -81,9 +81,8 @@ class Events(APIView):
         query = EventsQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         asked = query.validated_data
-        slug = asked.get("organisation")
         narrowed = {
-            "tenant_id": named_organisation(slug).id if slug else None,
+            "tenant_id": named_organisation(asked["organisation"]).id,
             "type": asked.get("type"),
             "source": asked.get("source"),
             "event_id": asked.get("id"),

@@ -7,7 +7,9 @@ from decimal import Decimal
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
+from django.db import connection
 
 from meterplane.catalog.meters import BUILT_IN, versions_of
 from meterplane.catalog.meters_change import change_meter, create_meter
@@ -17,8 +19,10 @@ from meterplane.kernel.errors import CallerError
 from meterplane.metering.external.overlays import deprecate
 from meterplane.metering.ingest import ingest_segment
 from meterplane.metering.meters.evaluate import usage_of
+from meterplane.metering.meters.sources import Asked, statement_of
 from meterplane.metering.queries import usage_between
-from tenants.scoping import tenant_scope
+from tenants.scoping import system_scope, tenant_scope
+from tests import environment
 from tests.catalog.test_meters import GPU, REQUESTS
 from tests.metering.external.sent import TYPE, event, send
 from tests.metering.segments import message, random_settles, settle
@@ -323,3 +327,41 @@ def test_a_conversion_of_a_sum_is_exact(organisation):
     versions = meter(GPU | {"field": "data.n", "rounding": {"rule": "ceil", "digits": 12}})
     ((value,),) = values(count(organisation, versions))
     assert Fraction(3, 3600) <= Fraction(value) < Fraction(3, 3600) + Fraction(1, 10**12)
+
+
+MANY_EVENTS = """
+INSERT INTO external_event (id, tenant_id, project_id, source, event_id, type, event_at,
+       time_was_sent, data, attributes, digest, content_digest, received_at, received_by)
+SELECT gen_random_uuid(), %(tenant)s, %(project)s, '/jobs', n::text, %(type)s,
+       %(now)s - n * interval '5 minutes', true, '{"n": 1}', '{}', sha256(''), sha256(''), %(now)s,
+       'tests'
+  FROM generate_series(1, 20000) n
+"""
+MANY_OVERLAYS = """
+INSERT INTO event_overlay (tenant_id, receipt_id, number, kind, event_at, data, counts, reason,
+       made_by, made_at, digest_before, digest_after)
+SELECT tenant_id, id, 1, 'amend', event_at, '{"n": 2}', true, 'why', 'tests', %(now)s, sha256(''),
+       sha256('')
+  FROM external_event WHERE event_id::int %% 10 = 0
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_interval_of_external_events_is_found_by_index(organisation):
+    """Those nobody corrected by their time, the others by the time of their overlay."""
+    values = {"tenant": organisation.id, "project": organisation.project_id, "type": TYPE}
+    with system_scope("test"), connection.cursor() as db:
+        db.execute(MANY_EVENTS, values | {"now": NOW})
+        db.execute(MANY_OVERLAYS, {"now": NOW})
+    with psycopg.connect(environment.database_url("postgres")) as admin:
+        admin.execute("ANALYZE external_event, event_overlay")
+    asked = Asked(NOW - timedelta(days=1), NOW, None, ZoneInfo("UTC"), ())
+    with tenant_scope(organisation.id), connection.cursor() as db:
+        statement, parameters = statement_of(read_definition(SUM), asked, rows_max=1)
+        db.execute(statement, parameters)
+        assert db.fetchone()[1] == 260 + 2 * 28  # 288 times five minutes, every tenth counts 2
+        db.execute(f"EXPLAIN {statement}", parameters)
+        plan = "\n".join(line for (line,) in db.fetchall())
+    for index in ("external_event_of_type", "event_overlay_at"):
+        condition = plan.partition(index)[2].partition("Index Cond:")[2].partition("\n")[0]
+        assert "event_at >=" in condition, plan

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from meterplane.kernel.errors import CallerError
-from meterplane.metering.external.exact_json import NotKept, canonical
+from meterplane.metering.external.exact_json import NotKept, Unusable, canonical
 
 NAME_CHARS_MAX = 256  # of source and id: 2 x 256 x 4 bytes fit into one row of the index
 TYPE_CHARS_MAX = 128
@@ -52,6 +52,8 @@ class SentEvent:
 
 def read_event(value: Any) -> SentEvent:
     """The event. Raises `CallerError` 422 `event_invalid` naming the attribute that is wrong."""
+    if isinstance(value, Unusable):
+        raise refused(None, f"The event {value.reason}.")
     if not isinstance(value, dict):
         raise refused(None, "An event is a JSON object with the attributes of CloudEvents 1.0.")
     if value.get("specversion") != "1.0":
