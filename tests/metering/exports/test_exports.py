@@ -1,6 +1,7 @@
 """What was used is what the file holds: every row, to the nano, and nobody else's."""
 
 import random
+import re
 from datetime import timedelta
 from decimal import Decimal
 
@@ -15,7 +16,7 @@ from meterplane.metering import queries
 from meterplane.metering.event_table import EVENT_COLUMNS
 from meterplane.metering.exports import content, limits, source
 from meterplane.metering.exports import sweep as sweeping
-from meterplane.metering.exports.query import checked
+from meterplane.metering.exports.query import checked, stored_query
 from meterplane.metering.exports.request import end_export, find_export
 from meterplane.metering.exports.stream import csv_blocks
 from meterplane.metering.models import Export, UsageEvent
@@ -185,6 +186,28 @@ def test_it_answers_at_once_and_reads_no_page_that_is_not_asked_for(
     rest = b"".join(blocks)
     assert first.count(b"\r\n") + rest.count(b"\r\n") == 60
     assert len(reads) >= 6
+
+
+def test_a_page_begins_in_the_index_where_the_page_before_ended(organisation, monkeypatch):
+    """Or each page would read its day from the start, and an export take the square of its rows."""
+    take_in([settle(organisation) for _ in range(20)])
+    plans = []
+    real = source.read
+
+    def explained(statement, parameters):
+        plans.append("\n".join(line for (line,) in real(f"EXPLAIN {statement}", parameters)))
+        return real(statement, parameters)
+
+    made = asked(organisation.id)
+    monkeypatch.setattr("meterplane.metering.exports.source.read", explained)
+    with tenant_scope(organisation.id), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        read_from = source.source_of(stored_query(made.query), made.ingested_until)
+        rows = sum(page.rows.num_rows for page in source.all_pages(read_from))
+    assert rows == 20
+    (today,) = [plan for plan in plans if f"usage_event_{clock.now():%Y%m%d}" in plan]
+    assert "Sort" not in today
+    assert re.search(r"Index Cond: .*ROW\(tenant_id, event_day, request_id\) > ROW", today)
 
 
 def test_one_that_is_called_off_ends_and_one_that_has_ended_is_removed(organisation):

@@ -53,6 +53,11 @@ class ExportQuery(msgspec.Struct, frozen=True, omit_defaults=True):
     def days(self) -> int:
         return (self.last_day - self.first_day).days + 1
 
+    def is_whole(self, day: str) -> bool:
+        """True if all of a day, as `2026-11-29`, is of the interval."""
+        midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        return self.start <= midnight and midnight + timedelta(days=1) <= self.end
+
     def days_before(self, place: Sequence[Any] | None) -> int:
         """How many of its days are written when the next page begins at `place`."""
         if place is None:

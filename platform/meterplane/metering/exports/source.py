@@ -54,14 +54,16 @@ _KEY = (COLUMNS.index("tenant_id"), COLUMNS.index("request_id"))
 def events_source(query: ExportQuery, ingested_until: datetime) -> Source:
     """The events themselves, by day, organisation and request id, which is by time."""
     where, parameters = conditions(query)
-    # Row-wise greater than the last key: the primary key's order within a day's partition.
-    statement = (
+    # The last key is compared with all columns of the primary key, so that its index begins there:
+    # with the day left out of it, each page would read the day from its start. A day that is whole
+    # names no instants: the planner would take their index, and sort the day for each page.
+    select = (
         f"SELECT {', '.join(COLUMNS)} FROM usage_event WHERE {where}"  # noqa: S608  our constants
-        " AND event_day = %(day)s AND event_at >= %(start)s AND event_at < %(end)s"
-        " AND ingested_at <= %(ingested_until)s"
-        " AND (tenant_id, request_id) > (%(tenant_after)s, %(request_after)s)"
-        " ORDER BY tenant_id, request_id LIMIT %(rows_max)s"
+        " AND event_day = %(day)s AND ingested_at <= %(ingested_until)s"
+        " AND (tenant_id, event_day, request_id) > (%(tenant_after)s, %(day)s, %(request_after)s)"
     )
+    of_interval = " AND event_at >= %(start)s AND event_at < %(end)s"
+    order = " ORDER BY tenant_id, event_day, request_id LIMIT %(rows_max)s"
     parameters |= {
         "start": query.start,
         "end": query.end,
@@ -72,7 +74,7 @@ def events_source(query: ExportQuery, ingested_until: datetime) -> Source:
     def page(place: Place) -> Page:
         day, tenant_after, request_after = place
         rows = read(
-            statement,
+            select + ("" if query.is_whole(day) else of_interval) + order,
             parameters | {
                 "day": day, "tenant_after": tenant_after, "request_after": request_after,
             },
@@ -82,7 +84,7 @@ def events_source(query: ExportQuery, ingested_until: datetime) -> Source:
             cost[row[_CURRENCY]] = cost.get(row[_CURRENCY], 0) + row[_COST]
         following: Place | None
         if len(rows) == PAGE_ROWS:
-            following = [day, *(str(rows[-1][column]) for column in _KEY)]
+            following = [day, *(str(rows[-1][column]) for column in _KEY)]  # tenant, request
         else:
             following = next_day(query, day)
         return Page(event_batch(rows, COLUMNS), following, cost)
