@@ -1,9 +1,13 @@
 """One request's page explains its cost to the nano."""
 
 import re
+from datetime import timedelta
+from urllib.parse import quote
 
 from billing.pricing.book import ModelPrices
 from meterplane.contracts.receipt import verified
+from meterplane.kernel import clock
+from meterplane.kernel.ids import uuid7
 from meterplane.metering.ingest import ingest_segment
 from tests.billing.world import publish_prices
 from tests.metering.segments import message, settle
@@ -117,3 +121,42 @@ def test_a_batch_line_is_explained_at_its_batch_prices(owner, organisation):
     cost_table = next(rows for rows in tables(page) if rows[0][:2] == ["Meter", "Quantity"])
     assert sum(dollars_pico(cells[3]) for cells in cost_table[1:-1]) == event.cost_nano * 1000
     assert "Batch unit prices pinned at admission" in page.text
+
+
+def test_a_request_is_found_by_typing_its_id(owner, organisation):
+    event = settle(organisation, tags={"team": "<ads>"})
+    ingest_segment(message([event]))
+    answer = owner.get(f"/requests/?q=+{event.request_id}+")
+    assert (answer.status_code, answer["Location"]) == (302, f"/requests/{event.request_id}/")
+    page = owner.get(answer["Location"])
+    assert facts(page)["team"] == "&lt;ads&gt;"
+    assert 'role="search"' in owner.get("/usage/").text
+
+
+def test_an_id_that_names_nothing_is_answered_with_why_and_how_long_requests_are_kept(
+    owner, organisation, settings
+):
+    settings.USAGE_EVENT_DAYS = 100
+    old = uuid7(clock.to_ms(clock.now() - timedelta(days=101)))
+    for text, status, said in (
+        ("nonsense", 400, "This is no request id"),
+        ("<script>x", 400, "This is no request id"),
+        (str(uuid7()), 404, "No request has this id"),
+        (str(old), 404, "This request came in on"),
+    ):
+        for path in (f"/requests/?q={quote(text)}", f"/requests/{quote(text)}/"):
+            page = owner.get(path)
+            assert page.status_code == status, path
+            assert said in page.text
+            assert "kept for 100 days" in page.text
+            assert "<script>x" not in page.text
+    empty = owner.get("/requests/")
+    assert empty.status_code == 200
+    assert 'role="alert"' not in empty.text
+
+
+def test_what_was_reserved_is_what_it_cost_and_what_was_given_back(owner, organisation):
+    event = settle(organisation, cost_nano=1_000_000_000, reserved_nano=3_500_000_000)
+    ingest_segment(message([event]))
+    page = owner.get(f"/requests/{event.request_id}/").text
+    assert "$3.50 reserved, $2.50 given back" in page

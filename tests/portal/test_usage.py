@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -207,3 +207,105 @@ def test_the_overview_counts_today_and_the_month(owner, organisation):
     page = owner.get("/").text
     assert "$2.00" in page
     assert "50.0 %" in page
+
+
+@pytest.fixture
+def tagged(third_of_november, organisation):
+    """Requests of two teams, one of which has no tag, around a midnight of Berlin."""
+    at_ms = clock.to_ms(datetime(2026, 11, 2, 22, 59, tzinfo=UTC))
+    frames = [
+        settle(organisation, at_ms=at_ms, tags={"team": "ads"}),
+        settle(organisation, at_ms=at_ms + 120_000, tags={"team": "ads"}, model="identity"),
+        settle(organisation, at_ms=at_ms, tags={"team": "A&B <search>"}, status="error"),
+        settle(organisation, at_ms=at_ms),
+    ]
+    ingest_segment(message(frames))
+    return frames
+
+
+def test_tags_that_exist_are_offered_to_group_by_and_no_others(owner, tagged, onboard):
+    stranger = onboard("globex")
+    ingest_segment(message([settle(stranger, tags={"secret-project": "x"})]))
+    page = owner.get("/usage/?group=tag:team")
+    assert '<option value="tag:team" selected>By team</option>' in page.text
+    assert {cells[0]: cells[1] for cells in tables(page)[0][1:]} == {
+        "ads": "2", "A&B <search>": "1", "without team": "1", "Total": "4",
+    }  # fmt: skip
+    assert "secret-project" not in page.text
+    assert "By model" in owner.get("/usage/?group=tag:secret-project").text
+
+
+def test_a_filter_holds_for_figures_table_csv_series_and_requests(owner, tagged):
+    """What a row links to shows that row alone, everywhere."""
+    path = "/usage/?model=tiny-lm&tag:team=ads&tag:team=A%26B+%3Csearch%3E"
+    page = owner.get(path)
+    rows = tables(page)[0]
+    assert [cells[:2] for cells in rows[1:]] == [["tiny-lm", "2"], ["Total", "2"]]
+    assert "50.0 %" in page.text
+    shown = set(re.findall(r'href="/requests/([0-9a-f-]{36})/"', page.text))
+    assert shown == {str(tagged[0].request_id), str(tagged[2].request_id)}
+    table = list(csv.reader(io.StringIO(owner.get(path + "&format=csv").text)))
+    assert [row[1] for row in table[1:]] == ["2", "2"]
+    series = list(csv.DictReader(io.StringIO(owner.get(path + "&format=csv-series").text)))
+    assert [(row["at"], row["model"], row["events"]) for row in series] == [
+        ("2026-11-02T00:00:00Z", "tiny-lm", "2")
+    ]
+    for label in ("Model tiny-lm", "team ads", "team A&amp;B &lt;search&gt;"):
+        assert f'aria-label="Without the filter {label}"' in page.text
+
+
+def test_a_chip_is_taken_off_by_its_own_link(owner, tagged):
+    page = owner.get("/usage/?period=30d&tag:team=ads&model=tiny-lm").text
+    links = dict(re.findall(r'<a href="([^"]*)" aria-label="Without the filter (\w+)', page))
+    assert {name: address for address, name in links.items()} == {
+        "team": "/usage/?period=30d&amp;model=tiny-lm",
+        "Model": "/usage/?period=30d&amp;tag%3Ateam=ads",
+    }
+    assert "Nothing matches these filters" in owner.get("/usage/?model=none-such").text
+
+
+def test_days_begin_in_the_zone_that_was_chosen_and_it_is_remembered(owner, tagged):
+    """23:01 UTC on the second of November is the third in Berlin."""
+    utc = chart(owner.get("/usage/?metric=requests"))
+    assert [sum(series["values"][-2:]) for series in utc["series"]] == [3, 1]
+    assert [series["values"][-1] for series in utc["series"]] == [0, 0]
+    berlin = owner.get("/usage/?metric=requests&tz=Europe/Berlin")
+    by_label = {series["label"]: series["values"] for series in chart(berlin)["series"]}
+    assert (by_label["identity"][-1], by_label["tiny-lm"][-2]) == (1, 3)
+    assert "28 Oct \N{EN DASH} 3 Nov 2026 · Europe/Berlin" in berlin.text
+    assert chart(owner.get("/usage/?metric=requests")) == chart(berlin)
+    assert chart(owner.get("/usage/?metric=requests&tz=Mars/Olympus")) == chart(berlin)
+    assert chart(owner.get("/usage/?metric=requests&tz=UTC")) == utc
+
+
+@pytest.mark.parametrize(
+    ("period", "bucket", "bars"),
+    [("7d", "hour", 7 * 24), ("7d", "month", 7), ("90d", "month", 4), ("12m", "", 12),
+     ("12m", "day", 338), ("today", "day", 24)],
+)  # fmt: skip
+def test_a_period_is_drawn_by_a_bucket_it_has_room_for(owner, tagged, period, bucket, bars):
+    page = owner.get(f"/usage/?period={period}&bucket={bucket}&metric=requests&tz=Europe/Berlin")
+    drawn = chart(page)
+    assert len(drawn["labels"]) == bars
+    total = int(tables(page)[0][-1][1])
+    assert sum(sum(series["values"]) for series in drawn["series"]) == total
+
+
+def test_what_only_single_requests_tell_is_shown_of_thirty_days_and_said(owner, tagged):
+    page = owner.get("/usage/?period=12m&tz=Asia/Kolkata")
+    assert page.status_code == 200
+    assert "use tz=UTC" in page.text
+    assert len(chart(page)["labels"]) == 30
+    assert int(tables(page)[0][-1][1]) == 4
+
+
+def test_a_day_of_25_hours_is_drawn_whole(owner, organisation):
+    with clock.frozen(datetime(2026, 10, 25, 20, tzinfo=UTC)):
+        first = clock.to_ms(datetime(2026, 10, 24, 22, tzinfo=UTC))
+        frames = [settle(organisation, at_ms=first + hour * 3_600_000) for hour in range(20)]
+        ingest_segment(message(frames))
+        page = owner.get("/usage/?period=today&metric=requests&tz=Europe/Berlin")
+    drawn = chart(page)
+    assert len(drawn["labels"]) == 25
+    assert drawn["labels"].count("02:00") == 2
+    assert drawn["series"][0]["values"] == [1] * 20 + [0] * 5
