@@ -112,6 +112,42 @@ def test_a_key_is_rotated_and_a_leaked_one_told_of_until_it_is_dismissed(
         expect(page.get_by_text("found in the open")).to_have_count(0)
 
 
+def test_usage_is_narrowed_and_a_request_found_by_hand(acme, live_server, chromium):
+    """Zone, group, filter and search, each as a person uses it; what is typed is not wiped away
+    when the page asks again by itself."""
+    frames = [settle(acme, tags={"team": team}) for team in ("ads", "ads", "search")]
+    ingest_segment(message(frames))
+    with window(chromium, live_server.url, size=PHONE) as (page, complaints):
+        sign_in(page, acme.owner.email, acme.owner_password)
+        page.goto("/usage/?period=30d")
+        expect(page.locator("#tz option:checked")).to_have_text("UTC (this browser)")
+        page.locator("#tz").select_option("Asia/Tokyo")
+        page.wait_for_url("**tz=Asia**")
+        page.locator("#group").select_option("By team")
+        page.locator("#breakdown").get_by_role("link", name="ads").click()
+        expect(page.locator(".chip")).to_have_text(re.compile(r"team\s+ads"))
+        expect(page.locator("#recent-rows tbody tr")).to_have_count(2)
+        expect(page.get_by_text("Asia/Tokyo").first).to_be_visible()
+        assert fits(page)
+        page.get_by_role("link", name="Without the filter team ads").click()
+        expect(page.locator("#recent-rows tbody tr")).to_have_count(3)
+        page.get_by_role("button", name="Filter", exact=True).click()
+        page.get_by_label("Status").select_option("error")
+        page.get_by_role("button", name="Apply").click()
+        expect(page.get_by_text("Nothing matches these filters")).to_be_visible()
+        page.goto("/usage/?period=today&tz=UTC")
+        page.get_by_label("Request id").fill("typed")
+        with page.expect_response(lambda answer: "period=today" in answer.url):
+            pass
+        expect(page.get_by_label("Request id")).to_have_value("typed")
+        page.keyboard.press("Control+k")
+        page.locator("#palette-input").fill(str(frames[0].request_id))
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("How the cost came about")).to_be_visible()
+        assert fits(page)
+        assert complaints == []
+
+
 def test_a_new_request_appears_by_itself(acme, live_server, chromium):
     with window(chromium, live_server.url) as (page, complaints):
         sign_in(page, acme.owner.email, acme.owner_password)
