@@ -22,10 +22,10 @@ def request(**measured: int) -> RequestRow:
     return RequestRow(**values | instants | measured)
 
 
-@given(queue_us=MEASURE, first_byte_ms=MEASURE, total_ms=MEASURE)
-def test_the_phases_follow_each_other_and_fill_the_whole(queue_us, first_byte_ms, total_ms):
-    found = phases(request(queue_us=queue_us, first_byte_ms=first_byte_ms, total_ms=total_ms))
-    assert sum(phase.duration_us for phase in found) == total_ms * 1000
+@given(queue_us=MEASURE, compute_us=MEASURE, first_byte_ms=MEASURE, total_ms=MEASURE)
+def test_the_phases_follow_each_other_and_fill_the_whole(**measured):
+    found = phases(request(**measured))
+    assert sum(phase.duration_us for phase in found) == measured["total_ms"] * 1000
     assert all(phase.duration_us >= 0 for phase in found)
     assert [phase.start_us for phase in found] == [
         0, found[0].duration_us, found[0].duration_us + found[1].duration_us,
@@ -37,6 +37,11 @@ def test_the_phases_follow_each_other_and_fill_the_whole(queue_us, first_byte_ms
     [
         ({"queue_us": 840, "first_byte_ms": 5, "total_ms": 40}, (840, 4_160, 35_000)),
         ({"queue_us": 840, "first_byte_ms": 0, "total_ms": 40}, (840, 0, 39_160)),
+        # Held since before admission, for longer than the rest took.
+        (
+            {"queue_us": 1_160, "compute_us": 1_150, "first_byte_ms": 1, "total_ms": 1},
+            (0, 1_000, 0),
+        ),
         ({"queue_us": 5_200, "first_byte_ms": 5, "total_ms": 40}, (5_200, 0, 34_800)),
         ({"queue_us": 0, "first_byte_ms": 0, "total_ms": 0}, (0, 0, 0)),
     ],

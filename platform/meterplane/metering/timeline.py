@@ -38,7 +38,7 @@ def phases(row: RequestRow) -> tuple[Phase, Phase, Phase]:
     """Their durations add up to `total_ms`. Without a first byte (an error, a crash, an answer
     nobody waited for) the time after the queue is `rest`."""
     total_us = row.total_ms * _US_PER_MS
-    queue_us = min(row.queue_us, total_us)
+    queue_us = _queue_us(row)
     first_us = min(max(row.first_byte_ms * _US_PER_MS, queue_us), total_us)
     return (
         Phase("queue", 0, queue_us),
@@ -52,13 +52,19 @@ def moments(row: RequestRow) -> list[Moment]:
     admitted_at = row.admitted_at or row.event_at
     found = [Moment("Admitted", admitted_at, 0)]
     if row.compute_us:  # nothing was forwarded that the server did not work on
-        found.append(_after("Forwarded", admitted_at, min(row.queue_us, row.total_ms * _US_PER_MS)))
+        found.append(_after("Forwarded", admitted_at, _queue_us(row)))
     if row.first_byte_ms:
         found.append(_after("First byte", admitted_at, row.first_byte_ms * _US_PER_MS))
     found.append(_after("Last byte", admitted_at, row.total_ms * _US_PER_MS))
     found.append(Moment("Settled", row.settled_at))
     found.append(Moment("In the usage tables", row.ingested_at))
     return found
+
+
+def _queue_us(row: RequestRow) -> int:
+    """What was spent in the queue since admission. `queue_us` is counted from the request's last
+    byte, which is before it was admitted: what the server took is not taken from it."""
+    return min(row.queue_us, max(0, row.total_ms * _US_PER_MS - row.compute_us))
 
 
 def _after(label: str, admitted_at: datetime, after_us: int) -> Moment:
