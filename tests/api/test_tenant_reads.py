@@ -131,8 +131,8 @@ def test_a_request_shows_its_timeline_and_how_its_cost_came_about(client, organi
 
 def test_pages_of_requests_are_each_request_once_newest_first(client, organisation, elsewhere):
     now_ms = clock.now_ms()
-    # Two in the same millisecond, gaps of days, and another project's between.
-    ages_ms = [0, 0, 1, HOUR_MS, 3 * 24 * HOUR_MS, 40 * 24 * HOUR_MS, 91 * 24 * HOUR_MS]
+    # Three in one millisecond, gaps of days, and another project's between.
+    ages_ms = [0, 0, 0, 1, HOUR_MS, 3 * 24 * HOUR_MS, 40 * 24 * HOUR_MS, 91 * 24 * HOUR_MS]
     events = [settle(organisation, at_ms=now_ms - age_ms) for age_ms in ages_ms]
     ingest_segment(message(events))
     ingest_segment(message([settle(elsewhere, at_ms=now_ms - age_ms) for age_ms in ages_ms]))
