@@ -1,7 +1,7 @@
 """Events are sent as they stand in their file, in batches, and again after any failure.
 
 What answers here keeps what it took as the product does: by id, for good; and fails when it is
-told to. The product's own endpoint is asked in the scenarios.
+told to. The product's own endpoint is asked in `test_reads.py`.
 """
 
 import json

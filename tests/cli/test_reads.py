@@ -11,9 +11,11 @@ from meterplane.contracts.receipt import key_set, receipt, signing_keys
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
 from meterplane.metering.ingest import ingest_segment
+from tenants.keys import issue_operator_key
 from tests.billing.world import publish_prices
 from tests.conftest import free_port
 from tests.contracts.test_receipt import SETTLED
+from tests.metering.external.sent import event as event_sent
 from tests.metering.segments import message, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -105,6 +107,23 @@ def test_what_cannot_be_done_is_said_in_a_sentence(run, words, environment, said
     assert said in told.stderr
     assert "Traceback" not in told.output
     assert not told.stdout
+
+
+def test_events_of_a_file_are_received_by_the_control_plane_once(run, web, tmp_path):
+    file = tmp_path / "events.ndjson"
+    lines = [event_sent(str(number)) for number in range(3)] + [event_sent("3", subject="nobody")]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    keyed = {"METERPLANE_API_KEY": issue_operator_key("tests")}
+    told = run("events", "send", str(file), **keyed)
+    assert told.exit_code == 1
+    assert "Events: 3 accepted, 1 invalid." in told.stdout
+    assert "nobody" in told.stdout.splitlines()[-1]
+    file.write_text("\n".join(map(json.dumps, lines[:3])))
+    again = run("events", "send", str(file), **keyed)
+    assert (again.exit_code, again.stdout) == (0, "Events: 3 duplicate.\n")
+    refused = run("events", "send", str(file))  # a tenant's key
+    assert refused.exit_code == 2
+    assert "From event 1 on nothing was taken" in refused.stderr
 
 
 def test_a_server_that_is_not_there_is_named(run):

@@ -6,7 +6,7 @@ from typing import Any
 
 from billing.pricing.receipts import unit_prices_of
 from meterplane.kernel.money import nano_to_text, pico_to_text
-from meterplane.metering.request_log import LoggedRequest
+from meterplane.metering.queries import RequestRow
 from meterplane.metering.usage_table import UsageRow, UsageTable
 
 LISTED = (
@@ -50,7 +50,7 @@ def _usage_row(row: UsageRow, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def listed_request(row: LoggedRequest) -> dict[str, Any]:
+def listed_request(row: RequestRow) -> dict[str, Any]:
     """One request, as a list tells of it."""
     return {
         "id": str(row.request_id),
@@ -65,7 +65,7 @@ def listed_request(row: LoggedRequest) -> dict[str, Any]:
     }
 
 
-def request(row: LoggedRequest) -> dict[str, Any]:
+def request(row: RequestRow) -> dict[str, Any]:
     """One request with its timeline and how its cost came about."""
     prices = unit_prices_of(row.price_version_id, row.model, row.service_tier)
     admitted_at = row.admitted_at or row.event_at

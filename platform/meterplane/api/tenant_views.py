@@ -6,7 +6,6 @@ says so of any id that was minted in the last minute, whoever's it is.
 """
 
 from collections.abc import Mapping
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -19,11 +18,9 @@ from meterplane.contracts.receipt import canonical, key_set, signing_keys
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import minted_at_ms
-from meterplane.metering import usage_query
-from meterplane.metering.queries import LIST_DAYS_MAX
+from meterplane.metering.queries import recent_requests, request_by_id
 from meterplane.metering.reading import day_of
-from meterplane.metering.request_log import logged_request, requests_page
-from meterplane.metering.usage_query import UsageQuery
+from meterplane.metering.usage_query import parse, parse_requests
 from meterplane.metering.usage_table import run
 from tenants.callers import Caller
 from tenants.edge import answers, as_json
@@ -36,7 +33,7 @@ FRESH_MS = 60_000  # a request's usage is seen within seconds; after a minute it
 @answers("GET")
 def usage(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """Usage of the key's project, by what `usage_query` lists."""
-    query = _query(dict(request.GET.lists()), caller)
+    query = parse(_of_project(dict(request.GET.lists()), caller))
     with tenant_scope(caller.tenant_id):
         table = run(query)
     return as_json(tenant_shapes.usage(table))
@@ -44,20 +41,14 @@ def usage(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 
 @answers("GET")
 def requests(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    """The project's requests, newest first, filtered as usage is; over 92 days at most."""
+    """The project's requests, newest first, filtered as usage is."""
     given = dict(request.GET.lists())
-    for name in ("bucket", "group_by", "order"):
-        if name in given:
-            raise CallerError(
-                "unknown_parameter", f"{name} is for /v1/usage; a list of requests has none.",
-                field=name,
-            )  # fmt: skip
     limit, after = _limit(given.pop("limit", [])), _after(given.pop("after", []))
-    if not given.keys() & {"from", "to", "last"}:
-        given["last"] = [f"{LIST_DAYS_MAX}d"]
-    query = _query(given, caller)
+    asked = parse_requests(_of_project(given, caller), limit_default=limit, limit_max=PAGE_MAX)
     with tenant_scope(caller.tenant_id):
-        rows = requests_page(query, limit + 1, after)
+        rows = recent_requests(
+            limit + 1, after, filters=asked.filters, since=asked.since, until=asked.until
+        )
     shown = [tenant_shapes.listed_request(row) for row in rows[:limit]]
     return as_json(
         {
@@ -75,7 +66,7 @@ def request_detail(request: HttpRequest, caller: Caller, request_id: str) -> Htt
     """One request with its timeline, and how its cost came about."""
     wanted = _id(request_id)
     with tenant_scope(caller.tenant_id):
-        row = logged_request(wanted)
+        row = request_by_id(wanted)
         if row is None or row.project_id != caller.project_id:
             raise _missing(wanted)
         return as_json(tenant_shapes.request(row))
@@ -101,10 +92,9 @@ def public_keys(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _query(given: Mapping[str, list[str]], caller: Caller) -> UsageQuery:
-    """The query within the key's project. Raises `CallerError` for one beyond it."""
+def _of_project(given: Mapping[str, list[str]], caller: Caller) -> dict[str, list[str]]:
+    """The question within the key's project. Raises `CallerError` for one beyond it."""
     own = {"project": str(caller.project_id), "organisation": str(caller.tenant_id)}
-    scoped: dict[str, Any] = dict(given) | {"project": [own["project"]]}
     for name, mine in own.items():
         for text in given.get(name, []):
             if text.lower() != mine:
@@ -112,7 +102,7 @@ def _query(given: Mapping[str, list[str]], caller: Caller) -> UsageQuery:
                     "not_found", f"This key reads the usage of its own {name} only.", status=404,
                     field=name,
                 )  # fmt: skip
-    return usage_query.parse(scoped)
+    return {**given, "project": [own["project"]]}
 
 
 def _limit(given: list[str]) -> int:

@@ -33,7 +33,7 @@ def list_requests(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Requests at most.")] = 20,
     as_json: filters.AsJson = False,
 ) -> None:
-    """Requests, newest first: of the last 92 days, unless a period is given."""
+    """Requests, newest first, of any time unless a period is given."""
     params = [
         *filters.single(from_=from_, to=to, last=last, tz=tz),
         *filters.repeated(model, status, surface, key, tag),

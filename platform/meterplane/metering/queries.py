@@ -20,8 +20,7 @@ import msgspec
 
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel import clock
-from meterplane.kernel.ids import minted_on
-from meterplane.metering.reading import events_in, of_door, read
+from meterplane.metering.reading import day_of, events_in, of_door, read
 from meterplane.metering.usage_query import Filters
 from meterplane.metering.usage_table import events_matching
 from tenants.scoping import current_scope, current_tenant_id
@@ -194,12 +193,13 @@ def recent_requests(
 def request_by_id(request_id: UUID) -> RequestRow | None:
     """One request of the open door, from one partition; None if there is none."""
     door, parameters = of_door()
-    if request_id.version != 7:
+    day = day_of(request_id)
+    if day is None:
         return None
     rows = read(
         f"SELECT {_ROW_COLUMNS} FROM usage_event WHERE {door}"
         " AND event_day = %(event_day)s AND request_id = %(request_id)s",
-        parameters | {"event_day": minted_on(request_id), "request_id": request_id},
+        parameters | {"event_day": day, "request_id": request_id},
     )
     return _request(rows[0]) if rows else None
 
