@@ -31,6 +31,7 @@ KEPT = timedelta(days=35)
 # Triton's counters that follows the hour is a minute away at most.
 SETTLED_AFTER = timedelta(minutes=3)
 HOUR = timedelta(hours=1)
+AHEAD_MAX = timedelta(days=2)  # no event is from so far ahead (`parse.DAYS_AHEAD_MAX`)
 
 _NEXT = """
 SELECT segment_id, manifest FROM journal_segment
@@ -105,11 +106,12 @@ def _by_hour(segment_id: UUID, manifest: bytes) -> dict[tuple[datetime, str, str
 
 def _minted_in(request_id: UUID) -> datetime | None:
     """Its hour; None where no event can be from then (`parse.problem_of`)."""
-    minted_ms = minted_at_ms(request_id)
-    if request_id.version != 7 or not FIRST_INSTANT_MS <= minted_ms <= LAST_INSTANT_MS:
+    if request_id.version != 7:
         return None
-    minted = clock.from_ms(minted_ms)
-    if minted.date() > clock.now().date() + timedelta(days=2):
+    if not FIRST_INSTANT_MS <= minted_at_ms(request_id) <= LAST_INSTANT_MS:
+        return None
+    minted = clock.from_ms(minted_at_ms(request_id))
+    if minted > clock.now() + AHEAD_MAX:
         return None
     return hour_of(minted)
 
