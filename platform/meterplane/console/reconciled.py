@@ -83,25 +83,24 @@ def verdict_in_full(request: HttpRequest) -> TemplateResponse:
             f"{row.triton:,} served; metering accounts for"
             f" {row.triton_low:,} to {row.triton_high:,}"
         )
-    told: list[list[Any]] = [
-        ["Hour (UTC)", shown.utc(row.hour)],
-        ["Model", row.model],
-        ["Server", server_in_words(row.server)],
-        ["Verdict", label(row.verdict)],
-        ["Why", row.reason or "Everything that can be compared agrees."],
-        ["In the journals", f"{row.journal:,}"],
-        ["Events", f"{row.events:,}"],
-        ["In the hour's roll-up", amounts.NOTHING if row.rolled_up is None else row.rolled_up],
-        ["Triton", bounds],
-        ["In a journal and no event", _ids(row.missing, row.missing_count)],
-        ["An event and in no journal", _ids(row.extra, row.extra_count)],
-        ["Looked at (UTC)", shown.utc(row.at)],
+    told: list[tuple[str, Any]] = [
+        ("Hour (UTC)", shown.utc(row.hour)),
+        ("Model", row.model),
+        ("Server", server_in_words(row.server)),
+        ("Verdict", label(row.verdict)),
+        ("Why", row.reason or "Everything that can be compared agrees."),
+        ("In the journals", f"{row.journal:,}"),
+        ("Events", f"{row.events:,}"),
+        ("In the hour's roll-up", amounts.NOTHING if row.rolled_up is None else row.rolled_up),
+        ("Triton", bounds),
+        ("In a journal and no event", _ids(row.missing, row.missing_count)),
+        ("An event and in no journal", _ids(row.extra, row.extra_count)),
+        ("Looked at (UTC)", shown.utc(row.at)),
     ]
     context = {
         **site.each_context(request),
         "title": f"Reconciliation of {shown.utc(row.hour)}",
-        "table": {"headers": [], "rows": told},
-        "older_url": "",
+        "facts": told,
         "choices": [{"label": "All hours", "url": reverse("console:reconciliation")}],
     }
     return TemplateResponse(request, "console/table.html", context)
@@ -128,7 +127,7 @@ def server_in_words(server: str) -> str:
     """As `Reconciliation.server` means it."""
     if server == EVERY_SERVER:
         return "all servers"
-    return server or "none answered"
+    return server or "none named"
 
 
 def _whole_hours(rows: list[Reconciliation]) -> list[Reconciliation]:

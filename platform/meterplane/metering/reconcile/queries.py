@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Case, When
+
 from meterplane.kernel import clock
 from meterplane.metering.models import Reconciliation, UsageQuarantine
 from meterplane.metering.reading import read
+from meterplane.metering.reconcile.verdict import EVERY_SERVER
 from meterplane.metering.watermark import SILENT_S
 
 ROWS_MAX = 1000
@@ -53,11 +56,12 @@ class Health:
 def verdicts_between(
     start: datetime, end: datetime, verdict: str = "", limit: int = ROWS_MAX
 ) -> list[Reconciliation]:
-    """Of hours that begin in [start, end), newest first; of an hour by model and server."""
+    """Of hours that begin in [start, end), newest first; of a model the sum first."""
     rows = Reconciliation.objects.filter(hour__gte=start, hour__lt=end)
     if verdict:
         rows = rows.filter(verdict=verdict)
-    return list(rows.order_by("-hour", "model", "server")[: min(limit, ROWS_MAX)])
+    whole_first = Case(When(server=EVERY_SERVER, then=0), default=1)
+    return list(rows.order_by("-hour", "model", whole_first, "server")[: min(limit, ROWS_MAX)])
 
 
 def backlogs() -> list[Backlog]:
