@@ -72,6 +72,10 @@ bench-gateway: $(READY) ## Measure the gateway beside nginx and nothing (ARGS=--
 bench-admission: $(READY) ## Measure what one worker admits, beside bare calls
 	@exec $(BIN)/python -m tests.benchmarks.admission $(ARGS)
 
+.PHONY: bench-ingest
+bench-ingest: $(READY) ## Measure usage into PostgreSQL beside 50 million events (ARGS=--quick)
+	@exec $(BIN)/python -m tests.benchmarks.ingest $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types and who imports whom
 	$(BIN)/ruff check .

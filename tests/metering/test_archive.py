@@ -1,4 +1,4 @@
-"""A day past keeping goes to a file and comes back; nothing is ever in neither, or in both."""
+"""A day past keeping goes to a file and comes back; it is never in neither, nor counted twice."""
 
 import random
 from datetime import date, timedelta
@@ -101,8 +101,12 @@ def test_what_comes_for_an_archived_day_is_set_aside_and_holds_nothing_up(organi
         assert {row.reason for row in UsageQuarantine.objects.all()} == {
             "its day, 2021-03-04, was archived before it came"
         }
-        with pytest.raises(DatabaseError, match="was archived"), connection.cursor() as db:
-            db.execute("SELECT ensure_usage_partition(%s)", [DAY])
+    with (
+        pytest.raises(DatabaseError, match="was archived"),
+        system_scope("test"),
+        connection.cursor() as db,
+    ):
+        db.execute("SELECT ensure_usage_partition(%s)", [DAY])
 
 
 def test_who_believed_a_day_to_be_open_is_refused_by_postgresql(organisation, frames, monkeypatch):

@@ -252,7 +252,7 @@ def _outermost(end: Literal["min", "max"]) -> datetime | None:
         f"SELECT {end}(event_at) FROM usage_event WHERE {door} AND {condition}",
         parameters | interval,
     )
-    return _instant(instant)
+    return _instant(instant) or hour  # the events of an archived day are in a file
 
 
 def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:

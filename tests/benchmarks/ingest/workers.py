@@ -77,3 +77,39 @@ def _work(keys: list[Key], events: int, seed: int, ready: Any, begin: Any, done:
 def _cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def drained(server: Server, keys: list[Key], events: int, seed: int) -> Sustained:
+    """A dead gateway's journal, as an outage leaves it: the shipper, and a worker, in one process."""
+    import zlib
+
+    import msgspec
+    from django.db import connections
+
+    from meterplane.contracts.usage import SegmentMessage
+    from meterplane.journal.directory import list_directories
+    from meterplane.journal.segment import SEALED_SUFFIX
+    from meterplane.kernel.ids import uuid7
+    from meterplane.metering import ship, tasks
+
+    chance, count = random.Random(seed), 0
+    root = server.home / "drained"
+    home = root / f"bench.{uuid7()}"
+    home.mkdir(parents=True)
+    while count < events:
+        raw, held = segment(keys, chance)
+        message = msgspec.convert(msgspec.json.decode(raw), SegmentMessage)
+        path = home / f"{message.segment_id}{SEALED_SUFFIX}"
+        path.write_bytes(zlib.decompress(message.body))
+        count += held
+
+    def send(each: SegmentMessage) -> None:
+        tasks.ingest_segment(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(each))))
+
+    shipper = ship.Shipper(root, send=send)
+    python_s, postgres_s, began = _cpu_s(), server.cpu_s(), time.perf_counter()
+    shipper.run(lambda: not list_directories(root))
+    took_s = time.perf_counter() - began
+    python_s, postgres_s = _cpu_s() - python_s, server.cpu_s() - postgres_s
+    connections.close_all()
+    return Sustained(count, took_s, python_s / count * 1e6, postgres_s / count * 1e6)
