@@ -77,8 +77,8 @@ class Environment(BaseSettings):
     meterplane_var: str = "var"
     files_dir: str = ""
     archive_dir: str = ""
-    # 0: for ever. Billing looks for late usage in periods that ended within 400 days; a period closed
-    # early reads events at its edges, and its first day is up to a month before.
+    # 0: for ever. Billing looks for late usage in periods that ended within 400 days; one that was
+    # closed early reads events at its edges, and its first day is up to a month before.
     usage_retention_days: int = Field(default=434, ge=0)
     gateway_internal_url: str = ""
     triton_metrics_urls: Annotated[str, AfterValidator(_is_metrics)] = ""
