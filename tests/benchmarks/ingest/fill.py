@@ -1,4 +1,4 @@
-"""A month of usage that is there already, made by PostgreSQL itself: events and their sums agree."""
+"""A month of usage that is there already, made by PostgreSQL itself: events and sums agree."""
 
 import time
 from datetime import date, timedelta

@@ -80,7 +80,7 @@ def _cpu_s() -> float:
 
 
 def drained(server: Server, keys: list[Key], events: int, seed: int) -> Sustained:
-    """A dead gateway's journal, as an outage leaves it: the shipper, and a worker, in one process."""
+    """A dead gateway's journal, as an outage leaves it: shipper and worker in one process."""
     import zlib
 
     import msgspec
