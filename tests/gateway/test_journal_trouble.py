@@ -15,10 +15,12 @@ from uuid import UUID
 import httpx2 as httpx
 import pytest
 
+from meterplane.contracts.reservations import mark_of
 from meterplane.contracts.usage import Admit, Settle
 from meterplane.journal.directory import claim, list_directories
-from meterplane.journal.reader import frames_under
+from meterplane.journal.reader import frames_of, frames_under, read_segment
 from meterplane.journal.recovery import recover
+from meterplane.journal.segment import list_segments
 from tests.conftest import free_port, wait_until
 from tests.gateway import sick_disk
 from tests.gateway.engine import END, HEAD, Engine, event
@@ -143,6 +145,13 @@ async def test_a_gateway_goes_on_when_its_disk_does_and_all_that_ran_is_billed(
     await ended(gateway)
 
     events = events_of(gateway)
+    homes = list_directories(gateway.journal)
+    assert len(homes) == 2
+    for home in homes:  # whoever recovers one gives back what bears its mark, and nothing else
+        for segment in list_segments(home):
+            for frame in frames_of(read_segment(segment.path)):
+                if isinstance(frame, Admit):
+                    assert frame.reservation.partition(":")[2].startswith(mark_of(home))
     assert callers.whole <= events.keys()
     for request_id in callers.whole:
         assert events[request_id].status == "ok"

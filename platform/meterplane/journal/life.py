@@ -9,18 +9,19 @@ from collections import deque
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import msgspec
+
 from meterplane.contracts.usage import Admit, Checkpoint, Settle
 from meterplane.journal.writer import JournalWriter
 
 
-@dataclass(slots=True)
-class Open:
-    """A request without a durable SETTLE. `written_by`: who has its SETTLE."""
+class Open(msgspec.Struct, gc=False):
+    """A request without a durable SETTLE. `written_by`: the number of the writer that has it."""
 
     admit: Admit | None
     checkpoint: Checkpoint | None = None
     settle: Settle | None = None
-    written_by: JournalWriter | None = None
+    written_by: int = 0  # nobody
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Life:
     """One directory: who writes into it, and the requests that began there."""
 
     writer: JournalWriter
+    writers: int = 1  # so many have followed one another here
     open: dict[UUID, Open] = field(default_factory=dict)
     settled: deque[tuple[int, UUID]] = field(default_factory=deque)  # behind so many frames
     lock: int | None = None  # held for the writer to come
@@ -51,12 +53,12 @@ class Life:
         while settled and settled[0][0] <= durable:
             request_id = settled.popleft()[1]
             entry = self.open.get(request_id)
-            if entry is not None and entry.written_by is not None:  # not begun again meanwhile
+            if entry is not None and entry.written_by:  # not begun again meanwhile
                 del self.open[request_id]
 
     def write_settle(self, entry: Open) -> None:
         """Append the SETTLE of a request, if it has one. Raises JournalUnavailable."""
         if entry.settle is not None:
             self.writer.append(entry.settle)
-            entry.written_by = self.writer
+            entry.written_by = self.writers
             self.settled.append((self.writer.frames_appended, entry.settle.request_id))

@@ -147,10 +147,14 @@ class Journal:
     def settle(self, frame: Settle) -> None:
         """Write a SETTLE now, or as soon as it can be: `commit` tells."""
         life = self._home(frame.request_id)
-        entry = life.open.setdefault(frame.request_id, Open(None))
-        entry.settle, entry.written_by = frame, None
-        with contextlib.suppress(JournalUnavailable):
+        entry = life.open.get(frame.request_id)
+        if entry is None:
+            entry = life.open[frame.request_id] = Open(None)
+        entry.settle = frame
+        try:
             life.write_settle(entry)
+        except JournalUnavailable:
+            entry.written_by = 0
 
     async def commit(self, request_id: UUID) -> None:
         """Return when the SETTLE of a request is durable (mode `process`: with the kernel).
@@ -160,7 +164,7 @@ class Journal:
         life = self._home(request_id)
         while (entry := life.open.get(request_id)) is not None:
             try:
-                if entry.written_by is not life.writer:
+                if entry.written_by != life.writers:
                     life.write_settle(entry)
                 await life.writer.commit()
                 break
@@ -281,6 +285,7 @@ class Journal:
         writer.on_failure = self._writer_failed
         self._frames_before += failed.frames_appended
         life.writer, life.lock = writer, None
+        life.writers += 1
         life.settled.clear()
         for entry in life.open.values():
             if entry.settle is not None:
