@@ -24,7 +24,7 @@ from tests.benchmarks.ingest.workers import Sustained, drained, sustained
 TARGET_PER_S = 25_000
 QUERY_MS_MAX = 100
 DRAIN_MIN = 5
-QUERIES = 200
+QUERIES = 50
 
 AUDIT = """
 SELECT (SELECT count(*) FROM usage_event),
