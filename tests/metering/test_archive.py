@@ -19,7 +19,7 @@ from meterplane.metering.models import UsageArchive, UsageEvent, UsageHour, Usag
 from tenants.scoping import system_scope
 from tests import environment
 from tests.metering.segments import message, random_settles, settle
-from tests.metering.tables import digest_of_usage
+from tests.metering.tables import digest_of_usage, drop_days_past_keeping
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,11 +30,11 @@ START_MS = (DAY - date(1970, 1, 1)).days * DAY_MS
 
 @pytest.fixture(autouse=True)
 def folder(settings, tmp_path):
+    drop_days_past_keeping()
     settings.ARCHIVE_DIR = tmp_path / "archive"
     settings.USAGE_RETENTION_DAYS = 400
     yield settings.ARCHIVE_DIR
-    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
-        admin.execute("DROP TABLE IF EXISTS usage_event_20210304")  # closed ones take nothing in
+    drop_days_past_keeping()  # those that were closed take nothing in
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import sys
 from datetime import date
 
 import msgspec
-import psycopg
 import pytest
 
 from meterplane.journal.directory import list_directories
@@ -21,9 +20,8 @@ from meterplane.metering import archive, ship
 from meterplane.metering.ingest import ingest_segment
 from meterplane.metering.models import JournalSegment
 from tenants.scoping import system_scope
-from tests import environment
 from tests.metering.segments import message, random_settles, settle
-from tests.metering.tables import digest_of_usage
+from tests.metering.tables import digest_of_usage, drop_days_past_keeping
 from tests.metering.test_ingest import totals
 from tests.metering.test_ship import admit_of, step_until_gone, written
 
@@ -85,8 +83,7 @@ def test_a_worker_killed_at_any_step_is_followed_by_another(organisation, name):
     frames = random_settles(organisation, random.Random(7), 60)
     messages = [message(frames[start : start + 20]) for start in range(0, 60, 20)]
     # Of a day nobody has used: its partition is made by who dies, or by who follows.
-    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
-        admin.execute("DROP TABLE IF EXISTS usage_event_20210305")
+    drop_days_past_keeping()
     new_day_ms = (DAY - date(1970, 1, 1)).days * 86_400_000
     messages.insert(1, message([settle(organisation, at_ms=new_day_ms)]))
     given = msgspec.json.encode(list(map(msgspec.to_builtins, messages)))
@@ -125,6 +122,7 @@ def test_a_shipper_killed_at_any_step_is_followed_by_another(organisation, tmp_p
 def test_an_archiver_killed_at_any_step_is_followed_by_another(
     organisation, tmp_path, settings, moment
 ):
+    drop_days_past_keeping()
     settings.ARCHIVE_DIR = tmp_path
     day_ms = (DAY - date(1970, 1, 1)).days * 86_400_000
     ingest_segment(message([settle(organisation, at_ms=day_ms + n) for n in range(500)]))
@@ -136,5 +134,4 @@ def test_an_archiver_killed_at_any_step_is_followed_by_another(
     assert totals()[0]["events"] == 0
     assert archive.restore_day(DAY) == 500
     assert digest_of_usage() == before
-    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
-        admin.execute("DROP TABLE usage_event_20210305")
+    drop_days_past_keeping()
