@@ -21,6 +21,7 @@ from meterplane.metering.ingest import ingest_segment
 from meterplane.metering.meters.evaluate import usage_of
 from meterplane.metering.meters.sources import Asked, statement_of
 from meterplane.metering.queries import usage_between
+from meterplane.metering.usage_query import BUCKET_DAYS_MAX
 from tenants.scoping import system_scope, tenant_scope
 from tests import environment
 from tests.catalog.test_meters import GPU, REQUESTS
@@ -303,7 +304,7 @@ def test_tags_tell_requests_apart(organisation):
     ("how", "field"),
     [
         ({"start": NOW, "end": NOW}, "from"),
-        ({"start": NOW - timedelta(days=801)}, "to"),
+        ({"start": NOW - timedelta(days=BUCKET_DAYS_MAX["month"] + 1)}, "to"),
         ({"unit": "minute"}, "to"),
         ({"dimensions": ["data.colour"]}, "group_by"),
         ({"dimensions": ["data.gpu", "data.gpu"]}, "group_by"),

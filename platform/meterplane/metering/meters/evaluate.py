@@ -19,7 +19,7 @@ from psycopg.errors import QueryCanceled
 
 from meterplane.catalog.meters import REQUEST, Version
 from meterplane.kernel.errors import CallerError
-from meterplane.metering.buckets import UNITS, Unit
+from meterplane.metering.buckets import Unit
 from meterplane.metering.meters.convert import converted
 from meterplane.metering.meters.sources import Asked, is_rolled_up, statement_of
 from meterplane.metering.queries import LIST_DAYS_MAX
@@ -28,10 +28,6 @@ from meterplane.metering.usage_query import BUCKET_DAYS_MAX
 
 ROWS_MAX = 20_000
 _UTC = ZoneInfo("UTC")
-# What a series may span: as many buckets as a page can draw.
-SPAN_DAYS_MAX: dict[Unit | None, int] = {
-    unit: BUCKET_DAYS_MAX[unit or "month"] for unit in (None, *UNITS)
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ def usage_of(
     """
     if start >= end:
         raise CallerError("period_empty", "from must be before to.", field="from")
-    days_max = SPAN_DAYS_MAX[unit]
+    days_max = BUCKET_DAYS_MAX[unit or "month"]
     if end - start > timedelta(days=days_max):
         what = f"in buckets of a {unit} " if unit else ""
         raise CallerError(
