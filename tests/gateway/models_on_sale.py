@@ -1,5 +1,6 @@
 """More models than the samples, for one test: each as its catalog entry, priced and on sale."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.sync import sync_catalog
 from meterplane.policy.compile import recompile_everyone
+from tests.conftest import superuser
 from tests.gateway.conftest import CATALOG
 
 SAMPLES: dict[str, dict[str, Any]] = {
@@ -37,11 +39,28 @@ def cost_nano(tokens_in: int, tokens_out: int, requests: int = 1) -> int:
 
 def put_on_sale(folder: Path, *entries: dict[str, Any]) -> None:
     """Beside the samples, to everybody who is there already, too."""
-    catalog = folder / "catalog.json"
-    catalog.write_text(json.dumps({"models": list((SAMPLES | _by_name(entries)).values())}))
-    sync_catalog(catalog)
-    publish_catalog_prices(catalog)
+    _publish(folder, _catalog(entries))
     recompile_everyone()
+
+
+def sell(folder: Path, *entries: dict[str, Any]) -> None:
+    """Beside the samples, before anybody is there: made once in a process, put back after that."""
+    catalog = _catalog(entries)
+    kept = f"selling_{hashlib.sha256(catalog.encode()).hexdigest()[:8]}"
+    if not superuser().restore(kept):
+        _publish(folder, catalog)
+        superuser().keep(kept)
+
+
+def _publish(folder: Path, catalog: str) -> None:
+    path = folder / "catalog.json"
+    path.write_text(catalog)
+    sync_catalog(path)
+    publish_catalog_prices(path)
+
+
+def _catalog(entries: tuple[dict[str, Any], ...]) -> str:
+    return json.dumps({"models": list((SAMPLES | _by_name(entries)).values())})
 
 
 def _by_name(entries: tuple[dict[str, Any], ...]) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
-from tests.gateway.models_on_sale import SAMPLES, put_on_sale
+from tests.gateway.models_on_sale import SAMPLES, sell
 from tests.gateway.openai_doubles import Double
 from tests.triton.scripted import scripted
 
@@ -57,9 +57,13 @@ def gateway(transactional_db, redis_url, one_gateway):
 
 
 @pytest.fixture
-def customer(acme, tmp_path):
+def selling(transactional_db, redis_url, tmp_path):
+    sell(tmp_path, MODEL)
+
+
+@pytest.fixture
+def customer(acme):
     """A tenant who may use it."""
-    put_on_sale(tmp_path, MODEL)
     return acme
 
 

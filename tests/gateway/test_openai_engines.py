@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
 from tests.gateway.engine import chunked
-from tests.gateway.models_on_sale import cost_nano, put_on_sale, text_model
+from tests.gateway.models_on_sale import cost_nano, sell, text_model
 from tests.gateway.openai_doubles import END, Double, make_tokenizer, stream, words
 from tests.triton.scripted import scripted
 
@@ -58,9 +58,13 @@ def gateway(transactional_db, redis_url, one_gateway):
 
 
 @pytest.fixture
-def customer(acme, tmp_path):
+def selling(transactional_db, redis_url, tmp_path):
+    sell(tmp_path, TRT, LLM, VLLM, LOST, UNCOUNTED)
+
+
+@pytest.fixture
+def customer(acme):
     """A tenant who may use them all."""
-    put_on_sale(tmp_path, TRT, LLM, VLLM, LOST, UNCOUNTED)
     return acme
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
-from tests.gateway.models_on_sale import cost_nano, put_on_sale, text_model
+from tests.gateway.models_on_sale import cost_nano, sell, text_model
 from tests.gateway.openai_doubles import Double, make_tokenizer, stream, whole
 from tests.triton.scripted import scripted
 
@@ -52,9 +52,13 @@ def gateway(transactional_db, redis_url, one_gateway):
 
 
 @pytest.fixture
-def tenant(acme, tmp_path):
+def selling(transactional_db, redis_url, tmp_path):
+    sell(tmp_path, VLLM, COUNTED, LLM, DUE)
+
+
+@pytest.fixture
+def tenant(acme):
     """Who may use them all."""
-    put_on_sale(tmp_path, VLLM, COUNTED, LLM, DUE)
     return acme
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
-from tests.gateway.models_on_sale import cost_nano, put_on_sale, text_model
+from tests.gateway.models_on_sale import cost_nano, sell, text_model
 from tests.gateway.openai_doubles import Double, make_tokenizer, stream, whole
 from tests.triton.scripted import scripted
 
@@ -64,9 +64,13 @@ def gateway(transactional_db, redis_url, one_gateway):
 
 
 @pytest.fixture
-def customer(acme, tmp_path):
+def selling(transactional_db, redis_url, tmp_path):
+    sell(tmp_path, PLAIN, OWN, OPEN, KEYED, UNKEYED, DUE)
+
+
+@pytest.fixture
+def customer(acme):
     """A tenant who may use them all."""
-    put_on_sale(tmp_path, PLAIN, OWN, OPEN, KEYED, UNKEYED, DUE)
     return acme
 
 

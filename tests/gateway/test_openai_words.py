@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import free_port, wait_until
 from tests.gateway.conftest import as_if_new, end, launch
-from tests.gateway.models_on_sale import SAMPLES, put_on_sale, text_model
+from tests.gateway.models_on_sale import SAMPLES, sell, text_model
 from tests.gateway.openai_doubles import Double, stream, whole
 from tests.triton.scripted import scripted
 
@@ -63,9 +63,13 @@ def gateway(transactional_db, redis_url, one_gateway):
 
 
 @pytest.fixture
-def customer(acme, tmp_path):
+def selling(transactional_db, redis_url, tmp_path):
+    sell(tmp_path, ENGINE, PASSED_ON, EMBEDDING)
+
+
+@pytest.fixture
+def customer(acme):
     """A tenant who may use them all."""
-    put_on_sale(tmp_path, ENGINE, PASSED_ON, EMBEDDING)
     return acme
 
 
