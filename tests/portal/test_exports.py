@@ -90,7 +90,7 @@ def test_what_cannot_be_exported_is_said_beside_its_field(owner):
         ({"first_day": "2020-01-01"}, "at most 400 days"),
         ({"kind": "all"}, "Select a valid choice"),
         ({"key": "01900000-0000-7000-8000-000000000000"}, "Select a valid choice"),
-        ({"carried": "colour=red"}, "is no parameter of usage"),
+        ({"carried": "colour=red"}, "is no parameter here"),
         ({"first_day": "yesterday"}, "Enter a valid date"),
     ):
         answer = owner.post("/exports/new/", form(**wrong))
