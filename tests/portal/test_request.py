@@ -136,7 +136,7 @@ def test_a_request_is_found_by_typing_its_id(owner, organisation):
 def test_an_id_that_names_nothing_is_answered_with_why_and_how_long_requests_are_kept(
     owner, organisation, settings
 ):
-    settings.USAGE_EVENT_DAYS = 100
+    settings.USAGE_RETENTION_DAYS = 100
     old = uuid7(clock.to_ms(clock.now() - timedelta(days=101)))
     for text, status, said in (
         ("nonsense", 400, "This is no request id"),
@@ -150,7 +150,9 @@ def test_an_id_that_names_nothing_is_answered_with_why_and_how_long_requests_are
             assert said in page.text
             assert "kept for 100 days" in page.text
             assert "<script>x" not in page.text
+    settings.USAGE_RETENTION_DAYS = 0
     empty = owner.get("/requests/")
+    assert "Requests are kept for ever" in empty.text
     assert empty.status_code == 200
     assert 'role="alert"' not in empty.text
 

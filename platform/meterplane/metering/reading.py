@@ -49,6 +49,11 @@ def events_kept() -> timedelta:
     return timedelta(days=settings.USAGE_RETENTION_DAYS or FOR_EVER_DAYS)
 
 
+def kept_in_words() -> str:
+    """To follow "Requests are kept"."""
+    return f"for {events_kept().days} days" if settings.USAGE_RETENTION_DAYS else "for ever"
+
+
 def read(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
     """All rows of a statement. Its text is ours; what a caller gave is in `parameters`."""
     with connection.cursor() as cursor:

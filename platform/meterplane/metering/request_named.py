@@ -7,7 +7,7 @@ from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import minted_at_ms
 from meterplane.metering.queries import RequestRow, request_by_id
-from meterplane.metering.reading import events_kept
+from meterplane.metering.reading import events_kept, kept_in_words
 
 # What an id says of its own instant is believed between these: others were not minted by a gateway.
 _FIRST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -24,7 +24,7 @@ def request_named(text: str) -> RequestRow:
     row = request_by_id(request_id)
     if row is not None:
         return row
-    days = f"Requests are kept for {events_kept().days} days"
+    days = f"Requests are kept {kept_in_words()}"
     minted_at = clock.from_ms(minted_at_ms(request_id))
     if minted_at < clock.now() - events_kept():
         said = f"This request came in on {minted_at.day} {minted_at:%B %Y}. {days}."
@@ -43,7 +43,7 @@ def _parsed(text: str) -> UUID:
         raise CallerError(
             "invalid_request_id",
             "This is no request id: it looks like 019a4b1c-5d6e-7f80-9a1b-2c3d4e5f6071, and is the"
-            f" x-request-id of an answer. Requests are kept for {events_kept().days} days.",
+            f" x-request-id of an answer. Requests are kept {kept_in_words()}.",
             field="request_id",
         )
     return request_id

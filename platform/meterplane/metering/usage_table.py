@@ -23,7 +23,7 @@ from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import MINOR_DIGITS, divide_half_away
 from meterplane.metering.buckets import bucket_of, hours_line_up
-from meterplane.metering.reading import events_in, events_kept, of_door, read
+from meterplane.metering.reading import events_in, events_kept, kept_in_words, of_door, read
 from meterplane.metering.usage_query import (
     DIMENSIONS,
     IDS,
@@ -213,7 +213,7 @@ def _events(start: datetime, end: datetime) -> _Part:
     if start < clock.now() - events_kept():
         raise CallerError(
             "single_requests_gone",
-            f"Single requests are kept for {events_kept().days} days. For what was before, ask for"
+            f"Single requests are kept {kept_in_words()}. For what was before, ask for"
             " whole hours of UTC, and what sums of them tell.",
             field="from",
         )

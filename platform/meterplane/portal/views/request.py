@@ -17,7 +17,7 @@ from meterplane.kernel import amounts
 from meterplane.kernel.errors import CallerError
 from meterplane.metering import labels
 from meterplane.metering.queries import RequestRow
-from meterplane.metering.reading import events_kept
+from meterplane.metering.reading import kept_in_words
 from meterplane.metering.request_named import request_named
 from meterplane.metering.timeline import Phase, moments, phases
 from meterplane.portal.access import Acting, member_page, render_page
@@ -88,7 +88,7 @@ def receipt(request: HttpRequest, acting: Acting, request_id: UUID) -> HttpRespo
 def _not_found(
     request: HttpRequest, acting: Acting, typed: str, refused: CallerError | None
 ) -> HttpResponse:
-    context = {"typed": typed[:100], "refused": refused, "kept_days": events_kept().days}
+    context = {"typed": typed[:100], "refused": refused, "kept": kept_in_words()}
     response = render_page(request, acting, "usage", "portal/requests.html", context)
     if refused is not None:
         response.status_code = refused.status
