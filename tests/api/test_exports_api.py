@@ -1,5 +1,7 @@
 """Exports over the control API: of one organisation, and over all of them."""
 
+from uuid import UUID
+
 import pytest
 
 from meterplane.metering.exports.advance import step
@@ -19,7 +21,7 @@ def operator(organisation, onboard):
 
 
 def work(export_id):
-    while step(export_id):
+    while step(UUID(export_id)):
         pass
 
 

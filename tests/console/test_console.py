@@ -24,6 +24,10 @@ CHANGELISTS = [
     f"console:{model._meta.app_label}_{model._meta.model_name}_changelist"
     for model in site._registry
 ]
+WITH_A_FORM = {
+    f"console:{name}_changelist"
+    for name in ("tenants_plan", "metering_exportdestination", "metering_exportschedule")
+}
 EXTRA = [
     "console:index", "console:usage_events", "console:usage_by", "console:meters",
     "console:external_events",
@@ -120,8 +124,9 @@ def test_no_page_shows_a_digest_or_a_password_hash(operator, two_tenants):
 
 @pytest.mark.parametrize("route", CHANGELISTS)
 def test_nothing_can_be_added_or_deleted_by_a_form(operator, route):
-    """But a plan, whose form calls the verb."""
-    may = 200 if route == "console:tenants_plan_changelist" else 403
+    """But a plan, and where exports are sent, whose forms call the verb."""
+    forms = ("tenants_plan", "metering_exportdestination", "metering_exportschedule")
+    may = 200 if route in [f"console:{name}_changelist" for name in forms] else 403
     assert operator.get(reverse(route.replace("changelist", "add"))).status_code == may
     page = operator.get(reverse(route)).text
     assert "delete_selected" not in page

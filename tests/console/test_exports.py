@@ -108,8 +108,8 @@ def test_a_schedule_that_cannot_be_is_refused(operator, destination):
     for wrong, words in (
         ({"name": "With Space"}, "part of object keys"),
         ({}, "sends to the same keys"),
-        ({"filters": json.dumps({"colour": "red"})}, "is no parameter here"),
-        ({"filters": json.dumps({"from": "2026-11-01"})}, "say nothing of the period"),
+        ({"name": "b", "filters": json.dumps({"colour": "red"})}, "is no parameter here"),
+        ({"name": "b", "filters": json.dumps({"from": "2026-11-01"})}, "say nothing of the period"),
     ):
         answer = operator.post(f"{SCHEDULES}add/", schedule(destination, **wrong))
         assert answer.status_code == 200

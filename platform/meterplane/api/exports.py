@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -96,7 +96,11 @@ class ExportPage(serializers.Serializer[Any]):
 class Exports(APIView):
     """Exports of one owner, and new ones."""
 
-    @extend_schema(parameters=[ExportsQuery], responses=ExportPage)
+    @extend_schema(
+        operation_id="v1_organisations_exports_list",
+        parameters=[ExportsQuery],
+        responses=ExportPage,
+    )
     def get(self, request: Request, slug: str | None = None) -> Response:
         """List exports, the newest first; those of schedules are not among them."""
         query = ExportsQuery(data=request.query_params)
@@ -121,6 +125,11 @@ class Exports(APIView):
             tenant_id=tenant_id, query=query, requested_by=str(request.user)[:200]
         )
         return Response(ExportOut(made, context={"path": _path(slug)}).data, status=201)
+
+
+@extend_schema_view(get=extend_schema(operation_id="v1_exports_list"))
+class AllExports(Exports):
+    """Exports over all organisations, and new ones."""
 
 
 class ExportDetail(APIView):

@@ -93,7 +93,7 @@ urlpatterns = [
         path(f"v1/{owner}exports{address}", view.as_view(), name=prefix + name)
         for owner, prefix in (("", "all_"), ("organisations/<slug:slug>/", ""))
         for address, view, name in (
-            ("", exports.Exports, "exports"),
+            ("", exports.Exports if owner else exports.AllExports, "exports"),
             ("/stream", exports.ExportStream, "export_stream"),
             ("/<uuid:export_id>", exports.ExportDetail, "export"),
             ("/<uuid:export_id>/file", exports.ExportFile, "export_file"),

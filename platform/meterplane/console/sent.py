@@ -220,6 +220,12 @@ class SchedulePage(ReadOnly):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_view_permission(request, obj)
 
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """One at a time, by the page."""
+        actions: dict[str, Any] = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
     def save_model(
         self, request: HttpRequest, row: ExportSchedule, form: ScheduleForm, change: bool
     ) -> None:

@@ -220,6 +220,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "ENUM_NAME_OVERRIDES": {
+        "KindEnum": "meterplane.api.limit_shapes.KINDS",
+        "ExportKindEnum": "meterplane.metering.exports.query.KINDS",
         "LimitLevelEnum": "meterplane.api.limit_shapes.LEVELS",
         "RestrictionLevelEnum": "meterplane.api.limit_shapes.SCOPES",
     },
