@@ -24,10 +24,6 @@ CHANGELISTS = [
     f"console:{model._meta.app_label}_{model._meta.model_name}_changelist"
     for model in site._registry
 ]
-WITH_A_FORM = {
-    f"console:{name}_changelist"
-    for name in ("tenants_plan", "metering_exportdestination", "metering_exportschedule")
-}
 EXTRA = [
     "console:index", "console:usage_events", "console:usage_by", "console:meters",
     "console:external_events",

@@ -138,6 +138,7 @@ CREATE TABLE export_delivery (
     OR (revision > 0 AND sha256 <> '' AND object_key <> '' AND delivered_at IS NOT NULL))
 );
 CREATE INDEX export_delivery_open ON export_delivery (try_at) WHERE state <> 'delivered';
+SELECT meterplane_isolate('export_schedule');
 REVOKE ALL ON export_destination, export_schedule, export_delivery FROM meterplane_app;
 """
 
