@@ -7,11 +7,11 @@ ISO 8601 in UTC, null is empty.
 
 import csv
 import io
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -23,8 +23,7 @@ def header(schema: pa.Schema) -> bytes:
 
 def body(rows: pa.RecordBatch, timespec: str) -> bytes:
     """The lines of one page."""
-    columns = [[_cell(value, timespec) for value in column.to_pylist()] for column in rows.columns]
-    return _lines(zip(*columns, strict=True))
+    return _lines(zip(*(_cells(column, timespec) for column in rows.columns), strict=True))
 
 
 def literal(text: str) -> str:
@@ -38,19 +37,25 @@ def _lines(rows: Any) -> bytes:
     return text.getvalue().encode()
 
 
-def _cell(value: Any, timespec: str) -> str:
+def _cells(column: pa.Array, timespec: str) -> list[str]:
+    """A column as text. Arrow writes instants: as Python objects they were three quarters of the work."""
+    if pa.types.is_timestamp(column.type):
+        as_told = pa.timestamp("s" if timespec == "seconds" else "ms", tz="UTC")
+        column = pc.strftime(column.cast(as_told, safe=False), format="%Y-%m-%dT%H:%M:%SZ")
+    values = column.to_pylist()
+    if pa.types.is_string(column.type):
+        return ["" if value is None else literal(value) for value in values]
+    return [_cell(value) for value in values]
+
+
+def _cell(value: Any) -> str:
     match value:
         case None:
             return ""
         case bool():
             return "true" if value else "false"
-        case str():
-            return literal(value)
         case Decimal():
             text = format(value, "f")
             return text.rstrip("0").rstrip(".") if "." in text else text
-        case datetime():
-            instant = value.astimezone(UTC).replace(tzinfo=None)
-            return f"{instant.isoformat(timespec=timespec)}Z"
         case _:
             return str(value)
