@@ -1,6 +1,8 @@
 """Real servers for every test process, started when first needed and stopped with it."""
 
 import asyncio
+import contextlib
+import importlib
 import itertools
 import os
 import random
@@ -36,6 +38,23 @@ hypothesis.settings.load_profile("ours")
 # Files go to whichever worker is free, in the order of their tests: what takes long by file comes
 # first, so that nobody is alone with it in the end.
 LONGEST_FIRST = ("scenarios", "e2e", "batches", "billing", "gateway_grpc", "gateway", "metering")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """The workers of a fresh checkout compile its tests between them, not each all of them.
+
+    Each begins with a share of its own, and finds compiled what the others began with.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    asked = [Path(argument.partition("::")[0]).resolve() for argument in session.config.args]
+    files = sorted({file for path in asked for file in path.rglob("test_*.py")})
+    for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        # What cannot be imported is told by the collection.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
 
 
 @pytest.hookimpl(trylast=True)
