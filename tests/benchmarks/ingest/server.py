@@ -129,6 +129,7 @@ def _set_up_django(home: Path, url: Callable[[str], str], redis_url: str) -> Non
         DJANGO_SECRET_KEY=secrets.token_hex(32),
         API_KEY_PEPPER=secrets.token_hex(32),
         DATABASE_URL=url("meterplane_app"),
+        RECEIPT_SIGNING_KEYS=secrets.token_hex(32),
         REDIS_URL=redis_url,
         ADMISSION_REDIS_URL=redis_url,
         JOURNAL_DIR=str(home / "journal"),
