@@ -38,7 +38,7 @@ def _lines(rows: Any) -> bytes:
 
 
 def _cells(column: pa.Array, timespec: str) -> list[str]:
-    """A column as text. Arrow writes instants: as Python objects they were three quarters of the work."""
+    """A column as text. Arrow writes instants: as Python objects they cost the most."""
     if pa.types.is_timestamp(column.type):
         as_told = pa.timestamp("s" if timespec == "seconds" else "ms", tz="UTC")
         column = pc.strftime(column.cast(as_told, safe=False), format="%Y-%m-%dT%H:%M:%SZ")
