@@ -14,6 +14,11 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
+from unfold.widgets import (
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
 
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly
@@ -65,7 +70,7 @@ class DestinationForm(_Refusable):
 
     secret = forms.CharField(
         required=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}),
         help_text="Of the access key. Stored sealed and not shown again; empty: as it is.",
     )
 
@@ -77,7 +82,7 @@ class DestinationForm(_Refusable):
         )  # fmt: skip
         widgets = dict.fromkeys(
             ("name", "endpoint", "region", "bucket", "prefix", "access_key_id", "secret_env"),
-            forms.TextInput,
+            UnfoldAdminTextInputWidget,
         )
         labels = {"path_style": "Bucket in the path", "secret_env": "Variable with the secret"}
         help_texts = {
@@ -153,17 +158,23 @@ class DestinationPage(ReadOnly):
 class ScheduleForm(_Refusable):
     """What is sent, how often, and from when on."""
 
-    kind = forms.ChoiceField(choices=list(KINDS.items()))
-    format = forms.ChoiceField(choices=list(FORMATS.items()), initial="parquet")
+    kind = forms.ChoiceField(choices=list(KINDS.items()), widget=UnfoldAdminSelectWidget)
+    format = forms.ChoiceField(
+        choices=list(FORMATS.items()), initial="parquet", widget=UnfoldAdminSelectWidget
+    )
     # Organisations are read inside the page's door, which is not open when this class is made.
     organisation = forms.TypedChoiceField(
-        required=False, coerce=UUID, empty_value=None, help_text="Empty: all organisations."
+        required=False,
+        coerce=UUID,
+        empty_value=None,
+        widget=UnfoldAdminSelectWidget,
+        help_text="Empty: all organisations.",
     )
 
     class Meta:
         model = ExportSchedule
         fields = ("name", "destination", "every", "filters", "next_period", "is_active")
-        widgets = {"name": forms.TextInput}
+        widgets = {"name": UnfoldAdminTextInputWidget}
         labels = {"next_period": "Next period", "is_active": "Active"}
         help_texts = {
             "name": "Part of the keys, as all-events in exports/events/2026/11/29/all-events.csv.",
