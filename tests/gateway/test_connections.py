@@ -127,9 +127,9 @@ async def test_an_upload_that_trickles_in_has_its_time_in_all_and_no_more(monkey
     url = f"http://127.0.0.1:{control.sockets[0].getsockname()[1]}"
 
     async def passes_on(exchange):
-        reader, writer = await control_proxy._connect(url)
+        reader, writer = await control_proxy.connect(url)
         try:
-            await control_proxy._send(exchange, url, writer, control_proxy._Answer(reader))
+            await control_proxy._send(exchange, url, writer, control_proxy.Answer(reader))
         finally:
             writer.close()
 

@@ -114,6 +114,7 @@ async def test_only_so_many_are_forwarded_and_the_others_wait(shop, gateway):
         asked = [ask(client, name) for _ in range(9)]
         await until(lambda: held.asked == 3, "three being forwarded")
         await queued(name, 6)
+        await asyncio.sleep(0.05)
         held.let(9)
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
     assert held.most == 3

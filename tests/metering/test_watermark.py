@@ -22,6 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def as_often_as_asked(monkeypatch):
     monkeypatch.setattr(watermark, "EVERY_S", 0.0)
+    monkeypatch.setattr(watermark, "PAUSE_SHARE", 0)
 
 
 def rows():

@@ -10,6 +10,8 @@ sorting file names is reading order; a sealed segment never changes. Does not kn
 sense together (`recovery` does).
 """
 
+import os
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from meterplane.kernel.limits import FRAME_BYTES_MAX, SEGMENT_BYTES_MAX
 MAGIC = b"MPJ1"
 OPEN_SUFFIX = ".open"
 SEALED_SUFFIX = ".sealed"
+_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(open|sealed)")
 GATEWAY_NAME_BYTES_MAX = 255
 # A frame is appended to a segment that is not full yet, so the last one may reach over the edge.
 SEGMENT_FILE_BYTES_MAX = SEGMENT_BYTES_MAX + FRAME_BYTES_MAX + framing.PREFIX_BYTES
@@ -104,20 +107,41 @@ def next_segment_id(last: UUID | None) -> UUID:
     return uuid7(max(clock.now_ms(), minted_at_ms(last) + 1))
 
 
-def list_segments(directory: Path, *, spares: bool = False) -> Sequence[SegmentPath]:
-    """The segments of one journal directory in the order they were written; spares if asked for."""
-    found = []
-    for path in directory.iterdir():
-        if path.suffix not in (OPEN_SUFFIX, SEALED_SUFFIX):
-            continue
-        try:
-            segment_id = UUID(path.stem)
-        except ValueError:
-            continue  # not a file of ours
-        sealed = path.suffix == SEALED_SUFFIX
+def list_segments(
+    directory: Path, *, spares: bool = False, at_most: int | None = None
+) -> Sequence[SegmentPath]:
+    """The segments of one journal directory in the order they were written; spares if asked for.
+
+    After a week without PostgreSQL there are a million: `at_most` is how many are wanted.
+    """
+    found: list[SegmentPath] = []
+    for name in sorted(_names(directory)):
+        if at_most is not None and len(found) >= at_most:
+            break
+        path = directory / name
+        sealed = name.endswith(SEALED_SUFFIX)
         if sealed or spares or not _is_spare(path):
-            found.append(SegmentPath(segment_id, path, sealed))
-    return sorted(found, key=lambda segment: segment.segment_id)
+            found.append(SegmentPath(_id_in(name), path, sealed))
+    return found
+
+
+def outermost(directory: Path) -> tuple[UUID, UUID] | None:
+    """The ids of the first and the last segment that are no spares, if there are any."""
+    names = [
+        name
+        for name in _names(directory)
+        if name.endswith(SEALED_SUFFIX) or not _is_spare(directory / name)
+    ]
+    return (_id_in(min(names)), _id_in(max(names))) if names else None
+
+
+def _names(directory: Path) -> list[str]:
+    """The files of ours, in any order. Sorted, they are in the order of their ids."""
+    return [name for name in os.listdir(directory) if _NAME.fullmatch(name)]
+
+
+def _id_in(name: str) -> UUID:
+    return UUID(name.partition(".")[0])
 
 
 def _is_spare(path: Path) -> bool:

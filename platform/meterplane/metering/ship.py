@@ -18,8 +18,10 @@ import logging
 import os
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from uuid import UUID
 
@@ -50,6 +52,7 @@ RESEND_AFTER_S = 15.0  # a worker takes a segment in within milliseconds; this o
 RESEND_AFTER_S_MAX = 900.0
 ALARM_AFTER_SENDS = 4  # 15 + 30 + 60 s without a record: a person should know
 IN_FLIGHT_MAX = 32  # of one journal: 32 MB at most in the broker, as far again is read ahead
+LISTED_MAX = 10_000  # at 500 a second a directory of any size is read every 20 s
 AWAY_PAUSE_S = 1.0
 
 _UNREADABLE = """
@@ -81,6 +84,7 @@ class _Journal:
 
     directory: Path
     lock: int | None = None
+    listed: deque[SegmentPath] = field(default_factory=deque)  # sealed, and not read yet
     segments: dict[UUID, _Shipped] = field(default_factory=dict)
     opened: set[UUID] = field(default_factory=set)  # by the ADMITs in these
     settled: set[UUID] = field(default_factory=set)  # and taken in
@@ -140,6 +144,7 @@ class Shipper:
                 busy = self._ship(journal) or busy
             except OSError as trouble:
                 log.error("%s: %s", directory, trouble)
+                journal.listed.clear()  # as it may not be there any more
                 journal.rest_until = time.monotonic() + AWAY_PAUSE_S
         self._releases.pay()
         self._watermark.advance()
@@ -157,8 +162,8 @@ class Shipper:
         busy = self._send_some(journal)
         self._mark_recorded(journal)
         busy = self._delete_prefix(journal) or busy
-        if journal.lock is not None and not list_segments(journal.directory):
-            self._remove(journal)
+        if journal.lock is not None and not (journal.segments or journal.listed):
+            self._remove_if_empty(journal)
         return busy
 
     def _take_over(self, journal: _Journal) -> None:
@@ -177,11 +182,14 @@ class Shipper:
     def _look(self, journal: _Journal) -> None:
         """Read segments that were sealed since, in order, not further ahead than can be sent."""
         ahead = sum(not shipped.recorded for shipped in journal.segments.values())
-        for path in list_segments(journal.directory):
-            if not path.sealed or ahead >= 2 * IN_FLIGHT_MAX:
-                break  # a later one cannot be sealed before it
-            if path.segment_id in journal.segments:
-                continue
+        if not journal.listed:
+            # What is found is read before the directory is again: after a week without PostgreSQL
+            # it holds a million files. A later one cannot be sealed before an earlier one.
+            listed = list_segments(journal.directory, at_most=LISTED_MAX)
+            found = takewhile(lambda path: path.sealed, listed)
+            journal.listed.extend(path for path in found if path.segment_id not in journal.segments)
+        while journal.listed and ahead < 2 * IN_FLIGHT_MAX:
+            path = journal.listed[0]
             data = _read(path)
             content = reader.parse_segment(data)
             for stretch in content.damaged:
@@ -204,6 +212,7 @@ class Shipper:
                 {settle.request_id for settle in settles},
                 manifest_of(settles),
             )
+            journal.listed.popleft()
             failpoint("ship.segment.after_read")
             ahead += 1
 
@@ -265,8 +274,10 @@ class Shipper:
             deleted = True
         return deleted
 
-    def _remove(self, journal: _Journal) -> None:
-        """Nothing is left of a dead gateway's journal but its lock."""
+    def _remove_if_empty(self, journal: _Journal) -> None:
+        """Once nothing is left of a dead gateway's journal but its lock."""
+        if list_segments(journal.directory, at_most=1):
+            return
         (journal.directory / LOCK_NAME).unlink(missing_ok=True)
         try:
             journal.directory.rmdir()

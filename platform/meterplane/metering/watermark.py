@@ -29,13 +29,15 @@ from django.db import connection
 from django.db.utils import InterfaceError, OperationalError
 
 from meterplane.journal.directory import list_directories
-from meterplane.journal.segment import list_segments
+from meterplane.journal.segment import outermost
 from meterplane.kernel.ids import uuid7
 from tenants.scoping import system_scope
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
+# A million files take seconds to list: whoever ships them has nine tenths of the time.
+PAUSE_SHARE = 10
 SILENT_S = 60
 NAME = ".root"
 # While one stream runs nothing drains: the notes of its first minute are enough to go on from.
@@ -69,23 +71,26 @@ class Watermark:
         self._next_at = 0.0
 
     def advance(self) -> None:
-        """Store how far this root is, at most every `EVERY_S`.
+        """Store how far this root is, at most every `EVERY_S` and for a tenth of the time.
 
         Trouble with its files is logged. Raises Django's OperationalError when PostgreSQL is away.
         """
         if time.monotonic() < self._next_at:
             return
-        self._next_at = time.monotonic() + EVERY_S
+        began = time.monotonic()
         try:
             identity = self._id = self._id or _identity(self._root)
-            drained_until = self._drained(_oldest(self._root))
+            first = {name: ends[0] for name, ends in _outermost(self._root).items()}
+            drained_until = self._drained(first)
             with system_scope("a shipper's watermark"), connection.cursor() as cursor:
                 cursor.execute(_ADVANCE, [identity, socket.gethostname(), drained_until])
                 (at,) = cursor.fetchone()
             if len(self._notes) < NOTES_MAX:
-                self._notes.append(_Note(at, _newest(self._root)))
+                last = {name: ends[1] for name, ends in _outermost(self._root).items()}
+                self._notes.append(_Note(at, last))
         except OSError as trouble:
             log.error("no watermark of %s: %s", self._root, trouble)
+        self._next_at = began + max(EVERY_S, PAUSE_SHARE * (time.monotonic() - began))
 
     def retire(self) -> None:
         """Forget a root with no journal left: its gateways are gone, all they did is taken in."""
@@ -111,24 +116,16 @@ class Watermark:
         return drained_until
 
 
-def _oldest(root: Path) -> Mapping[str, UUID]:
-    """The first segment with frames of each journal. Raises OSError."""
-    return {name: min(segments) for name, segments in _segments(root).items()}
-
-
-def _newest(root: Path) -> Mapping[str, UUID]:
-    """The last segment with frames of each journal. Raises OSError."""
-    return {name: max(segments) for name, segments in _segments(root).items()}
-
-
-def _segments(root: Path) -> Mapping[str, set[UUID]]:
+def _outermost(root: Path) -> Mapping[str, tuple[UUID, UUID]]:
+    """The first and the last segment with frames of each journal. Raises OSError."""
     # Looked at twice: a directory of many files is read in parts, and one that is sealed, and so
     # renamed, between two parts may be in neither. That happens to a segment once.
-    found: dict[str, set[UUID]] = {}
+    found: dict[str, tuple[UUID, UUID]] = {}
     for directory in [*list_directories(root), *list_directories(root)]:
-        segments = {segment.segment_id for segment in list_segments(directory)}
-        if segments:
-            found.setdefault(directory.name, set()).update(segments)
+        ends = outermost(directory)
+        if ends is not None:
+            first, last = found.get(directory.name, ends)
+            found[directory.name] = min(first, ends[0]), max(last, ends[1])
     return found
 
 
