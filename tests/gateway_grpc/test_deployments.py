@@ -227,11 +227,10 @@ def test_a_disk_that_fails_ends_admission_and_no_end_of_an_answer_leaves(
                  " resource.RLIMIT_FSIZE, (8192, 8192))", str(gateway.process.pid)]  # fmt: skip
         subprocess.run(limit, check=True)
         asked = [message("identity", floats(n), id=str(n)) for n in range(60)]
-        answers = []
+        answers: list = []
         # What cannot be written down waits for the disk, for as long as its caller does.
         with pytest.raises(grpc.RpcError) as given_up:
-            for answer in stream_stub(channel)(iter(asked), metadata=metadata, timeout=5):
-                answers.append(answer)
+            answers.extend(stream_stub(channel)(iter(asked), metadata=metadata, timeout=5))
         assert given_up.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         served = 1 + sum(not each.error_message for each in answers)
         assert served < 60
