@@ -14,6 +14,7 @@ are never changed, so the two are told apart here: what was cut is an event of i
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
@@ -74,7 +75,7 @@ def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
         elif isinstance(frame, Settle):
             problem = problem_of(frame, before_ms)
             if problem is None:
-                settles.append(of_its_own(frame))
+                settles.append(_of_its_own(frame))
             else:
                 set_aside.append(SetAside(problem, body))
     for stretch in content.damaged:
@@ -82,19 +83,38 @@ def parse(segment_id: UUID, data: bytes) -> ParsedSegment:
     return parsed
 
 
-def of_its_own(settle: Settle) -> Settle:
-    """A settlement under the id of its event: its request's, but for a line cut by a crash.
+class Ended(Protocol):
+    """What tells an event's id: that much of a settlement."""
+
+    @property
+    def request_id(self) -> UUID: ...
+    @property
+    def admitted_at_ms(self) -> int: ...
+    @property
+    def provenance(self) -> str: ...
+    @property
+    def service_tier(self) -> str: ...
+
+
+def event_id_of(settle: Ended) -> UUID:
+    """The id of its event: its request's, but for a line of a batch that was cut by a crash.
 
     The same attempt has the same id and the same hour wherever and however often it is read.
     Attempts of one line differ in when they were admitted. A batch never streams, so that what was
     cut left no checkpoint and costs nothing.
     """
     if settle.provenance != "checkpoint" or settle.service_tier != "batch":
-        return settle
+        return settle.request_id
     if settle.request_id.version != 7:
-        return settle  # no event: see `problem_of`
+        return settle.request_id  # no event: see `problem_of`
     attempt = b"%b admitted at %d" % (settle.request_id.bytes, settle.admitted_at_ms)
-    event_id = uuid7_of(minted_at_ms(settle.request_id), attempt)
+    return uuid7_of(minted_at_ms(settle.request_id), attempt)
+
+
+def _of_its_own(settle: Settle) -> Settle:
+    event_id = event_id_of(settle)
+    if event_id is settle.request_id:
+        return settle
     return msgspec.structs.replace(settle, request_id=event_id)
 
 

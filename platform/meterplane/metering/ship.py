@@ -31,13 +31,13 @@ from django.db import close_old_connections, connection
 from django.db.utils import InterfaceError, OperationalError
 from kombu.exceptions import OperationalError as BrokerError
 
-from meterplane.contracts.usage import Admit, SegmentMessage, Settle
+from meterplane.contracts.usage import SegmentMessage
 from meterplane.journal import reader
 from meterplane.journal.directory import LOCK_NAME, claim, list_directories, worker_of
 from meterplane.journal.recovery import recover
 from meterplane.journal.segment import SegmentPath, list_segments
 from meterplane.kernel.failpoints import failpoint
-from meterplane.metering.manifest import manifest_of
+from meterplane.metering.manifest import ends_in, manifest_of
 from meterplane.metering.release import Releases
 from meterplane.metering.tasks import ingest_segment
 from meterplane.metering.watermark import Watermark
@@ -194,13 +194,7 @@ class Shipper:
             content = reader.parse_segment(data)
             for stretch in content.damaged:
                 log.error("%s: %s; the rest of it is taken in", path.path, stretch)
-            admits: set[UUID] = set()
-            settles: list[Settle] = []
-            for frame in reader.frames_of(content):
-                if isinstance(frame, Admit):
-                    admits.add(frame.request_id)
-                elif isinstance(frame, Settle):
-                    settles.append(frame)
+            admits, settles = ends_in(content.payloads)
             # A request may be admitted again, under its id: the first one, which goes first, waits.
             admits -= journal.opened
             journal.opened |= admits

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from meterplane.contracts import usage
-from meterplane.metering.parse import of_its_own
+from meterplane.metering.parse import event_id_of
 from meterplane.metering.reading import events_in, read
 from meterplane.metering.reconcile.spread import HOUR
 
@@ -125,7 +125,7 @@ def _id_of(payload: bytes) -> UUID | None:
     except (msgspec.MsgspecError, ValueError):
         frame = None
     if isinstance(frame, usage.Settle):
-        return of_its_own(frame).request_id
+        return event_id_of(frame)
     try:
         return UUID(msgspec.json.decode(payload, type=dict[str, Any])["request_id"])
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError):
