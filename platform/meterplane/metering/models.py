@@ -77,24 +77,23 @@ class UsageEvent(models.Model):
         return f"{self.request_id} {self.model} {self.status}"
 
 
-class UsageHour(models.Model):
-    """Sums of the events of one hour, by everything usage is asked by."""
+_SUMMED_BY = (
+    "project_id",
+    "key_id",
+    "model",
+    "surface",
+    "status",
+    "price_version_id",
+    "currency",
+    "service_tier",
+    "deployment",
+)
 
-    pk = models.CompositePrimaryKey(
-        "tenant_id",
-        "hour",
-        "project_id",
-        "key_id",
-        "model",
-        "surface",
-        "status",
-        "price_version_id",
-        "currency",
-        "service_tier",
-        "deployment",
-    )
+
+class _Sums(models.Model):
+    """Sums of events by everything usage is asked by."""
+
     tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
-    hour = models.DateTimeField()
     project_id = models.UUIDField()
     key_id = models.UUIDField()
     model = models.TextField()
@@ -121,6 +120,16 @@ class UsageHour(models.Model):
     objects: TenantManager[Any] = TenantManager()
 
     class Meta:
+        abstract = True
+
+
+class UsageHour(_Sums):
+    """Sums of the events of one hour."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "hour", *_SUMMED_BY)
+    hour = models.DateTimeField()
+
+    class Meta:
         managed = False
         db_table = "usage_hour"
 
@@ -128,48 +137,11 @@ class UsageHour(models.Model):
         return f"{self.hour} {self.model} {self.status}"
 
 
-class UsageDay(models.Model):
-    """Sums of the events of one UTC day, as `UsageHour` has of an hour."""
+class UsageDay(_Sums):
+    """Sums of the events of one UTC day."""
 
-    pk = models.CompositePrimaryKey(
-        "tenant_id",
-        "day",
-        "project_id",
-        "key_id",
-        "model",
-        "surface",
-        "status",
-        "price_version_id",
-        "currency",
-        "service_tier",
-        "deployment",
-    )
-    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
+    pk = models.CompositePrimaryKey("tenant_id", "day", *_SUMMED_BY)
     day = models.DateField()
-    project_id = models.UUIDField()
-    key_id = models.UUIDField()
-    model = models.TextField()
-    surface = models.TextField()
-    status = models.TextField()
-    price_version_id = models.UUIDField()
-    currency = models.TextField()
-    service_tier = models.TextField()
-    deployment = models.TextField()
-    events = models.BigIntegerField()
-    requests = models.BigIntegerField()
-    tokens_in = models.BigIntegerField()
-    tokens_out = models.BigIntegerField()
-    rows = models.BigIntegerField()
-    bytes_in = models.BigIntegerField()
-    bytes_out = models.BigIntegerField()
-    cost_nano = models.BigIntegerField()
-    total_ms_sum = models.BigIntegerField()
-    tensor_bytes_in = models.BigIntegerField()
-    tensor_bytes_out = models.BigIntegerField()
-    compute_us_sum = models.BigIntegerField()
-    first_byte_ms_sum = models.BigIntegerField()
-
-    objects: TenantManager[Any] = TenantManager()
 
     class Meta:
         managed = False
