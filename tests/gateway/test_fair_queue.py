@@ -236,6 +236,15 @@ def test_those_ahead_are_counted_to_within_one_of_each_organisation(flows, data)
     assert place <= expected + len(flows)
 
 
+def test_who_holds_as_much_as_another_is_not_told_for_certain_that_it_gives_way():
+    """A heavier weight on a second request made it even with others: one of those gave way."""
+    queue = FairQueue(2)
+    queue.add(of(3, weight=1))
+    queue.add(of(0, weight=1))
+    one = of(3, weight=2)
+    assert not queue.has_no_place_for(one) or queue.add(one) == [one]
+
+
 # --- everything together, against a plain model
 
 

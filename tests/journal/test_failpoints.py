@@ -116,7 +116,7 @@ def ran(program: str, *arguments: object, armed: str = "", sick: Path) -> tuple[
 
 def orphaned(root: Path, sick: Path) -> list[str]:
     """A journal that a kill has left with several requests under way; what was told of it."""
-    code, told = ran(WRITING, root, "well", armed="journal.commit.before_sync@9", sick=sick)
+    code, told = ran(WRITING, root, "well", armed="journal.append.after_write@60", sick=sick)
     assert code == -signal.SIGKILL
     return told
 

@@ -131,13 +131,13 @@ class _Class:
         """Whether its organisation would hold the most for its weight, were it queued now.
 
         False where that is not certain: others may follow whoever holds the most and has been given
-        more weight since.
+        more weight since, and of two that hold as much either may be the one.
         """
         if not self.size:
             return True
         rank = self._rank_of(self.holds(one.tenant) + 1, one.weight)
-        most, tenant = self._size_by_weight.first()
-        return rank <= most if tenant == one.tenant else rank < most
+        most, _ = self._size_by_weight.first()
+        return rank < most
 
     def forget(self) -> None:
         """Nobody waits: what anybody took before counts no more."""

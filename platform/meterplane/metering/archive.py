@@ -56,9 +56,9 @@ SELECT COALESCE(sum(n), 0), COALESCE(jsonb_object_agg(currency, cost::text)
                  AS digests
           FROM usage_event WHERE event_day = %s GROUP BY currency) AS by_currency
 """
-_DUE = """
+_DUE = r"""
 SELECT day FROM (
-  SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+  SELECT to_date(substring(c.relname FROM '^usage_event_(\d{8})$'), 'YYYYMMDD') AS day
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
    WHERE i.inhparent = 'public.usage_event'::regclass
 ) AS attached LEFT JOIN usage_archive a USING (day)
