@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from meterplane.journal.disk import Disk
+from tests.journal.disks import AskedDisk
 
 VARIABLE = "TEST_SICK_DISK"
 ALL = "create allocate write sync sync_length truncate rename sync_directory"
@@ -36,7 +36,7 @@ def sick(file: Path, what: str) -> Iterator[None]:
         file.unlink()
 
 
-class SickDisk(Disk):
+class SickDisk(AskedDisk):
     """Every step asks the file first."""
 
     def __init__(self) -> None:
@@ -51,35 +51,3 @@ class SickDisk(Disk):
         if operation in operations:
             number = getattr(errno, error)
             raise OSError(number, os.strerror(number))
-
-    def create(self, path: Path) -> int:
-        self._attempt("create")
-        return super().create(path)
-
-    def allocate(self, descriptor: int, size_bytes: int) -> None:
-        self._attempt("allocate")
-        super().allocate(descriptor, size_bytes)
-
-    def write_all(self, descriptor: int, data: bytes) -> None:
-        self._attempt("write")
-        super().write_all(descriptor, data)
-
-    def sync(self, descriptor: int) -> None:
-        self._attempt("sync")
-        super().sync(descriptor)
-
-    def sync_length(self, descriptor: int) -> None:
-        self._attempt("sync_length")
-        super().sync_length(descriptor)
-
-    def truncate(self, descriptor: int, length: int) -> None:
-        self._attempt("truncate")
-        super().truncate(descriptor, length)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._attempt("rename")
-        super().rename(source, target)
-
-    def sync_directory(self, directory: Path) -> None:
-        self._attempt("sync_directory")
-        super().sync_directory(directory)

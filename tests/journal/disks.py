@@ -11,36 +11,11 @@ from meterplane.journal.disk import Disk
 from meterplane.journal.syncing import Done, Syncer
 
 
-class CountingDisk(Disk):
-    """Counts syncs and takes `sync_s` for each, like a slow disk."""
-
-    def __init__(self, sync_s: float = 0.0) -> None:
-        super().__init__(native_aio=False)  # so that each commit's sync comes through here
-        self.syncs = 0
-        self.sync_s = sync_s
-        self.touched: list[str] = []
-
-    def sync(self, descriptor: int) -> None:
-        self.syncs += 1
-        time.sleep(self.sync_s)
-        super().sync(descriptor)
-
-
-class FailingDisk(CountingDisk):
-    """Fails the operations named in `failing` with `error`; notes every call after the first."""
-
-    def __init__(self, error: int = errno.EIO) -> None:
-        super().__init__()
-        self.error = error
-        self.failing: set[str] = set()
-        self.failed = False
+class AskedDisk(Disk):
+    """Each step is asked for by its name first: `_attempt` may refuse it."""
 
     def _attempt(self, operation: str) -> None:
-        if self.failed:
-            self.touched.append(operation)
-        if operation in self.failing:
-            self.failed = True
-            raise OSError(self.error, os.strerror(self.error))
+        raise NotImplementedError
 
     def create(self, path: Path) -> int:
         self._attempt("create")
@@ -73,6 +48,38 @@ class FailingDisk(CountingDisk):
     def sync_directory(self, directory: Path) -> None:
         self._attempt("sync_directory")
         super().sync_directory(directory)
+
+
+class CountingDisk(Disk):
+    """Counts syncs and takes `sync_s` for each, like a slow disk."""
+
+    def __init__(self, sync_s: float = 0.0) -> None:
+        super().__init__(native_aio=False)  # so that each commit's sync comes through here
+        self.syncs = 0
+        self.sync_s = sync_s
+        self.touched: list[str] = []
+
+    def sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        time.sleep(self.sync_s)
+        super().sync(descriptor)
+
+
+class FailingDisk(AskedDisk, CountingDisk):
+    """Fails the operations named in `failing` with `error`; notes every call after the first."""
+
+    def __init__(self, error: int = errno.EIO) -> None:
+        super().__init__()
+        self.error = error
+        self.failing: set[str] = set()
+        self.failed = False
+
+    def _attempt(self, operation: str) -> None:
+        if self.failed:
+            self.touched.append(operation)
+        if operation in self.failing:
+            self.failed = True
+            raise OSError(self.error, os.strerror(self.error))
 
 
 class HangingDisk(Disk):

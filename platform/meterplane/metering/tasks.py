@@ -7,7 +7,7 @@ import msgspec
 from celery import shared_task
 
 from meterplane.contracts.usage import SegmentMessage
-from meterplane.metering import archive, ingest, partitions
+from meterplane.metering import ingest, partitions
 from meterplane.metering.canary.run import run_canary
 from meterplane.metering.exports import doorbell, sweep
 from meterplane.metering.reconcile.forget import forget_what_is_old
@@ -72,7 +72,9 @@ def sweep_exports() -> None:
 @shared_task(name="metering.archive_days")
 def archive_days() -> None:
     """Days that are past keeping, from PostgreSQL to files."""
-    archive.archive_due_days()
+    from meterplane.metering.archive import archive_due_days  # Arrow here, too
+
+    archive_due_days()
 
 
 @shared_task(name=doorbell.DELIVER)
