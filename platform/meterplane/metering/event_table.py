@@ -2,7 +2,8 @@
 
 Guarantees: every column of `usage_event` has its place and no value is rounded. Amounts are
 decimals of the currency with nine places, which is nano exactly; ids are text; `tags` is JSON with
-sorted keys. Knows nothing of files: exports and the archive write these batches as they need.
+sorted keys. Knows nothing of files: exports write these batches as they need. The archive keeps the
+table's own types (`archive_file`), for it is what a day comes back from.
 """
 
 from collections.abc import Mapping, Sequence
