@@ -92,7 +92,7 @@ def test_a_target_that_is_not_there_is_left_for_the_next_and_billed_once(start_g
     assert [(each.status, each.deployment, each.requests) for each in settles] == [
         ("ok", "here", 1)
     ] * 5
-    assert all(each.retries >= 1 for each in settles)
+    assert max(each.retries for each in settles) >= 1  # the draw may begin with the other
 
 
 def test_a_fallback_serves_and_is_told_apart(start_gateway, sell):
@@ -131,20 +131,26 @@ def test_a_server_lost_after_it_was_asked_is_not_asked_twice(start_gateway, sell
 
 
 def test_a_busy_server_says_so_and_another_is_asked(start_gateway, sell):
-    def busy(upstream, asked, context):
-        context.abort(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+    drawn = []
 
-    with serving(busy) as full, serving(echo) as free:
+    def busy_if_first(upstream, asked, context):
+        drawn.append(upstream)
+        if len(drawn) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+        return echo(upstream, asked, context)
+
+    with serving(busy_if_first) as one, serving(busy_if_first) as other:
         name = new_name()
         targets = [
-            to("full", full.address, upstream=name, weight=1_000),
-            to("free", free.address, upstream=name, weight=1),
+            to("one", one.address, upstream=name),
+            to("other", other.address, upstream=name),
         ]
         metadata = sell(model(name, "tensor", targets=targets))
         gateway = start_gateway()
         ask(gateway, name, metadata)
-    assert full.asked == 1
-    assert [each.deployment for each in gateway.settles()] == ["free"]
+    assert (one.asked, other.asked) == (1, 1)
+    free = "one" if drawn[1] is one else "other"
+    assert [each.deployment for each in gateway.settles()] == [free]
 
 
 def test_the_upstreams_secret_is_sent_and_the_callers_key_is_not(start_gateway, sell):

@@ -20,7 +20,8 @@ def now_ms() -> int:
 
 def now() -> datetime:
     """The present instant, aware, UTC."""
-    return from_ms(now_ns() // 1_000_000).replace(microsecond=now_ns() // 1000 % 1_000_000)
+    ns = now_ns()  # read once: of two readings either side of a second, one is a second behind
+    return from_ms(ns // 1_000_000).replace(microsecond=ns // 1000 % 1_000_000)
 
 
 def from_ms(instant_ms: int) -> datetime:
