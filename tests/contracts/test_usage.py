@@ -42,6 +42,14 @@ def test_a_reader_ignores_fields_of_a_later_writer():
     assert usage.decode(msgspec.msgpack.encode(newer)) == ADMIT
 
 
+def test_ids_are_written_as_bytes_and_read_as_text_too():
+    """As text is how they were written at first, and journals outlive a gateway."""
+    assert ADMIT.request_id.bytes in usage.encode(ADMIT)
+    as_text = msgspec.msgpack.encode(ADMIT)
+    assert str(ADMIT.request_id).encode() in as_text
+    assert usage.decode(as_text) == ADMIT
+
+
 def test_an_interrupted_stream_is_billed_for_its_last_checkpoint():
     last = usage.Checkpoint(request_id=ADMIT.request_id, tokens_in=10, tokens_out=4, bytes_out=40)
     settled = usage.settle_orphan(ADMIT, last, ADMIT.admitted_at_ms + 5000)

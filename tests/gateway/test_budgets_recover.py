@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from meterplane.metering import ship
-from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.ingest import ingest_segments
 from meterplane.policy.grants import credit_uncredited
 from meterplane.policy.stranded import return_stranded
 from tests import environment
@@ -60,7 +60,7 @@ def test_a_budget_is_reached_exactly_however_often_redis_is_lost(
     set_budget(acme, "organisation", acme.id, 100 * PRICE_NANO + 1)
     set_budget(acme, "project", acme.project_id, 150 * PRICE_NANO)
     gateway = start_gateway(triton.http_url)
-    shipper = ship.Shipper(gateway.journal, send=ingest_segment)
+    shipper = ship.Shipper(gateway.journal, send=ingest_segments)
     served, waits, refused_at = 0, [], None
     lose_at = [40, 80, 95]
     give_up_at = time.monotonic() + DOES_NOT_RETURN_S
@@ -152,7 +152,7 @@ async def test_what_a_killed_gateway_held_comes_back_to_every_budget(
     killed_at = time.monotonic()
 
     def recovered() -> None:
-        shipper = ship.Shipper(gateway.journal, send=ingest_segment)
+        shipper = ship.Shipper(gateway.journal, send=ingest_segments)
         wait_until(
             lambda: (shipper.step(), not reservations(redis_url, acme))[1],
             "no reservation being open",

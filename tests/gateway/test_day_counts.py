@@ -6,7 +6,7 @@ import redis
 from django.db import connections
 
 from meterplane.metering import ship
-from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.ingest import ingest_segments
 from tenants.limits import set_limit
 from tests import environment
 from tests.conftest import wait_until
@@ -23,7 +23,7 @@ def gateway(start_gateway, triton):
 @pytest.fixture
 def take_in(gateway):
     """Until so many events of a tenant were taken in."""
-    shipper = ship.Shipper(gateway.journal, send=ingest_segment)
+    shipper = ship.Shipper(gateway.journal, send=ingest_segments)
 
     def until(tenant, events):
         def taken_in():

@@ -17,7 +17,7 @@ import pytest
 from meterplane.journal.directory import list_directories
 from meterplane.kernel.failpoints import VARIABLE
 from meterplane.metering import archive, ship
-from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.ingest import ingest_segment, ingest_segments
 from meterplane.metering.models import JournalSegment
 from tenants.scoping import system_scope
 from tests.metering.segments import message, random_settles, settle
@@ -50,14 +50,14 @@ DAY = date(2021, 3, 5)
 SETUP = "import sys, django, msgspec; django.setup()\n"
 INGESTS = SETUP + (
     "from meterplane.metering import tasks\n"
-    "for each in msgspec.json.decode(sys.stdin.buffer.read()): tasks.ingest_segment(each)\n"
+    "for each in msgspec.json.decode(sys.stdin.buffer.read()): tasks.ingest_segments(each)\n"
 )
 SHIPS = SETUP + (
     "from pathlib import Path\n"
     "from meterplane.journal.directory import list_directories\n"
     "from meterplane.metering import ingest, ship\n"
     "root = Path(sys.argv[1])\n"
-    "ship.Shipper(root, send=ingest.ingest_segment).run(lambda: not list_directories(root))\n"
+    "ship.Shipper(root, send=ingest.ingest_segments).run(lambda: not list_directories(root))\n"
 )
 ARCHIVES = SETUP + "from meterplane.metering import archive; archive.archive_due_days()\n"
 
@@ -86,8 +86,10 @@ def test_a_worker_killed_at_any_step_is_followed_by_another(organisation, name):
     drop_days_past_keeping()
     new_day_ms = (DAY - date(1970, 1, 1)).days * 86_400_000
     messages.insert(1, message([settle(organisation, at_ms=new_day_ms)]))
-    given = msgspec.json.encode(list(map(msgspec.to_builtins, messages)))
-    times = "" if name.startswith("partitions") else "@2"  # one segment is taken in before
+    # One is taken in before, by itself; then three in one transaction.
+    lots = (messages[:1], messages[1:])
+    given = msgspec.json.encode([msgspec.to_builtins(lot) for lot in lots])
+    times = "" if name.startswith("partitions") else "@2"
     die_at(name + times, INGESTS, given=given)
     events, hours = totals()
     assert events == hours
@@ -111,7 +113,7 @@ def test_a_shipper_killed_at_any_step_is_followed_by_another(organisation, tmp_p
     assert found == hours
     if "delete" not in name:
         assert list_directories(tmp_path)  # what nobody has recorded is on disk
-    step_until_gone(ship.Shipper(tmp_path, send=ingest_segment), tmp_path)
+    step_until_gone(ship.Shipper(tmp_path, send=ingest_segments), tmp_path)
     found, hours = totals()
     assert found == hours
     assert found["events"] == 20

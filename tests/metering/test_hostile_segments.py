@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from django.db import DataError, connections, transaction
 
+from meterplane.contracts.usage import encode
 from meterplane.journal import framing
 from meterplane.journal.segment import encode_header, encode_segment
 from meterplane.kernel import clock
@@ -63,7 +64,7 @@ def test_an_impossible_record_holds_up_no_other(organisation):
     payloads = set()
     for what, changes in IMPOSSIBLE.items():
         bad = settle(organisation, **changes)
-        payloads.add(msgspec.msgpack.encode(bad))
+        payloads.add(encode(bad))
         found = ingest_segment(message([bad, settle(organisation)]))
         assert found == IngestResult(1, 1, 1), what
     assert {bytes(kept.payload) for kept in quarantined()} == payloads
@@ -129,7 +130,7 @@ def test_a_message_of_another_form_is_refused():
     shapes: list[Any] = [{}, []]
     for bad in (*shapes, good | {"body": "not base64!"}, good | {"segment_id": "x"}):
         with pytest.raises(SegmentRefused):
-            tasks.ingest_segment(bad)
+            tasks.ingest_segments([good, bad])
     with system_scope("test"):
         assert JournalSegment.objects.count() == 0
 

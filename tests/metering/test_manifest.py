@@ -43,7 +43,7 @@ def test_what_can_be_no_event_is_listed_all_the_same(organisation):
 @pytest.mark.django_db(transaction=True)
 def test_a_shipped_journal_is_in_the_manifest_as_it_is_in_the_events(organisation, tmp_path):
     """A line of a batch that was cut twice, and then answered, is three events: so here."""
-    from meterplane.metering.ingest import ingest_segment
+    from meterplane.metering.ingest import ingest_segments
 
     line = settle(organisation, service_tier="batch")
     cut = [
@@ -58,7 +58,7 @@ def test_a_shipped_journal_is_in_the_manifest_as_it_is_in_the_events(organisatio
     asyncio.run(written(tmp_path, [*cut, line, settle(organisation)]))
     sent = []
     shipper = Shipper(
-        tmp_path, send=lambda message: (sent.append(message), ingest_segment(message))
+        tmp_path, send=lambda together: (sent.extend(together), ingest_segments(together))
     )
     while not sent:
         shipper.step()

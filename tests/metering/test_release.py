@@ -196,6 +196,6 @@ async def test_a_redis_that_is_away_holds_up_no_shipping(organisation, tmp_path,
     frame = admit(event.request_id, reservation="x:1")
     home = sealed_journal(tmp_path, [frame, event])
     sent = []
-    await asyncio.to_thread(in_a_thread, ship.Shipper(tmp_path, send=sent.append).step)
+    await asyncio.to_thread(in_a_thread, ship.Shipper(tmp_path, send=sent.extend).step)
     assert len(sent) == 1
     assert home.exists()

@@ -14,7 +14,7 @@ from meterplane.journal.directory import list_directories
 from meterplane.journal.segment import list_segments
 from meterplane.journal.writer import JournalWriter
 from meterplane.metering import ship
-from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.ingest import ingest_segment, ingest_segments
 from meterplane.metering.models import UsageEvent
 from tenants.scoping import tenant_scope
 from tests.conftest import wait_until
@@ -73,7 +73,7 @@ def test_a_closed_journal_is_taken_in_and_vanishes(organisation, tmp_path):
 
     events = [settle(organisation) for _ in range(20)]
     asyncio.run(written(tmp_path, [frame for e in events for frame in (admit_of(e), e)]))
-    shipper = ship.Shipper(tmp_path, send=ingest_segment)
+    shipper = ship.Shipper(tmp_path, send=ingest_segments)
     step_until_gone(shipper, tmp_path)
     assert stored(organisation) == 20
 
@@ -85,7 +85,7 @@ def test_a_segment_stays_until_it_is_recorded_and_is_sent_again(
 
     asyncio.run(written(tmp_path, [settle(organisation)]))
     lost: list[SegmentMessage] = []
-    shipper = ship.Shipper(tmp_path, send=lost.append)
+    shipper = ship.Shipper(tmp_path, send=lost.extend)
     for _ in range(5):
         shipper.step()
     assert len(lost) == 1
@@ -105,7 +105,7 @@ def test_a_request_that_is_still_open_keeps_its_segment(organisation, tmp_path):
 
     async def scenario() -> None:
         writer = await written(tmp_path, [admit_of(event)], close=False)
-        shipper = ship.Shipper(tmp_path, send=ingest_segment)
+        shipper = ship.Shipper(tmp_path, send=ingest_segments)
         for _ in range(100):
             await asyncio.sleep(0.01)
             await asyncio.to_thread(in_a_thread, shipper.step)
@@ -141,7 +141,7 @@ def test_a_dead_gateways_open_request_is_settled_and_shipped(organisation, tmp_p
         check=False,
     )
     assert died.returncode == -signal.SIGKILL
-    step_until_gone(ship.Shipper(tmp_path, send=ingest_segment), tmp_path)
+    step_until_gone(ship.Shipper(tmp_path, send=ingest_segments), tmp_path)
     with tenant_scope(organisation.id):
         row = UsageEvent.objects.get()
     assert (row.request_id, row.status, row.cost_nano) == (event.request_id, "interrupted", 0)
@@ -151,13 +151,13 @@ def test_a_shipper_that_starts_again_begins_from_the_disk(organisation, tmp_path
     import asyncio
 
     asyncio.run(written(tmp_path, [settle(organisation) for _ in range(3)]))
-    first = ship.Shipper(tmp_path, send=ingest_segment)
-    first._send = lambda message: None
+    first = ship.Shipper(tmp_path, send=ingest_segments)
+    first._send = lambda together: None
     first.step()
     for journal in first._journals.values():
         assert journal.lock is not None
         os.close(journal.lock)  # what the kernel does when a shipper dies
-    step_until_gone(ship.Shipper(tmp_path, send=ingest_segment), tmp_path)
+    step_until_gone(ship.Shipper(tmp_path, send=ingest_segments), tmp_path)
     assert stored(organisation) == 3
 
 
@@ -168,12 +168,12 @@ def test_a_database_that_is_away_is_waited_for(organisation, tmp_path, monkeypat
     asyncio.run(written(tmp_path, [settle(organisation)]))
     tries = 0
 
-    def flaky(message: SegmentMessage) -> None:
+    def flaky(together: list[SegmentMessage]) -> None:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise OperationalError("away")
-        ingest_segment(message)
+        ingest_segments(together)
 
     shipper = ship.Shipper(tmp_path, send=flaky)
     shipper.run(lambda: not list_directories(tmp_path))

@@ -25,7 +25,7 @@ from meterplane.journal.segment import SEALED_SUFFIX, encode_segment, list_segme
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel.ids import uuid7
 from meterplane.metering import ship
-from meterplane.metering.ingest import SegmentRefused, ingest_segment
+from meterplane.metering.ingest import SegmentRefused, ingest_segment, ingest_segments
 from meterplane.metering.models import JournalSegment, UsageEvent, UsageHour, UsageQuarantine
 from meterplane.stack.embedded import redis
 from tenants.scoping import system_scope
@@ -36,10 +36,6 @@ from tests.metering.segments import message, settle
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ROOT = Path(__file__).parents[2]
-
-
-def ingest(each: SegmentMessage) -> None:
-    ingest_segment(each)
 
 
 def opened(event) -> Frame:
@@ -78,7 +74,7 @@ def step_until(shipper: ship.Shipper, true: Callable[[], bool], within_s: float 
 def test_files_go_in_order_whatever_order_the_records_come_in(organisation, tmp_path):
     home = sealed_journal(tmp_path, *([settle(organisation)] for _ in range(3)))
     sent: list[SegmentMessage] = []
-    shipper = ship.Shipper(tmp_path, send=sent.append)
+    shipper = ship.Shipper(tmp_path, send=sent.extend)
     shipper.step()
     for number, left in ((2, 3), (1, 3), (0, 0)):
         ingest_segment(sent[number])
@@ -90,7 +86,7 @@ def test_a_later_settle_frees_an_earlier_segment_once_it_is_recorded(organisatio
     event = settle(organisation)
     home = sealed_journal(tmp_path, [opened(event)], [settle(organisation)], [event])
     sent: list[SegmentMessage] = []
-    shipper = ship.Shipper(tmp_path, send=sent.append)
+    shipper = ship.Shipper(tmp_path, send=sent.extend)
     shipper.step()
     ingest_segment(sent[0])
     ingest_segment(sent[1])
@@ -121,12 +117,12 @@ def test_what_is_not_recorded_is_sent_ever_more_rarely(organisation, tmp_path, m
 def test_a_long_backlog_is_neither_read_nor_sent_all_at_once(organisation, tmp_path):
     home = sealed_journal(tmp_path, *([settle(organisation)] for _ in range(100)))
     sent: list[SegmentMessage] = []
-    shipper = ship.Shipper(tmp_path, send=sent.append)
+    shipper = ship.Shipper(tmp_path, send=sent.extend)
     shipper.step()
     assert len(sent) == ship.IN_FLIGHT_MAX
     assert shipper.backlog == 2 * ship.IN_FLIGHT_MAX
     assert len(list_segments(home)) == 100
-    shipper._send = ingest
+    shipper._send = ingest_segments
     for each in sent:
         ingest_segment(each)
     step_until(shipper, lambda: not list_directories(tmp_path))
@@ -147,7 +143,7 @@ def test_a_journal_that_cannot_be_recovered_is_left_alone_and_others_go_on(
 
     monkeypatch.setattr(ship, "recover", recover)
     monkeypatch.setattr(ship, "AWAY_PAUSE_S", 0.01)
-    shipper = ship.Shipper(tmp_path, send=ingest)
+    shipper = ship.Shipper(tmp_path, send=ingest_segments)
     step_until(shipper, lambda: list_directories(tmp_path) == [broken])
     assert len(list_segments(broken)) == 1
     assert "No space left" in caplog.text
@@ -160,7 +156,7 @@ def test_a_request_admitted_again_in_a_later_segment_holds_up_nothing(organisati
     """Moved to a fallback, or written again because a disk had failed."""
     event = settle(organisation)
     sealed_journal(tmp_path, [opened(event)], [opened(event), settle(organisation)], [event])
-    shipper = ship.Shipper(tmp_path, send=ingest)
+    shipper = ship.Shipper(tmp_path, send=ingest_segments)
     step_until(shipper, lambda: not list_directories(tmp_path))
     assert len(stored()) == 2
 
@@ -182,7 +178,7 @@ def test_a_segment_that_cannot_be_read_is_shown_once_and_others_go_on(
     monkeypatch.setattr(ship, "recover", lambda directory: None)
     monkeypatch.setattr(Path, "read_bytes", read)
     monkeypatch.setattr(ship, "AWAY_PAUSE_S", 0.01)
-    shipper = ship.Shipper(tmp_path, send=ingest)
+    shipper = ship.Shipper(tmp_path, send=ingest_segments)
     shipper._releases.owe = lambda directory: None  # type: ignore[method-assign]
     step_until(shipper, lambda: list_directories(tmp_path) == [home])
     for _ in range(3):
@@ -204,7 +200,7 @@ def test_damage_is_said_aloud_and_costs_what_it_touches(organisation, tmp_path, 
     data = bytearray(segment.path.read_bytes())
     data[-900] ^= 1  # in the second or third of them
     segment.path.write_bytes(data)
-    shipper = ship.Shipper(tmp_path, send=ingest)
+    shipper = ship.Shipper(tmp_path, send=ingest_segments)
     step_until(shipper, lambda: not list_directories(tmp_path))
     assert "damaged at byte" in caplog.text
     with system_scope("test"):
@@ -218,9 +214,9 @@ def test_a_file_that_is_not_what_was_recorded_is_kept(organisation, tmp_path, mo
     (segment,) = list_segments(home)
     ingest_segment(message([settle(organisation)], segment.segment_id))
 
-    def send(each: SegmentMessage) -> None:
+    def send(together: list[SegmentMessage]) -> None:
         with pytest.raises(SegmentRefused, match="other content"):
-            ingest_segment(each)
+            ingest_segments(together)
 
     shipper = ship.Shipper(tmp_path, send=send)
     for _ in range(5):
@@ -232,7 +228,7 @@ def test_a_database_that_is_really_gone_is_waited_for(organisation, tmp_path, mo
     monkeypatch.setattr(ship, "AWAY_PAUSE_S", 0.02)
     sealed_journal(tmp_path, [settle(organisation)])
     messages: list[SegmentMessage] = []
-    shipper = ship.Shipper(tmp_path, send=messages.append)
+    shipper = ship.Shipper(tmp_path, send=messages.extend)
     where = connection.settings_dict["HOST"]
     connection.close()
     connection.settings_dict["HOST"] = str(tmp_path)
@@ -287,23 +283,23 @@ class UnreliableMail:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.queue: list[SegmentMessage] = []
+        self.queue: list[list[SegmentMessage]] = []
         self.faulty = True
 
-    def send(self, each: SegmentMessage) -> None:
+    def send(self, together: list[SegmentMessage]) -> None:
         if self.faulty:
             if self.chance.random() < 0.1:
                 raise OperationalError("away")
             copies = self.chance.choice([0, 1, 1, 2])
         else:
             copies = 1
-        self.queue += [each] * copies
+        self.queue += [together] * copies
 
     def deliver(self) -> None:
         self.chance.shuffle(self.queue)
         for _ in range(self.chance.randrange(4) if self.faulty else len(self.queue)):
             if self.queue:
-                ingest_segment(self.queue.pop())
+                ingest_segments(self.queue.pop())
 
 
 def restarted(shipper: ship.Shipper, mail: UnreliableMail) -> ship.Shipper:

@@ -10,7 +10,7 @@ from meterplane.journal.segment import list_segments
 from meterplane.journal.writer import JournalWriter
 from meterplane.kernel import clock
 from meterplane.metering import ship, watermark
-from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.ingest import ingest_segment, ingest_segments
 from tests import environment
 from tests.metering.segments import settle
 from tests.metering.test_ship import admit_of, in_a_thread, step_until_gone
@@ -54,7 +54,7 @@ def test_a_root_is_known_before_it_can_claim_anything(organisation, tmp_path):
 
 
 def test_an_idle_root_is_drained_up_to_a_moment_ago(db, tmp_path):
-    shipper = ship.Shipper(tmp_path / "not there yet", send=ingest_segment)
+    shipper = ship.Shipper(tmp_path / "not there yet", send=ingest_segments)
     shipper.step()
     asked_at = now()
     steps(shipper)
@@ -65,7 +65,7 @@ def test_nothing_is_claimed_while_a_segment_is_not_taken_in(organisation, tmp_pa
     written_at = now()
     sealed_journal(tmp_path, [settle(organisation)])
     lost = []
-    shipper = ship.Shipper(tmp_path, send=lost.append)
+    shipper = ship.Shipper(tmp_path, send=lost.extend)
     steps(shipper, 5)
     assert drained_until() < written_at
     ingest_segment(lost[0])
@@ -83,7 +83,7 @@ def test_nothing_is_claimed_while_a_request_is_open(organisation, tmp_path):
         written_at = now()
         writer.append(admit_of(event))
         await writer.commit()
-        shipper = ship.Shipper(tmp_path, send=ingest_segment)
+        shipper = ship.Shipper(tmp_path, send=ingest_segments)
         for _ in range(100):
             await asyncio.sleep(0.01)
             await asyncio.to_thread(in_a_thread, shipper.step)
@@ -106,11 +106,12 @@ def test_an_admit_is_not_over_until_its_settle_is_taken_in_too(organisation, tmp
     first, second = list_segments(home)
     held = []
 
-    def send(message) -> None:
-        if message.segment_id == first.segment_id:
-            ingest_segment(message)
-        else:
-            held.append(message)
+    def send(together) -> None:
+        for message in together:
+            if message.segment_id == first.segment_id:
+                ingest_segment(message)
+            else:
+                held.append(message)
 
     shipper = ship.Shipper(tmp_path, send=send)
     steps(shipper, 5)
@@ -133,11 +134,11 @@ def test_a_clock_of_the_host_that_runs_wild_claims_nothing(organisation, tmp_pat
 
 
 def test_another_shipper_goes_on_under_the_same_name_and_never_back(organisation, tmp_path):
-    shipper = ship.Shipper(tmp_path, send=ingest_segment)
+    shipper = ship.Shipper(tmp_path, send=ingest_segments)
     steps(shipper)
     [(root, before, _)] = rows()
     assert (tmp_path / watermark.NAME).read_text().strip() == str(root)
-    steps(ship.Shipper(tmp_path, send=ingest_segment), 1)
+    steps(ship.Shipper(tmp_path, send=ingest_segments), 1)
     [(again, after, _)] = rows()
     assert (again, after) == (root, before)
     sealed_journal(tmp_path, [settle(organisation)])
@@ -159,7 +160,7 @@ def test_the_notes_of_a_root_that_does_not_drain_are_bounded(organisation, tmp_p
     monkeypatch.setattr(watermark, "NOTES_MAX", 4)
     sealed_journal(tmp_path, [settle(organisation)])
     lost = []
-    shipper = ship.Shipper(tmp_path, send=lost.append)
+    shipper = ship.Shipper(tmp_path, send=lost.extend)
     steps(shipper, 20)
     asked_at = now()
     ingest_segment(lost[0])

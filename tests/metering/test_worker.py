@@ -55,7 +55,7 @@ def test_a_real_worker_takes_a_segment_in(organisation):
         stderr=subprocess.DEVNULL,
     )
     try:
-        send_to_worker(message([settle(organisation) for _ in range(7)]))
+        send_to_worker([message([settle(organisation) for _ in range(7)])])
 
         def stored() -> bool:
             with tenant_scope(organisation.id):

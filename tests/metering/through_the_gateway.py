@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.db import connections
 
-from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.ingest import ingest_segments
 from meterplane.metering.ship import Shipper
 from meterplane.triton.metrics import MeasuredServer
 from tests.conftest import TritonServer
@@ -25,7 +25,7 @@ def shipped(journal: Path) -> Iterator[None]:
 
     def ship() -> None:
         try:
-            Shipper(journal, send=ingest_segment).run(stopping.is_set)
+            Shipper(journal, send=ingest_segments).run(stopping.is_set)
         finally:
             connections.close_all()
 

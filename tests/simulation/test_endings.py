@@ -104,7 +104,7 @@ def end_in_every_way(spender, redis_url, journals: Path, seed: int, requests: in
     held = len(open_reservations(redis_url))
     began = time.monotonic()
     sent: list[usage.SegmentMessage] = []
-    shipper = Shipper(journals, send=sent.append)
+    shipper = Shipper(journals, send=sent.extend)
 
     def given_back() -> bool:
         shipper.step()

@@ -2,7 +2,8 @@
 
 One admitted request leaves exactly one `Settle`. `Admit` is written before the request is
 forwarded, `Checkpoint` while a stream runs; both exist so that a crash can still be settled.
-Encoded as msgpack maps; a reader ignores fields it does not know, so fields may be added.
+Encoded as msgpack maps; a reader ignores fields it does not know, so fields may be added. Ids are
+their 16 bytes; a reader takes them as text, too, which is how they were written at first.
 """
 
 from typing import Literal
@@ -134,7 +135,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
 
 Frame = Admit | Checkpoint | Settle
 
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 

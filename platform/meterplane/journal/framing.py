@@ -8,7 +8,7 @@ what a payload means, nor does any I/O.
 
 import struct
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import google_crc32c
 
@@ -33,8 +33,7 @@ class Damage:
     kind: DamageKind
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """One whole frame: where it starts in its segment, and what it carries."""
 
     offset: int
@@ -49,7 +48,7 @@ def checksum(data: bytes) -> int:
 # The checksum of the length alone, from which a frame's goes on over its payload: neither a join of
 # the two nor a second copy of the payload is made. Frames are about 500 bytes; 2,048 x 8 B = 16 kB.
 _CHECKSUMS_OF_LENGTH = tuple(checksum(length.to_bytes(4, "little")) for length in range(2048))
-_pack, _extend = _PREFIX.pack, google_crc32c.extend
+_pack, _unpack, _extend = _PREFIX.pack, _PREFIX.unpack_from, google_crc32c.extend
 
 
 def encode(payload: bytes) -> bytes:
@@ -78,17 +77,18 @@ def whole_frame_at(data: bytes, offset: int) -> bytes | None:
 def split(data: bytes, start: int = 0) -> tuple[list[Payload], Damage | None]:
     """Every whole frame from `start` on, in order, and what ended the reading if not the end."""
     payloads: list[Payload] = []
-    offset = start
-    while offset < len(data):
-        if len(data) - offset < PREFIX_BYTES:
+    offset, size = start, len(data)
+    while offset < size:
+        begin = offset + PREFIX_BYTES
+        if begin > size:
             return payloads, Damage(offset, "torn")
-        length, expected = _PREFIX.unpack_from(data, offset)
+        length, expected = _unpack(data, offset)
         if not 0 < length <= FRAME_BYTES_MAX:
             return payloads, Damage(offset, "length")
-        end = offset + PREFIX_BYTES + length
-        if end > len(data):
+        end = begin + length
+        if end > size:
             return payloads, Damage(offset, "torn")
-        body = data[offset + PREFIX_BYTES : end]
+        body = data[begin:end]
         begun = (
             _CHECKSUMS_OF_LENGTH[length] if length < 2048 else checksum(data[offset : offset + 4])
         )

@@ -1,12 +1,15 @@
-"""One journal segment into PostgreSQL, in one transaction.
+"""Journal segments into PostgreSQL, in one transaction.
+
+The problem: a segment of 1 MB holds 700 events, and what they add to the sums of an hour costs
+three times what storing them does. Several together share that: behind an outage there are many.
 
 Guarantees: whatever the order, the number of copies and the number of workers, a request is one row
 of `usage_event` and counted once in `usage_hour`, `usage_day`, `usage_tag_hour` and `usage_spend`;
 a segment is recorded if and only if its events are. The only marker of "seen" is the row itself.
 `usage_revision` of an organisation is higher after each transaction that added usage of it.
 
-That the organisation has the key and the project of an event is asked here, of all of a segment
-at once; the row of `usage_hour` that an event is added to is held to it by foreign keys.
+That the organisation has the key and the project of an event is asked here, of all of them at
+once; the row of `usage_hour` that an event is added to is held to it by foreign keys.
 
 Content that cannot become an event (a damaged frame, a key nobody issued, a day that was archived)
 is kept in `usage_quarantine` with its reason and logged as an error; it never holds up the rest of
@@ -17,21 +20,20 @@ gateway's disk, and the shipper sends it again.
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import DataError, IntegrityError, connection
 
-from meterplane.contracts.usage import SegmentMessage, Settle, encode
+from meterplane.contracts.usage import SegmentMessage, encode
 from meterplane.journal.segment import SEGMENT_FILE_BYTES_MAX
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.failpoints import failpoint
-from meterplane.kernel.ids import minted_on
 from meterplane.metering import rows
-from meterplane.metering.parse import ParsedSegment, SetAside, parse
+from meterplane.metering.parse import SetAside, parse
 from meterplane.metering.partitions import ensure_partitions
 from tenants.scoping import system_scope
 
@@ -61,11 +63,11 @@ CREATE TEMP TABLE IF NOT EXISTS usage_staging ON COMMIT DELETE ROWS
 # each other in one direction only. What was there already returns nothing, and so is not added.
 _INSERT = f"""
 WITH fresh AS (
-  INSERT INTO usage_event ({_LIST}, segment_id)
-  SELECT {", ".join("s." + name for name in rows.COLUMNS)}, %s
+  INSERT INTO usage_event ({_LIST})
+  SELECT {", ".join("s." + name for name in rows.COLUMNS)}
     FROM usage_staging s
     JOIN api_key k ON (k.tenant_id, k.id, k.project_id) = (s.tenant_id, s.key_id, s.project_id)
-   ORDER BY s.tenant_id, s.event_day, s.request_id
+   ORDER BY s.tenant_id, s.event_day, s.request_id, s.segment_id
   ON CONFLICT DO NOTHING
   RETURNING *
 ), hours AS (
@@ -123,16 +125,20 @@ WITH fresh AS (
   SELECT DISTINCT tenant_id, 1 FROM fresh ORDER BY 1
   ON CONFLICT (tenant_id) DO UPDATE SET revision = r.revision + 1
 )
-SELECT count(*) FROM fresh
+SELECT segment_id, count(*) FROM fresh GROUP BY segment_id
 """  # noqa: S608  the column list is the constant above
 
 _STRANGERS = """
-INSERT INTO usage_quarantine (segment_id, reason, payload)
-SELECT %s, 'no such key in this project of this tenant',
-       convert_to(row_to_json(s)::text, 'UTF8')
-  FROM usage_staging s
-  LEFT JOIN api_key k ON (k.tenant_id, k.id, k.project_id) = (s.tenant_id, s.key_id, s.project_id)
- WHERE k.id IS NULL
+WITH strangers AS (
+  INSERT INTO usage_quarantine (segment_id, reason, payload)
+  SELECT s.segment_id, 'no such key in this project of this tenant',
+         convert_to((to_jsonb(s) - 'segment_id')::text, 'UTF8')
+    FROM usage_staging s
+    LEFT JOIN api_key k ON (k.tenant_id, k.id, k.project_id) = (s.tenant_id, s.key_id, s.project_id)
+   WHERE k.id IS NULL
+  RETURNING segment_id
+)
+SELECT segment_id, count(*) FROM strangers GROUP BY segment_id
 """
 
 
@@ -152,67 +158,157 @@ class IngestResult:
     quarantined: int = 0
 
 
-def ingest_segment(message: SegmentMessage) -> IngestResult:
-    """Take one segment in. Any number of times, by any number of workers.
+@dataclass(slots=True)
+class _Taken:
+    """A segment on its way in. `rows` are its events' in parts, `fresh` if nobody recorded it."""
 
-    Raises `SegmentRefused` when the message was altered on its way, or when its segment was taken
-    in before with other content; nothing is written then.
+    message: SegmentMessage
+    events: int = 0
+    rows: list[bytes] = field(default_factory=list)
+    days: set[int] = field(default_factory=set)
+    set_aside: list[SetAside] = field(default_factory=list)
+    fresh: bool = False
+    inserted: int = 0
+    strangers: int = 0
+
+    @property
+    def quarantined(self) -> int:
+        return len(self.set_aside) + self.strangers if self.fresh else 0
+
+
+def ingest_segments(messages: Sequence[SegmentMessage]) -> list[IngestResult]:
+    """Take segments in, in one transaction. Any number of times, by any number of workers.
+
+    Raises `SegmentRefused` when a message was altered on its way, or when its segment was taken in
+    before with other content; nothing of that one is written then, the others are taken in all the
+    same. So they are where PostgreSQL refuses something of one: each is then tried by itself.
     """
-    parsed = parse(message.segment_id, _body(message))
-    closed = ensure_partitions(rows.days_of(parsed.settles))
+    try:
+        return _ingest(messages)
+    except (DataError, IntegrityError):
+        if len(messages) == 1:
+            raise
+        log.exception("%s segments are taken in one by one", len(messages))
+    return _one_by_one(messages)
+
+
+def ingest_segment(message: SegmentMessage) -> IngestResult:
+    """Take one segment in."""
+    return ingest_segments([message])[0]
+
+
+def _one_by_one(messages: Sequence[SegmentMessage]) -> list[IngestResult]:
+    results, refused = [], None
+    for message in messages:
+        try:
+            results.append(ingest_segment(message))
+        except (DataError, IntegrityError, SegmentRefused) as problem:
+            refused = problem
+    if refused is not None:
+        raise refused
+    return results
+
+
+def _ingest(messages: Sequence[SegmentMessage]) -> list[IngestResult]:
+    taken, refused = _read_all(messages)
+    days = set().union(*(each.days for each in taken.values()))
+    closed = ensure_partitions({rows.date_of(day) for day in days})
     failpoint("ingest.segment.after_partitions")
-    parsed = _of_open_days(parsed, closed) if closed else parsed
-    settles, set_aside = parsed.settles, parsed.set_aside
+    if closed:
+        taken, refused = _read_all(messages, closed)
     with system_scope("a gateway's journal holds many tenants' usage"), connection.cursor() as db:
-        db.execute(
-            "INSERT INTO journal_segment (segment_id, gateway, sha256, events, manifest)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [
-                message.segment_id,
-                message.gateway,
-                message.sha256,
-                len(settles),
-                message.manifest or None,
-            ],
-        )
-        if db.rowcount == 0:
-            _refuse_other_content(db, message)
-            return IngestResult(len(settles), 0)
+        refused += _record(db, taken)
         failpoint("ingest.segment.after_record")
-        _set_aside(db, message.segment_id, set_aside)
-        inserted, strangers = _insert(db, message.segment_id, settles) if settles else (0, 0)
-        db.execute(
-            "UPDATE journal_segment SET inserted = %s WHERE segment_id = %s",
-            [inserted, message.segment_id],
-        )
+        fresh = {segment_id: each for segment_id, each in taken.items() if each.fresh}
+        for segment_id, each in fresh.items():
+            _set_aside(db, segment_id, each.set_aside)
+        if any(each.events for each in fresh.values()):
+            _insert(db, fresh)
         failpoint("ingest.segment.before_commit")
     failpoint("ingest.segment.after_commit")
-    quarantined = len(set_aside) + strangers
-    if quarantined:
-        log.error(
-            "segment %s of %s: %s records quarantined",
-            message.segment_id, message.gateway, quarantined,
-        )  # fmt: skip
-    return IngestResult(len(settles), inserted, quarantined)
+    for segment_id, each in fresh.items():
+        if each.quarantined:
+            log.error(
+                "segment %s of %s: %s records quarantined",
+                segment_id, each.message.gateway, each.quarantined,
+            )  # fmt: skip
+    if refused:
+        raise refused[0]
+    of = [taken[message.segment_id] for message in messages]
+    return [IngestResult(each.events, each.inserted, each.quarantined) for each in of]
 
 
-def _of_open_days(parsed: ParsedSegment, closed: set[date]) -> ParsedSegment:
-    """Without what is from a day whose events are in a file: it may well be in there already."""
-    kept = ParsedSegment([], list(parsed.set_aside))
-    for settle in parsed.settles:
-        day = minted_on(settle.request_id)
-        if day in closed:
-            reason = f"its day, {day}, was archived before it came"
-            kept.set_aside.append(SetAside(reason, encode(settle)))
-        else:
-            kept.settles.append(settle)
-    return kept
+def _read_all(
+    messages: Iterable[SegmentMessage], closed: Container[date] = ()
+) -> tuple[dict[UUID, _Taken], list[SegmentRefused]]:
+    """What is in them, and what is wrong with those that were altered."""
+    taken: dict[UUID, _Taken] = {}
+    refused = []
+    for message in messages:
+        try:
+            twin = taken.get(message.segment_id)
+            if twin is not None and twin.message.sha256 != message.sha256:
+                raise _other_content(message.segment_id)
+            taken[message.segment_id] = _read(message, closed)
+        except SegmentRefused as problem:
+            refused.append(problem)
+    return taken, refused
 
 
-def _refuse_other_content(db: Any, message: SegmentMessage) -> None:
-    db.execute("SELECT sha256 FROM journal_segment WHERE segment_id = %s", [message.segment_id])
-    if db.fetchone()[0] not in (message.sha256, ""):  # '': recorded before digests were kept
-        raise SegmentRefused(f"segment {message.segment_id} was taken in with other content")
+def _read(message: SegmentMessage, closed: Container[date]) -> _Taken:
+    """What is from a `closed` day, whose events are in a file, may well be in there already."""
+    read, segment_id = _Taken(message), message.segment_id.bytes
+    for found in parse(message.segment_id, _body(message)):
+        if isinstance(found, SetAside):
+            read.set_aside.append(found)
+            continue
+        day = rows.day_of(found)
+        if closed and rows.date_of(day) in closed:
+            reason = f"its day, {rows.date_of(day)}, was archived before it came"
+            read.set_aside.append(SetAside(reason, encode(found)))
+            continue
+        read.events += 1
+        read.days.add(day)
+        read.rows += rows.row(segment_id, found)
+    return read
+
+
+def _record(db: Any, taken: dict[UUID, _Taken]) -> list[SegmentRefused]:
+    """Note each of them as taken in; those that were before with other content are returned.
+
+    In the order of their ids: two workers that have one segment wait for each other in one
+    direction only, whatever else they have.
+    """
+    each_of = sorted(taken.values(), key=lambda each: each.message.segment_id)
+    db.execute(
+        "INSERT INTO journal_segment (segment_id, gateway, sha256, events, manifest)"
+        " SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::bytea[])"
+        " ON CONFLICT DO NOTHING RETURNING segment_id",
+        [
+            [each.message.segment_id for each in each_of],
+            [each.message.gateway for each in each_of],
+            [each.message.sha256 for each in each_of],
+            [each.events for each in each_of],
+            [each.message.manifest or None for each in each_of],
+        ],
+    )
+    for (segment_id,) in db.fetchall():
+        taken[segment_id].fresh = True
+    known = {each.message.segment_id: each for each in each_of if not each.fresh}
+    if not known:
+        return []
+    db.execute(
+        "SELECT segment_id, sha256 FROM journal_segment WHERE segment_id = ANY(%s)", [list(known)]
+    )
+    return [
+        _other_content(segment_id)
+        for segment_id, sha256 in db.fetchall()
+        if sha256 not in (known[segment_id].message.sha256, "")  # '': before digests were kept
+    ]
+
+
+def _other_content(segment_id: UUID) -> SegmentRefused:
+    return SegmentRefused(f"segment {segment_id} was taken in with other content")
 
 
 def _body(message: SegmentMessage) -> bytes:
@@ -228,19 +324,28 @@ def _body(message: SegmentMessage) -> bytes:
     return body
 
 
-def _insert(db: Any, segment_id: UUID, settles: Iterable[Settle]) -> tuple[int, int]:
-    """Events inserted, and events of keys nobody issued."""
+def _insert(db: Any, fresh: dict[UUID, _Taken]) -> None:
+    """Their events, and which of them are of keys nobody issued."""
     db.execute(_STAGING)
-    # Whoever calls from inside a transaction may have taken in another segment in it.
+    # Whoever calls from inside a transaction may have taken in other segments in it.
     db.execute("DELETE FROM usage_staging")
-    with db.copy(f"COPY usage_staging ({_LIST}) FROM STDIN (FORMAT BINARY)") as copy:
-        copy.write(rows.copied(settles))
+    copied = db.copy(f"COPY usage_staging ({_LIST}) FROM STDIN (FORMAT BINARY)")
+    with connection.wrap_database_errors, copied as copy:
+        copy.write(rows.copied(each.rows for each in fresh.values()))
     failpoint("ingest.segment.after_copy")
-    db.execute(_STRANGERS, [segment_id])
-    strangers = int(db.rowcount)
-    db.execute(_INSERT, [segment_id])
+    db.execute(_STRANGERS)
+    for segment_id, count in db.fetchall():
+        fresh[segment_id].strangers = count
+    db.execute(_INSERT)
+    for segment_id, count in db.fetchall():
+        fresh[segment_id].inserted = count
+    db.execute(
+        "UPDATE journal_segment s SET inserted = i.inserted"
+        "  FROM unnest(%s::uuid[], %s::int[]) AS i (segment_id, inserted)"
+        " WHERE s.segment_id = i.segment_id",
+        [list(fresh), [each.inserted for each in fresh.values()]],
+    )
     failpoint("ingest.segment.after_insert")
-    return int(db.fetchone()[0]), strangers
 
 
 def _set_aside(db: Any, segment_id: UUID, items: Iterable[SetAside]) -> None:

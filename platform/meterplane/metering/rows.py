@@ -10,6 +10,7 @@ there. Values are those that `parse` let through: none is out of its column's bo
 import struct
 from collections.abc import Iterable
 from datetime import date
+from itertools import chain
 
 import msgspec
 
@@ -22,15 +23,16 @@ _EPOCH_DAY = _EPOCH_MS // DAY_MS
 
 # As many as there are in a row, in its order: those of a fixed length first.
 COLUMNS = (
-    "tenant_id", "event_day", "request_id", "event_at", "project_id", "key_id", "price_version_id",
-    "stream", "http_status", "requests", "retries", "settled_at", "admitted_at", "tokens_in",
-    "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano", "reserved_nano", "first_byte_ms",
-    "total_ms", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us", "tokens_out_stop",
+    "segment_id", "tenant_id", "event_day", "request_id", "event_at", "project_id", "key_id",
+    "price_version_id", "stream", "http_status", "requests", "retries", "settled_at", "admitted_at",
+    "tokens_in", "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano", "reserved_nano",
+    "first_byte_ms", "total_ms", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us",
+    "tokens_out_stop",
     "model", "surface", "status", "provenance", "currency", "server", "service_tier",
     "requested_model", "deployment", "trace_id", "epoch", "tags",
 )  # fmt: skip
 _FIXED = struct.Struct(
-    ">h" + "i16s" + "ii" + "i16s" + "iq" + "i16s" * 3 + "i?" + "ii" * 3 + "iq" * 16
+    ">h" + "i16s" * 2 + "ii" + "i16s" + "iq" + "i16s" * 3 + "i?" + "ii" * 3 + "iq" * 16
 )
 _pack_fixed = _FIXED.pack
 _length = struct.Struct(">i").pack
@@ -59,27 +61,29 @@ _encode_tags = msgspec.json.Encoder().encode
 _NO_TAGS = _field(b"\x01{}")  # jsonb: the version of its form, then its text
 
 
-def copied(settles: Iterable[Settle]) -> bytes:
-    """The whole of what COPY reads: a row of `COLUMNS` for each settlement."""
-    parts = [_HEADER]
-    for settle in settles:
-        parts += _row(settle)
-    parts.append(_TRAILER)
-    return b"".join(parts)
+def copied(rows: Iterable[Iterable[bytes]]) -> bytes:
+    """The whole of what COPY reads, of the parts of its rows."""
+    return b"".join((_HEADER, *chain.from_iterable(rows), _TRAILER))
 
 
-def days_of(settles: Iterable[Settle]) -> set[date]:
-    """The UTC days these are events of."""
-    days = {(settle.request_id.int >> 80) // DAY_MS for settle in settles}
-    return {date.fromordinal(_ORDINAL_OF_1970 + day) for day in days}
+def day_of(settle: Settle) -> int:
+    """The UTC day it is an event of, counted from 1970."""
+    return (settle.request_id.int >> 80) // DAY_MS
 
 
-def _row(settle: Settle) -> tuple[bytes, ...]:
+def date_of(day: int) -> date:
+    """That day."""
+    return date.fromordinal(_ORDINAL_OF_1970 + day)
+
+
+def row(segment_id: bytes, settle: Settle) -> tuple[bytes, ...]:
+    """Its row, in parts: a field for each of `COLUMNS`."""
     texts = _texts
     request_id = settle.request_id.int
     event_ms = request_id >> 80
     fixed = _pack_fixed(
         len(COLUMNS),
+        16, segment_id,
         16, settle.tenant_id.int.to_bytes(16),
         4, event_ms // DAY_MS - _EPOCH_DAY,
         16, request_id.to_bytes(16),

@@ -21,7 +21,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from uuid import UUID
 
@@ -37,9 +37,10 @@ from meterplane.journal.directory import LOCK_NAME, claim, list_directories, wor
 from meterplane.journal.recovery import recover
 from meterplane.journal.segment import SegmentPath, list_segments
 from meterplane.kernel.failpoints import failpoint
+from meterplane.kernel.limits import SEGMENT_BYTES_MAX
 from meterplane.metering.manifest import ends_in, manifest_of
 from meterplane.metering.release import Releases
-from meterplane.metering.tasks import ingest_segment
+from meterplane.metering.tasks import ingest_segments
 from meterplane.metering.watermark import Watermark
 from tenants.scoping import system_scope
 
@@ -53,6 +54,10 @@ RESEND_AFTER_S_MAX = 900.0
 ALARM_AFTER_SENDS = 4  # 15 + 30 + 60 s without a record: a person should know
 IN_FLIGHT_MAX = 32  # of one journal: 32 MB at most in the broker, as far again is read ahead
 LISTED_MAX = 10_000  # at 500 a second a directory of any size is read every 20 s
+# To one worker at once, in one transaction: a quarter of those under way, so that several workers
+# have some; of small ones, as a slow night leaves them by the hundred thousand, all.
+TOGETHER_MAX = IN_FLIGHT_MAX
+TOGETHER_BYTES_MAX = 8 * SEGMENT_BYTES_MAX
 AWAY_PAUSE_S = 1.0
 
 _UNREADABLE = """
@@ -61,7 +66,7 @@ SELECT %s, %s, ''
  WHERE NOT EXISTS (SELECT FROM usage_quarantine WHERE segment_id = %s AND payload = '')
 """
 
-Send = Callable[[SegmentMessage], object]
+Send = Callable[[list[SegmentMessage]], object]
 
 
 @dataclass(slots=True)
@@ -73,9 +78,15 @@ class _Shipped:
     admits: set[UUID]
     settles: set[UUID]
     manifest: bytes
+    size: int
     sends: int = 0
     sent_at: float = 0.0
     recorded: bool = False
+
+    @property
+    def wait_s(self) -> float:
+        """Until it is sent again."""
+        return min(RESEND_AFTER_S * 2 ** (self.sends - 1), RESEND_AFTER_S_MAX)
 
 
 @dataclass(slots=True)
@@ -91,12 +102,12 @@ class _Journal:
     rest_until: float = 0.0  # after trouble with its files
 
 
-def send_to_worker(message: SegmentMessage) -> None:
-    """Hand a segment to whichever Celery worker is free. Raises kombu's OperationalError."""
-    with ingest_segment.app.connection_for_write() as link:
+def send_to_worker(messages: list[SegmentMessage]) -> None:
+    """Hand segments to whichever Celery worker is free. Raises kombu's OperationalError."""
+    with ingest_segments.app.connection_for_write() as link:
         away = (*link.connection_errors, *link.channel_errors)
     try:
-        ingest_segment.apply_async(args=(msgspec.to_builtins(message),), retry=False)
+        ingest_segments.apply_async(args=(msgspec.to_builtins(messages),), retry=False)
     except away as error:
         # Sockets raise OSError, which would look like trouble with a journal's files.
         raise BrokerError(f"broker: {error}") from error
@@ -205,34 +216,48 @@ class Shipper:
                 admits,
                 {settle.request_id for settle in settles},
                 manifest_of(settles),
+                len(data),
             )
             journal.listed.popleft()
             failpoint("ship.segment.after_read")
             ahead += 1
 
     def _send_some(self, journal: _Journal) -> bool:
+        due = self._due(journal)
+        # One that was lost may be why its worker is: what is sent again goes by itself.
+        again = [shipped for shipped in due if shipped.sends]
+        first = deque(shipped for shipped in due if not shipped.sends)
+        for shipped in again:
+            self._send_together(journal, [shipped])
+        while first:
+            together, size = [], 0
+            while first and len(together) < TOGETHER_MAX and size < TOGETHER_BYTES_MAX:
+                size += first[0].size
+                together.append(first.popleft())
+            self._send_together(journal, together)
+        return bool(due)
+
+    def _due(self, journal: _Journal) -> list[_Shipped]:
+        """Of the segments that may be under way, those that are not, or for too long."""
         now = time.monotonic()
-        sent = False
-        in_flight = 0
-        for shipped in journal.segments.values():
-            if shipped.recorded:
-                continue
-            in_flight += 1
-            if in_flight > IN_FLIGHT_MAX:
-                break
-            wait_s = min(RESEND_AFTER_S * 2 ** (shipped.sends - 1), RESEND_AFTER_S_MAX)
-            if shipped.sends == 0 or now - shipped.sent_at >= wait_s:
-                failpoint("ship.segment.before_send")
-                self._send(_message(shipped, worker_of(journal.directory)))
-                failpoint("ship.segment.after_send")
-                shipped.sent_at = now
-                shipped.sends += 1
-                sent = True
-                if shipped.sends >= ALARM_AFTER_SENDS:
-                    log.error(
-                        "%s was sent %s times and is not recorded", shipped.path.path, shipped.sends
-                    )
-        return sent
+        unrecorded = (each for each in journal.segments.values() if not each.recorded)
+        return [
+            each
+            for each in islice(unrecorded, IN_FLIGHT_MAX)
+            if each.sends == 0 or now - each.sent_at >= each.wait_s
+        ]
+
+    def _send_together(self, journal: _Journal, together: list[_Shipped]) -> None:
+        failpoint("ship.segment.before_send")
+        self._send([_message(each, worker_of(journal.directory)) for each in together])
+        failpoint("ship.segment.after_send")
+        for shipped in together:
+            shipped.sent_at = time.monotonic()
+            shipped.sends += 1
+            if shipped.sends >= ALARM_AFTER_SENDS:
+                log.error(
+                    "%s was sent %s times and is not recorded", shipped.path.path, shipped.sends
+                )
 
     def _mark_recorded(self, journal: _Journal) -> None:
         waiting = [

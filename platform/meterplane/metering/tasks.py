@@ -15,14 +15,14 @@ from meterplane.metering.reconcile.hours import reconcile as reconcile_due
 from meterplane.metering.reconcile.scrape import scrape
 
 
-@shared_task(name="metering.ingest_segment")
-def ingest_segment(message: dict[str, Any]) -> None:
-    """Take in the segment a shipper sent; what is refused stays on the gateway's disk."""
+@shared_task(name="metering.ingest_segments")
+def ingest_segments(messages: list[dict[str, Any]]) -> None:
+    """Take in the segments a shipper sent; what is refused stays on the gateway's disk."""
     try:
-        segment = msgspec.convert(message, SegmentMessage)
+        segments = msgspec.convert(messages, list[SegmentMessage])
     except msgspec.ValidationError as problem:
-        raise ingest.SegmentRefused(f"no segment message: {problem}") from None
-    ingest.ingest_segment(segment)
+        raise ingest.SegmentRefused(f"no segment messages: {problem}") from None
+    ingest.ingest_segments(segments)
 
 
 @shared_task(name="metering.ensure_partitions")

@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     chosen = parser.parse_args()
     chosen.rows = chosen.rows or (1_000_000 if chosen.quick else 50_000_000)
-    chosen.events = chosen.events or (30_000 if chosen.quick else 800_000)
+    chosen.events = chosen.events or (30_000 if chosen.quick else 1_200_000)
     return chosen
 
 

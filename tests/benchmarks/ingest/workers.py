@@ -57,20 +57,27 @@ def sustained(server: Server, keys: list[Key], workers: int, events: int, seed: 
 def _work(keys: list[Key], events: int, seed: int, ready: Any, begin: Any, done: Any) -> None:
     import msgspec
 
-    from meterplane.metering import tasks
+    from meterplane.kernel.limits import SEGMENT_BYTES_MAX
+    from meterplane.metering import ship, tasks
 
     chance = random.Random(seed)
+    first, _ = segment(keys, chance)
     prepared, count = [], 0
     while count < events:
         prepared.append(segment(keys, chance))
         count += prepared[-1][1]
-    tasks.ingest_segment(msgspec.json.decode(prepared[0][0]))  # connects, plans, imports
-    count -= prepared.pop(0)[1]
+    # As a shipper sends what waited: several at once, each lot one text in the broker.
+    size = ship.TOGETHER_BYTES_MAX // SEGMENT_BYTES_MAX
+    lots = [
+        b"[%b]" % b",".join(message for message, _ in prepared[at : at + size])
+        for at in range(0, len(prepared), size)
+    ]
+    tasks.ingest_segments([msgspec.json.decode(first)])  # connects, plans, imports
     ready.wait()
     begin.wait()
     began = _cpu_s()
-    for message, _ in prepared:
-        tasks.ingest_segment(msgspec.json.decode(message))
+    for lot in lots:
+        tasks.ingest_segments(msgspec.json.decode(lot))
     done.put((count, _cpu_s() - began))
 
 
@@ -103,8 +110,10 @@ def drained(server: Server, keys: list[Key], events: int, seed: int) -> Sustaine
         path.write_bytes(zlib.decompress(message.body))
         count += held
 
-    def send(each: SegmentMessage) -> None:
-        tasks.ingest_segment(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(each))))
+    def send(together: list[SegmentMessage]) -> None:
+        tasks.ingest_segments(
+            msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(together)))
+        )
 
     shipper = ship.Shipper(root, send=send)
     python_s, postgres_s, began = _cpu_s(), server.cpu_s(), time.perf_counter()
