@@ -74,6 +74,8 @@ INSTALLED_APPS = [
     "meterplane.catalog",
     "meterplane.metering",
     "billing.pricing",
+    "billing.ledger",
+    "billing.credits",
     "billing.invoicing",
     "billing.payments",
     "meterplane.policy",

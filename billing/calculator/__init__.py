@@ -1,0 +1,1 @@
+"""What anything would cost: one question a line, as JSON. No tables."""

@@ -1,0 +1,1 @@
+"""Prepaid and promotional credit: grants, and what is drawn from them."""
