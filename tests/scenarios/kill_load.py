@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 INFER_BODY = b'{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[1.0]}]}'
-STREAM_TOKENS = 6
+STREAM_TOKENS = 3
 STREAM_BODY = json.dumps(
     {
         "model": "tiny-lm",
