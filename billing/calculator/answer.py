@@ -10,7 +10,10 @@ or granted is whole minor units, because nothing else can have been.
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, cast
+
+import msgspec
 
 from billing.credits.draw import Grant, GrantKind, Part, draw, restore
 from billing.pricing.exact_fields import (
@@ -27,7 +30,7 @@ from billing.pricing.exact_fields import (
     read_text,
     read_whole,
 )
-from billing.pricing.price_model import read_price_model
+from billing.pricing.price_model import PriceModel, read_price_model
 from billing.rating.allocate import allocate
 from billing.rating.commitment import commitment
 from billing.rating.price import TierLine, price
@@ -40,9 +43,12 @@ from meterplane.kernel.decimals import (
 )
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import minor_digits, minor_to_text
+from meterplane.metering.external.exact_json import decode
 
 Answer = dict[str, Any]
 PRIORITY_MAX = 2**31 - 1
+KNOWN_BYTES_MAX = 4 * 1024
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def answer(question: object) -> Answer:
@@ -72,10 +78,10 @@ def result(question: object) -> Answer:
 
 def _price(fields: Fields) -> Answer:
     currency = fields.get("currency", read_currency)
-    model = fields.get("model", read_price_model)
+    model = fields.get("model", _model)
     quantity = fields.get("quantity", read_amount)
     final = fields.get_or("final", read_flag, False)
-    billed_minor = fields.get_or("already_billed", _minor_amount(currency), None)
+    billed_minor = fields.get_or("already_billed", _minor(currency), None)
     billed_quantity = fields.get_or("already_quantity", read_amount, None)
     priced = price(model, quantity, currency, final=final)
     if billed_minor is None and billed_quantity is not None:
@@ -90,6 +96,22 @@ def _price(fields: Fields) -> Answer:
         answered["true_up"] = minor_to_text(priced.true_up_minor, currency)
     answered["lines"] = [_line(each) for each in priced.lines]
     return answered
+
+
+def _model(value: object, path: str) -> PriceModel:
+    """The model. Many quantities are asked about at few models, and to read one is a third of the
+    work: what was read lately is known by its JSON, in which a float is still no text.
+    """
+    try:
+        written = _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):  # it will be said why
+        return read_price_model(value, path)
+    return _read(written) if len(written) <= KNOWN_BYTES_MAX else read_price_model(value, path)
+
+
+@lru_cache(maxsize=256)  # x 4 KiB of text, and some ten times that as values: 10 MiB
+def _read(written: bytes) -> PriceModel:
+    return read_price_model(decode(written))
 
 
 def _line(line: TierLine) -> Answer:
@@ -136,7 +158,7 @@ def _commit(fields: Fields) -> Answer:
     currency = fields.get("currency", read_currency)
     found = commitment(
         fields.get("committed", read_amount),
-        fields.get("spent", _minor_amount(currency)),
+        fields.get("spent", _minor(currency)),
         fields.get("period", _period),
         fields.get("by", _by),
         currency,
@@ -150,7 +172,7 @@ def _commit(fields: Fields) -> Answer:
 
 def _credits(fields: Fields) -> Answer:
     currency = fields.get("currency", read_currency)
-    minor = _minor_amount(currency)
+    minor = _minor(currency)
     grants = [
         _grant(each, f"grants[{number}]", minor)
         for number, each in enumerate(fields.get("grants", read_list))
@@ -208,7 +230,7 @@ def _finest(amount: Decimal) -> int:
 
 def _allocate(fields: Fields) -> Answer:
     currency = fields.get("currency", read_currency)
-    total_minor = fields.get("total", _minor(currency))
+    total_minor = fields.get("total", _minor(currency, read_decimal))
     parts = allocate(total_minor, fields.get("weights", _weights))
     return {"parts": {key: minor_to_text(part, currency) for key, part in parts.items()}}
 
@@ -231,26 +253,17 @@ def _round(fields: Fields) -> Answer:
     return {"amount": minor_to_text(amount_minor, currency)}
 
 
-def _minor(currency: str) -> Callable[[object, str], int]:
+def _minor(
+    currency: str, read_number: Callable[[object, str], Decimal] = read_amount
+) -> Callable[[object, str], int]:
     """A reader of amounts in whole minor units of the currency."""
     digits = minor_digits(currency)
 
     def read(value: object, path: str) -> int:
-        scaled = EXACT.scaleb(read_decimal(value, path), digits)
+        scaled = EXACT.scaleb(read_number(value, path), digits)
         if scaled != scaled.to_integral_value():
             raise FieldInvalid(path, f"has more digits than {currency}, which has {digits}")
         return int(scaled)
-
-    return read
-
-
-def _minor_amount(currency: str) -> Callable[[object, str], int]:
-    """The same, of what cannot be negative."""
-    minor = _minor(currency)
-
-    def read(value: object, path: str) -> int:
-        read_amount(value, path)
-        return minor(value, path)
 
     return read
 

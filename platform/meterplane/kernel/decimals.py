@@ -31,6 +31,10 @@ EXACT = Context(
 )
 ZERO = Decimal(0)
 
+# Within its bounds by its form, which spares most numbers a look at their exponent.
+_USUAL = re.compile(
+    rf"-?[0-9]{{1,{WHOLE_DIGITS_MAX}}}(?:\.[0-9]{{1,{FRACTION_DIGITS_MAX}}})?", re.ASCII
+)
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
@@ -40,6 +44,8 @@ class NotExact(ValueError):
 
 def text_to_decimal(text: str) -> Decimal:
     """`"0.00000015"`, `"12"`, `"1.5e-7"` as a number. Raises `NotExact`."""
+    if _USUAL.fullmatch(text) is not None:
+        return Decimal(text) or ZERO  # not -0
     if len(text) > TEXT_MAX:
         raise NotExact(_TOO_LONG)
     if _NUMBER.fullmatch(text) is None:

@@ -67,3 +67,13 @@ def test_a_period_within_one_day_has_no_days():
 )  # fmt: skip
 def test_what_is_no_json_of_ours_is_refused(line):
     assert json.loads(line_answer(line))["error"]["field"] is None
+
+
+def test_a_float_is_refused_also_where_the_text_of_it_was_just_answered():
+    model = (
+        '{"op":"price","model":{"type":"unit","unit_amount":%s},"quantity":"1","currency":"USD"}'
+    )
+    for _ in range(2):
+        assert b'"0.50"' in line_answer((model % '"0.5"').encode())
+        assert refused(model % "0.5")["field"] == "model.unit_amount"
+        assert refused(model % '"0.5","unit_amount":"0.5"')["field"] == "model"
