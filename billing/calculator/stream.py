@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from billing.calculator.answer import answer, error
+from billing.calculator.answer import OPERATIONS, answer, error
 from meterplane.kernel.errors import CallerError
 from meterplane.metering.external.exact_json import decode
 
 LINE_BYTES_MAX = 1024 * 1024  # 10,000 credit grants of 100 bytes
 CHUNK_BYTES = 64 * 1024
+_EXAMPLE = '{"op":"round","amount":"10.275","currency":"USD"}'
 
 _encode = msgspec.json.Encoder().encode
 
@@ -27,7 +28,10 @@ _encode = msgspec.json.Encoder().encode
 def run(arguments: Sequence[str]) -> int:
     """Answer standard input until it ends; the exit status."""
     argparse.ArgumentParser(
-        prog="manage.py calc", description="Answer one JSON question a line, from standard input."
+        prog="manage.py calc",
+        description="Answer one JSON question a line, from standard input: " + _EXAMPLE,
+        epilog="\n".join(["ops and their fields:", *map(_usage, OPERATIONS)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args(arguments)
     chunks = iter(lambda: os.read(sys.stdin.fileno(), CHUNK_BYTES), b"")
     sink = sys.stdout.buffer
@@ -75,6 +79,11 @@ def line_answer(line: bytes) -> bytes:
         message = str(wrong).replace("The body", "The line")
         return _refusal("json_invalid", message)
     return _encode(answer(question)) + b"\n"
+
+
+def _usage(op: str) -> str:
+    allowed, _ = OPERATIONS[op]
+    return f"  {op:16} {' '.join(sorted(allowed - {'op'}))}"
 
 
 def _refusal(code: str, message: str) -> bytes:

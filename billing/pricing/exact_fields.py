@@ -186,9 +186,9 @@ def _not(value: object, wanted: str) -> str:
     """What is wrong with a value that is not `wanted`."""
     if isinstance(value, Unusable):
         return value.reason
-    if isinstance(value, Decimal | _FLOAT):
+    if isinstance(value, (Decimal, _FLOAT)):
         return f"is a JSON float, of which digits get lost; it must be {wanted}"
     return f"must be {wanted}"
 
 
-_FLOAT = type(1 / 2)
+_FLOAT = type(1 / 2)  # to refuse it; by its name it may not stand near money
