@@ -64,7 +64,7 @@ def test_a_question_that_comes_alone_and_is_bad_is_a_problem(operator, asked, co
 
 
 def test_what_is_no_json_is_a_problem(operator):
-    for body in (b"{", b"\xff", b"[" * 5000, b""):
+    for body in (b"{", b"\xff", b"[" * 5000):
         found = operator.client.post(CALCULATE, body, content_type="application/json")
         assert found.status_code == 400
         assert found.json()["code"] == "parse_error"

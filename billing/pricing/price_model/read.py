@@ -7,7 +7,7 @@ last is open, and a minimum above the maximum.
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from billing.pricing.exact_fields import (
     FieldInvalid,
@@ -66,8 +66,7 @@ def _model(value: object, path: str) -> PriceModel:
         what = "is missing" if named is None else "is not known here"
         raise FieldInvalid(f"{path}.type", f"{what}; there are {', '.join(_READERS)}")
     allowed, read = _READERS[named]
-    fields = Fields(value, path, allowed)
-    return read(fields)
+    return read(Fields(value, path, allowed))
 
 
 def _bounds(fields: Fields) -> _Bounds:
@@ -167,7 +166,7 @@ def _dynamic(fields: Fields) -> Dynamic:
 
 _rounding = read_choice("ceil", "floor", "half_up")
 _decimals = read_whole(0, FRACTION_DIGITS_MAX)
-_READERS: dict[str, tuple[frozenset[str], Callable[[Fields], Any]]] = {
+_READERS: dict[str, tuple[frozenset[str], Callable[[Fields], PriceModel]]] = {
     "unit": (_BOUNDS | {"unit_amount", "free_units"}, _unit),
     "flat": (_BOUNDS | {"amount"}, _flat),
     "graduated": (_BOUNDS | {"tiers"}, _graduated),
