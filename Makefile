@@ -76,6 +76,10 @@ bench-admission: $(READY) ## Measure what one worker admits, beside bare calls
 bench-ingest: $(READY) ## Measure usage into PostgreSQL beside 50 million events (ARGS=--quick)
 	@exec $(BIN)/python -m tests.benchmarks.ingest $(ARGS)
 
+.PHONY: bench-billing
+bench-billing: $(READY) ## Measure prices, and what closing a month takes (ARGS=--quick)
+	@exec $(BIN)/python -m tests.benchmarks.billing $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types and who imports whom
 	$(BIN)/ruff check .
