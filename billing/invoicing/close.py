@@ -22,11 +22,14 @@ from django.db import connection
 
 from billing.invoicing.late import late_quantities
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
+from billing.invoicing.tax import tax
+from billing.invoicing.taxation import assigned_rates, record_taxes, tax_note
 from billing.invoicing.usage import month_after, month_of, prices_for, quantities_of
 from billing.rating.rate import Period, RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.invariant import ensure
+from meterplane.metering import arrivals
 from meterplane.metering.queries import first_usage_at
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
@@ -103,6 +106,7 @@ def describe(line: RatedLine) -> str:
 
 def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
     currency = organisation().currency
+    seen = arrivals.hold()  # before usage is read: a line's events are those that had arrived
     rated = rate_open(period, ends_at, currency)
     ensure(
         rated.total_minor == sum(line.amount_minor for line in rated.lines),
@@ -114,18 +118,26 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
         ends_at=ends_at,
         follows_at=period.follows_at,
         content_hash=rated.content_hash,
+        usage_seen_at=seen.seen_at,
+        usage_snapshot=seen.snapshot,
     )
     if not rated.lines:
         return
+    positions = {n: line.amount_minor for n, line in enumerate(rated.lines, start=1)}
+    taxed = tax(positions, assigned_rates())
     invoice = Invoice.objects.create(
         tenant_id=tenant_id,
         period=closed,
         period_start=closed.starts_at,
         period_end=closed.ends_at,
         currency=currency,
-        total_minor=rated.total_minor,
+        total_minor=taxed.total_minor,
+        tax_exclusive_minor=taxed.exclusive_minor,
+        tax_inclusive_minor=taxed.inclusive_minor,
+        tax_note=tax_note(),
         content_hash=rated.content_hash,
     )
+    record_taxes(invoice, taxed)
     InvoiceLine.objects.bulk_create(
         InvoiceLine(
             tenant_id=tenant_id,

@@ -6,14 +6,45 @@ Invariants held by PostgreSQL, beside the checks below:
   leave a gap, whatever runs at once.
 - A period has at most one invoice. What an invoice owes (period, currency, total, lines, hash) is
   written once and never changes; its number is given once, when it is finalised.
+- The lines add up to the subtotal and the taxes to what `tax_*_minor` say; the total is the subtotal
+  with the taxes that come on top. Who is billed, and by whom, is frozen with the number.
 - Status moves along draft -> open -> paid | void | uncollectible only (a trigger holds the table).
 """
 
 from django.db import models
 from django.db.models import F, Q
 
+from billing.invoicing.document_models import (
+    AssignedTax,
+    BillingDetails,
+    CreditNote,
+    CreditNoteLine,
+    CreditNoteSeries,
+    CreditNoteTax,
+    InvoiceTax,
+    TaxExemption,
+    TaxMode,
+    TaxRate,
+)
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
+
+__all__ = [
+    "AssignedTax",
+    "BillingDetails",
+    "BillingPeriod",
+    "CreditNote",
+    "CreditNoteLine",
+    "CreditNoteSeries",
+    "CreditNoteTax",
+    "Invoice",
+    "InvoiceLine",
+    "InvoiceSeries",
+    "InvoiceTax",
+    "TaxExemption",
+    "TaxMode",
+    "TaxRate",
+]
 
 
 class BillingPeriod(TenantModel):
@@ -28,6 +59,9 @@ class BillingPeriod(TenantModel):
     follows_at = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(default=clock.now)
     content_hash = models.CharField(max_length=64)
+    # Which usage had arrived (`metering.arrivals`); nothing of periods closed before it was kept.
+    usage_seen_at = models.DateTimeField(null=True, blank=True)
+    usage_snapshot = models.TextField(blank=True, default="", db_default="")
 
     class Meta:
         db_table = "billing_period"
@@ -46,6 +80,11 @@ class BillingPeriod(TenantModel):
             models.CheckConstraint(
                 condition=Q(follows_at__isnull=True) | Q(follows_at=F("starts_at")),
                 name="period_follows_its_predecessor",
+            ),
+            models.CheckConstraint(
+                condition=Q(usage_seen_at__isnull=True, usage_snapshot="")
+                | (Q(usage_seen_at__isnull=False) & ~Q(usage_snapshot="")),
+                name="period_usage_seen",
             ),
         ]
 
@@ -91,6 +130,18 @@ class Invoice(TenantModel):
     status = models.CharField(max_length=16, choices=Status, default=Status.DRAFT)
     currency = models.CharField(max_length=3)
     total_minor = models.BigIntegerField()
+    # Taxes that come on top of the lines, and those that the lines contain.
+    tax_exclusive_minor = models.BigIntegerField(default=0, db_default=0)
+    tax_inclusive_minor = models.BigIntegerField(default=0, db_default=0)
+    subtotal_minor = models.GeneratedField(
+        expression=F("total_minor") - F("tax_exclusive_minor"),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
+    tax_note = models.CharField(max_length=240, blank=True, default="", db_default="")
+    # Frozen when it gets its number; null before, and of invoices from before this was kept.
+    buyer = models.JSONField(null=True, blank=True)
+    seller = models.JSONField(null=True, blank=True)
     content_hash = models.CharField(max_length=64)
     created_at = models.DateTimeField(default=clock.now)
     finalised_at = models.DateTimeField(null=True, blank=True)
@@ -131,6 +182,10 @@ class Invoice(TenantModel):
                 condition=Q(status="paid", paid_at__isnull=False)
                 | (~Q(status="paid") & Q(paid_at__isnull=True)),
                 name="invoice_paid_at_iff_paid",
+            ),
+            models.CheckConstraint(
+                condition=Q(total_minor=F("subtotal_minor") + F("tax_exclusive_minor")),
+                name="invoice_total_is_subtotal_and_tax",
             ),
         ]
 
