@@ -4,7 +4,8 @@
 
 Guarantees: monotonic. A move that is not in the table is not made, and says so by returning False:
 old news, in any order and any number, changes nothing. An invoice gets its number in the
-transaction that finalises it, from its tenant's series, so numbers have no gaps.
+transaction that finalises it, from its tenant's series, so numbers have no gaps. Who it is from and
+who it is made out to are frozen with it.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from billing.invoicing.models import Invoice, InvoiceSeries
+from billing.invoicing.parties import buyer_now, seller_now
 from tenants.queries import organisation
 
 _S = Invoice.Status
@@ -58,10 +60,12 @@ def _step(invoice: Invoice, status: str, at: datetime) -> None:
     if invoice.status == _S.DRAFT:
         invoice.number = _next_number(invoice.tenant_id)
         invoice.finalised_at = at
+        invoice.buyer, invoice.seller = buyer_now(), seller_now()
     if status == _S.PAID:
         invoice.paid_at = at
     invoice.status = status
-    invoice.save(update_fields=["status", "number", "finalised_at", "paid_at"])
+    frozen = ["number", "finalised_at", "buyer", "seller"]
+    invoice.save(update_fields=["status", "paid_at", *frozen])
 
 
 def _next_number(tenant_id: UUID) -> str:

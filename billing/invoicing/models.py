@@ -6,8 +6,8 @@ Invariants held by PostgreSQL, beside the checks below:
   leave a gap, whatever runs at once.
 - A period has at most one invoice. What an invoice owes (period, currency, total, lines, hash) is
   written once and never changes; its number is given once, when it is finalised.
-- The lines add up to the subtotal and the taxes to what `tax_*_minor` say; the total is the subtotal
-  with the taxes that come on top. Who is billed, and by whom, is frozen with the number.
+- The lines add up to the subtotal and the taxes to what `tax_*_minor` say; the total is the
+  subtotal with the taxes that come on top. Who is billed, and by whom, is frozen with the number.
 - Status moves along draft -> open -> paid | void | uncollectible only (a trigger holds the table).
 """
 

@@ -36,6 +36,10 @@ class Slice:
     counted_by: Reading
     after: Reading | None = None
 
+    @property
+    def is_exact(self) -> bool:
+        return self.counted_by.is_exact and (self.after is None or self.after.is_exact)
+
 
 @dataclass(frozen=True, slots=True)
 class CountedEvent:
@@ -74,7 +78,8 @@ def total(part: Slice) -> Counted:
     refuse_archived(part)
     where, parameters = _where(part)
     ((events, units),) = read(
-        f"SELECT count(*), COALESCE(sum({part.counter}), 0) FROM usage_event WHERE {where}",
+        f"SELECT count(*), COALESCE(sum({part.counter}), 0)"  # noqa: S608  constants
+        f" FROM usage_event WHERE {where}",
         parameters,
     )
     return Counted(events, int(units))
@@ -102,7 +107,8 @@ def by_key_and_day(part: Slice) -> list[CountedShare]:
     refuse_archived(part)
     where, parameters = _where(part)
     rows = read(
-        f"SELECT event_day, project_id, key_id, count(*), sum({part.counter}) FROM usage_event"
+        "SELECT event_day, project_id, key_id, count(*),"  # noqa: S608  constants
+        f" sum({part.counter}) FROM usage_event"
         f" WHERE {where} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
         parameters,
     )
@@ -125,7 +131,8 @@ def archived_days(part: Slice) -> list[date]:
     """Days of the slice that there are sums of, and no event: they went to a file, whole."""
     door, parameters = of_door()
     rows = read(
-        f"SELECT DISTINCT day FROM usage_day d WHERE {door} AND day BETWEEN %(first)s AND %(last)s"
+        f"SELECT DISTINCT day FROM usage_day d WHERE {door}"  # noqa: S608  constants
+        " AND day BETWEEN %(first)s AND %(last)s"
         " AND model = %(model)s AND service_tier = %(tier)s AND price_version_id = %(version)s"
         " AND NOT EXISTS (SELECT FROM usage_event e"
         "                  WHERE e.tenant_id = d.tenant_id AND e.event_day = d.day)"
@@ -157,8 +164,8 @@ def _page(part: Slice, limit: int, after: UUID | None) -> list[CountedEvent]:
         where += " AND event_day >= %(day)s AND (event_day, request_id) > (%(day)s, %(after)s)"
         parameters |= {"day": day, "after": after}
     rows = read(
-        "SELECT request_id, event_at, ingested_at, project_id, key_id, status,"
-        f" {part.counter} FROM usage_event WHERE {where}"
+        "SELECT request_id, event_at, ingested_at, project_id, key_id,"  # noqa: S608  constants
+        f" status, {part.counter} FROM usage_event WHERE {where}"
         " ORDER BY event_day, request_id LIMIT %(rows_max)s",
         parameters | {"rows_max": limit},
     )
