@@ -4,7 +4,8 @@
 
 Guarantees: monotonic. A move that is not in the table is not made, and says so by returning False:
 old news, in any order and any number, changes nothing. An invoice gets its number in the
-transaction that finalises it, from its tenant's series, so numbers have no gaps.
+transaction that finalises it, from its tenant's series, so numbers have no gaps. The ledger holds
+what each step moves when the step commits.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from billing.invoicing.models import Invoice, InvoiceSeries
+from billing.invoicing.record import record
 from tenants.queries import organisation
 
 _S = Invoice.Status
@@ -55,6 +57,7 @@ def advance(invoice_id: UUID, news: News) -> bool:
 
 
 def _step(invoice: Invoice, status: str, at: datetime) -> None:
+    left = invoice.status
     if invoice.status == _S.DRAFT:
         invoice.number = _next_number(invoice.tenant_id)
         invoice.finalised_at = at
@@ -62,6 +65,7 @@ def _step(invoice: Invoice, status: str, at: datetime) -> None:
         invoice.paid_at = at
     invoice.status = status
     invoice.save(update_fields=["status", "number", "finalised_at", "paid_at"])
+    record(invoice, at, left=left)
 
 
 def _next_number(tenant_id: UUID) -> str:

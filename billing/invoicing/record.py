@@ -1,0 +1,96 @@
+"""Record invoices in the ledger, and say what must be there.
+
+Guarantees: whatever an invoice's status calls for is posted in the transaction that moves it. All
+of it is posted each time, not the last step alone: what is there already is found there, and an
+invoice that was finalised before there was a ledger gets its first entry with its next step.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Sum
+
+from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
+from billing.invoicing.models import Invoice, InvoiceLine
+from billing.ledger.accounts import revenue
+from billing.ledger.post import post_entry
+from billing.ledger.queries import entries_by_source
+from billing.ledger.sources import Expected, Page, Source
+from meterplane.kernel import clock
+
+INVOICES_PER_PAGE = 500
+
+
+def record(invoice: Invoice, at: datetime, *, left: str) -> None:
+    """Post what its status calls for, which it has since `at` and instead of the one it `left`.
+
+    Needs the tenant's door.
+    """
+    earned = _earned([invoice.id])[invoice.id]
+    was_written_off = left == Invoice.Status.UNCOLLECTIBLE
+    for entry in entries_of(_invoiced(invoice, earned, at, was_written_off)):
+        post_entry(entry)
+
+
+def _earned(invoice_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
+    """Per invoice, the sum of its lines by the account they are earned in."""
+    rows = (
+        InvoiceLine.objects.filter(invoice_id__in=invoice_ids)
+        .order_by()
+        .values_list("invoice_id", "meter")
+        .annotate(sum=Sum("amount_minor"))
+    )
+    earned: dict[UUID, dict[str, int]] = defaultdict(dict)
+    for invoice_id, meter, amount_minor in rows:
+        earned[invoice_id][revenue(meter)] = int(amount_minor)
+    return earned
+
+
+def _invoiced(
+    invoice: Invoice, earned: dict[str, int], moved_at: datetime, was_written_off: bool
+) -> Invoiced:
+    return Invoiced(
+        id=invoice.id,
+        name=f"Invoice {invoice.number}",
+        status=invoice.status,
+        currency=invoice.currency,
+        total_minor=invoice.total_minor,
+        earned=earned,
+        finalised_at=invoice.finalised_at,
+        paid_at=invoice.paid_at,
+        moved_at=moved_at,
+        was_written_off=was_written_off,
+    )
+
+
+def _page(after: UUID | None) -> Page:
+    """Of every tenant's invoices, what the ledger must hold.
+
+    When an old invoice was voided or written off is written nowhere but in its entry. If there is
+    none, it is entered as of now: a month that is over keeps the figures it was told with.
+    """
+    rows = Invoice.objects.exclude(status=Invoice.Status.DRAFT).order_by("id")
+    if after is not None:
+        rows = rows.filter(id__gt=after)
+    invoices = list(rows[:INVOICES_PER_PAGE])
+    earned = _earned([invoice.id for invoice in invoices])
+    written_off = entries_by_source({WRITTEN_OFF}, {str(invoice.id) for invoice in invoices})
+    expected = [
+        Expected(invoice.tenant_id, entry)
+        for invoice in invoices
+        for entry in entries_of(
+            _invoiced(
+                invoice,
+                earned[invoice.id],
+                clock.now(),
+                (invoice.tenant_id, str(invoice.id)) in written_off,
+            )
+        )
+    ]
+    is_last = len(invoices) < INVOICES_PER_PAGE
+    return Page(tuple(expected), None if is_last else invoices[-1].id)
+
+
+INVOICES = Source("invoices", KINDS, _page)
