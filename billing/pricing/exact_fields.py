@@ -8,7 +8,9 @@ Knows JSON as `exact_json.decode` reads it (a fraction is a `Decimal`, what cann
 `Unusable`) and as others do (a fraction is a float): both mean that the sender wrote a JSON float.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -21,8 +23,13 @@ NAME_CHARS_SHOWN = 40  # of a name nobody asked for, in the message that refuses
 TEXT_CHARS_MAX = 200
 
 _Value = TypeVar("_Value")
+_Default = TypeVar("_Default")
 Read = Callable[[Any, str], _Value]
 _WHOLE_MAX = 10**TEXT_MAX
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+)
 
 
 class FieldInvalid(CallerError):
@@ -61,10 +68,10 @@ class Fields:
             raise FieldInvalid(self._path + name, "is missing") from None
         return read(value, self._path + name)
 
-    def get_or(self, name: str, read: Read[_Value], default: _Value) -> _Value:
-        """The field, or `default` where it is not there."""
-        value = self._values.get(name, _ABSENT)
-        return default if value is _ABSENT else read(value, self._path + name)
+    def get_or(self, name: str, read: Read[_Value], default: _Default) -> _Value | _Default:
+        """The field, or `default` where it is not there, or null."""
+        value = self._values.get(name)
+        return default if value is None else read(value, self._path + name)
 
     def path(self, name: str) -> str:
         """Where a field of this object stands."""
@@ -151,6 +158,19 @@ def read_list(value: object, path: str) -> Sequence[object]:
     return value
 
 
+def read_instant(value: object, path: str) -> datetime:
+    """A day, which is its first instant in UTC, or an RFC 3339 instant with its zone; in UTC."""
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        try:
+            instant = datetime.fromisoformat(value.upper())
+            return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):  # the 30th of February; before the year 1 in UTC
+            pass
+    raise FieldInvalid(
+        path, _not(value, "a day like 2026-03-15, or an instant like 2026-03-15T12:00:00Z")
+    )
+
+
 def read_currency(value: object, path: str) -> str:
     """An ISO 4217 code of a currency this installation bills in."""
     if not isinstance(value, str) or value not in MINOR_DIGITS:
@@ -172,4 +192,3 @@ def _not(value: object, wanted: str) -> str:
 
 
 _FLOAT = type(1 / 2)
-_ABSENT: Any = object()

@@ -71,8 +71,8 @@ def _model(value: object, path: str) -> PriceModel:
 
 
 def _bounds(fields: Fields) -> _Bounds:
-    minimum = fields.get_or("minimum_amount", _amount_or_none, None)
-    maximum = fields.get_or("maximum_amount", _amount_or_none, None)
+    minimum = fields.get_or("minimum_amount", read_amount, None)
+    maximum = fields.get_or("maximum_amount", read_amount, None)
     if minimum is not None and maximum is not None and minimum > maximum:
         raise FieldInvalid(
             fields.path("minimum_amount"),
@@ -85,13 +85,7 @@ def _bounds(fields: Fields) -> _Bounds:
     }
 
 
-def _amount_or_none(value: object, path: str) -> Decimal | None:
-    return None if value is None else read_amount(value, path)
-
-
-def _conversion(value: object, path: str) -> UnitConversion | None:
-    if value is None:
-        return None
+def _conversion(value: object, path: str) -> UnitConversion:
     fields = Fields(value, path, _CONVERSION)
     return UnitConversion(
         divide_by=fields.get("divide_by", read_positive),
