@@ -63,10 +63,10 @@ def result(question: object) -> Answer:
     if not isinstance(question, dict):
         Fields(question, "", frozenset())  # says why it is no object
     named = cast("dict[str, Any]", question).get("op")
-    if not isinstance(named, str) or named not in _OPERATIONS:
+    if not isinstance(named, str) or named not in OPERATIONS:
         what = "is missing" if named is None else "is not known here"
-        raise FieldInvalid("op", f"{what}; there are {', '.join(_OPERATIONS)}", "op_unknown")
-    allowed, operation = _OPERATIONS[named]
+        raise FieldInvalid("op", f"{what}; there are {', '.join(OPERATIONS)}", "op_unknown")
+    allowed, operation = OPERATIONS[named]
     return operation(Fields(question, "", allowed))
 
 
@@ -280,7 +280,7 @@ def _takes(names: str) -> frozenset[str]:
     return frozenset({"op", *names.split()})
 
 
-_OPERATIONS: dict[str, tuple[frozenset[str], Callable[[Fields], Answer]]] = {
+OPERATIONS: dict[str, tuple[frozenset[str], Callable[[Fields], Answer]]] = {
     "price": (
         _takes("model quantity currency already_billed already_quantity final"),
         _price,
