@@ -56,9 +56,9 @@ CREATE TRIGGER credit_grant_opened AFTER INSERT ON credit_grant
 CREATE FUNCTION credit_moved() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $body$
 DECLARE
-  of credit_grant%ROWTYPE;
+  granted credit_grant%ROWTYPE;
 BEGIN
-  SELECT * INTO STRICT of FROM credit_grant
+  SELECT * INTO STRICT granted FROM credit_grant
    WHERE tenant_id = NEW.tenant_id AND id = NEW.grant_id;
   -- Locks the grant's row: from here on its movements take turns. The check on it refuses overdraft.
   UPDATE credit_remaining
@@ -69,24 +69,24 @@ BEGIN
     RAISE EXCEPTION 'credit grant % has no row of what remains', NEW.grant_id
       USING ERRCODE = 'restrict_violation';
   END IF;
-  IF NEW.kind = 'drawn' AND (NEW.at <= of.effective_at OR NEW.at > of.expires_at) THEN
-    RAISE EXCEPTION 'credit grant % is not live in a period that ends at %', of.id, NEW.at
+  IF NEW.kind = 'drawn' AND (NEW.at <= granted.effective_at OR NEW.at > granted.expires_at) THEN
+    RAISE EXCEPTION 'credit grant % is not live in a period that ends at %', granted.id, NEW.at
       USING ERRCODE = 'restrict_violation';
   END IF;
-  IF NEW.kind IN ('expired', 'rolled_over') AND (of.expires_at IS NULL OR NEW.at < of.expires_at)
+  IF NEW.kind IN ('expired', 'rolled_over') AND (granted.expires_at IS NULL OR NEW.at < granted.expires_at)
   THEN
-    RAISE EXCEPTION 'credit grant % has not expired at %', of.id, NEW.at
+    RAISE EXCEPTION 'credit grant % has not expired at %', granted.id, NEW.at
       USING ERRCODE = 'restrict_violation';
   END IF;
-  IF NEW.kind = 'refunded' AND (of.kind <> 'purchased' OR NEW.at >= of.expires_at) THEN
-    RAISE EXCEPTION 'credit grant % cannot be refunded', of.id USING ERRCODE = 'restrict_violation';
+  IF NEW.kind = 'refunded' AND (granted.kind <> 'purchased' OR NEW.at >= granted.expires_at) THEN
+    RAISE EXCEPTION 'credit grant % cannot be refunded', granted.id USING ERRCODE = 'restrict_violation';
   END IF;
   IF NEW.kind = 'restored' AND (
     SELECT coalesce(sum(CASE kind WHEN 'drawn' THEN amount_minor ELSE -amount_minor END), 0)
       FROM credit_movement
      WHERE grant_id = NEW.grant_id AND invoice_id = NEW.invoice_id) < 0
   THEN
-    RAISE EXCEPTION 'more comes back to credit grant % than invoice % drew', of.id, NEW.invoice_id
+    RAISE EXCEPTION 'more comes back to credit grant % than invoice % drew', granted.id, NEW.invoice_id
       USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NULL;
