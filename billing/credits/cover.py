@@ -18,6 +18,7 @@ as a minimum spend, is paid by grants that are for everything.
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +87,14 @@ class _Flow:
             self._left[path[-1][1]] -= amount
             for by, number in path:
                 self._paid[number][by] = self._paid[number].get(by, 0) + amount
-            for (_, number), (mover, _) in zip(path, path[1:], strict=False):
+            for (_, number), (mover, _) in pairwise(path):
                 self._paid[number][mover] -= amount
             missing -= amount
         return wanted - missing
 
     def _movable(self, path: list[tuple[int, int]]) -> list[int]:
         """What each payer on the way pays of the sum that it is to leave."""
-        return [
-            self._paid[number][mover]
-            for (_, number), (mover, _) in zip(path, path[1:], strict=False)
-        ]
+        return [self._paid[number][mover] for (_, number), (mover, _) in pairwise(path)]
 
     def _path(self, payer: int) -> list[tuple[int, int]] | None:
         """A shortest way to a sum with something left: (who pays, which sum), then who moves."""

@@ -22,7 +22,7 @@ from django.db.models import Q
 from billing.credits.cover import Payable, Payer, cover
 from billing.credits.draw import order
 from billing.credits.models import CreditGrant, CreditMovement, CreditRemaining
-from billing.credits.postings import post_drawn
+from billing.credits.postings import post_moved
 from billing.credits.queries import as_drawn_from
 from billing.credits.turns import one_act_at_a_time
 from meterplane.kernel import clock
@@ -57,7 +57,7 @@ def draw_for_invoice(
         drawn = _plan(currency, ends_at, list(lines))
         _write(tenant_id, invoice_id, ends_at, drawn)
         if drawn:
-            post_drawn(invoice_id, currency, drawn, clock.now())
+            post_moved(CreditMovement.Kind.DRAWN, invoice_id, drawn, clock.now())
     return [
         CreditLine(row.id, row.kind, -amount_minor, _described(row)) for row, amount_minor in drawn
     ]

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from billing.credits.grant import open_grant
 from billing.credits.models import CreditGrant, CreditMovement, CreditRemaining
-from billing.credits.postings import post_expired
+from billing.credits.postings import post_moved
 from billing.credits.terms import GrantTerms, digest_of
 from billing.credits.turns import one_act_at_a_time
 from meterplane.kernel import clock
@@ -26,7 +26,7 @@ EXPIRED_PER_CALL_MAX = 500
 SYSTEM = "system"
 
 
-def tenants_with_expired_credit(limit: int) -> list[UUID]:
+def tenants_with_expired_credit() -> list[UUID]:
     """Whose grants have expired with something left. Opens the system's door."""
     with system_scope("whose credit has expired"):
         return list(
@@ -35,7 +35,7 @@ def tenants_with_expired_credit(limit: int) -> list[UUID]:
             )
             .order_by("tenant_id")
             .values_list("tenant_id", flat=True)
-            .distinct()[:limit]
+            .distinct()
         )
 
 
@@ -70,7 +70,7 @@ def _write_off(tenant_id: UUID, of: CreditGrant, remaining_minor: int) -> None:
     if expired_minor:
         movement_id = uuid7()
         _move(tenant_id, of, CreditMovement.Kind.EXPIRED, expired_minor, movement_id)
-        post_expired(movement_id, of, expired_minor, clock.now())
+        post_moved(CreditMovement.Kind.EXPIRED, movement_id, [(of, expired_minor)], clock.now())
 
 
 def _move(

@@ -10,7 +10,7 @@ Does not know how the money gets back: the ledger holds it in `refunds` until it
 from uuid import UUID
 
 from billing.credits.models import CreditGrant, CreditMovement, CreditRemaining, Kind
-from billing.credits.postings import post_refunded
+from billing.credits.postings import post_moved
 from billing.credits.turns import one_act_at_a_time
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -48,7 +48,7 @@ def refund_credit(*, tenant_id: UUID, grant_id: UUID) -> int:
             source_id=row.id,
             at=now,
         )
-        post_refunded(row, amount_minor, now)
+        post_moved(CreditMovement.Kind.REFUNDED, row.id, [(row, amount_minor)], now)
         return amount_minor
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from billing.credits.draw import Part, restore
 from billing.credits.models import CreditGrant, CreditMovement
-from billing.credits.postings import post_restored
+from billing.credits.postings import post_moved
 from billing.credits.turns import one_act_at_a_time
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -56,7 +56,7 @@ def restore_credit(
         for position, part in enumerate(parts, start=1)
     )
     restored = [(grants[part.id], part.amount) for part in parts]
-    post_restored(source_id, restored[0][0].currency, restored, now)
+    post_moved(_K.RESTORED, source_id, restored, now)
     return wanted
 
 

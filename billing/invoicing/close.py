@@ -20,12 +20,14 @@ from uuid import UUID
 
 from django.db import connection
 
+from billing.invoicing.credit_lines import drawn_credit
 from billing.invoicing.late import late_quantities
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.invoicing.usage import month_after, month_of, prices_for, quantities_of
 from billing.rating.rate import Period, RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import ensure
 from meterplane.metering.queries import first_usage_at
 from tenants.queries import organisation
@@ -117,16 +119,21 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
     )
     if not rated.lines:
         return
+    invoice_id = uuid7()
+    credit = drawn_credit(invoice_id, closed, currency, rated.lines)
     invoice = Invoice.objects.create(
+        id=invoice_id,
         tenant_id=tenant_id,
         period=closed,
         period_start=closed.starts_at,
         period_end=closed.ends_at,
         currency=currency,
-        total_minor=rated.total_minor,
+        total_minor=rated.total_minor + sum(line.amount_minor for line in credit),
         content_hash=rated.content_hash,
     )
-    InvoiceLine.objects.bulk_create(
+    for position, line in enumerate(credit, start=len(rated.lines) + 1):
+        line.position = position
+    usage = [
         InvoiceLine(
             tenant_id=tenant_id,
             invoice=invoice,
@@ -144,7 +151,8 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
             is_late=line.period.is_late,
         )
         for position, line in enumerate(rated.lines, start=1)
-    )
+    ]
+    InvoiceLine.objects.bulk_create([*usage, *credit])
 
 
 def _closed_at(until: datetime, period: OpenPeriod) -> Invoice | None:
