@@ -30,7 +30,10 @@ KINDS = frozenset({FINALISED, PAID, VOIDED, WRITTEN_OFF})
 
 @dataclass(frozen=True, slots=True)
 class Invoiced:
-    """An invoice as the ledger sees it. `earned`: the sum of its lines per account.
+    """An invoice as the ledger sees it. `earned`: the sum of its lines per account, credit aside.
+
+    `drawn_minor` is what credit pays of it: an entry of credit's own, for revenue is what was used,
+    whoever pays. The total is what is left.
 
     `finalised_at` and `paid_at` are its own; `moved_at` is when it got its present status, which an
     invoice does not keep of a void or a write-off.
@@ -46,13 +49,16 @@ class Invoiced:
     paid_at: datetime | None
     moved_at: datetime
     was_written_off: bool = False
+    drawn_minor: int = 0
 
 
 def entries_of(invoice: Invoiced) -> list[Entry]:
     """Every entry that the invoice's status calls for, in order."""
     if invoice.status == "draft":
         return []
-    finalised = movements.invoice_finalised(invoice.total_minor, invoice.earned)
+    finalised = movements.invoice_finalised(
+        invoice.total_minor + invoice.drawn_minor, invoice.earned
+    )
     finalised_at = invoice.finalised_at or invoice.moved_at
     moved: list[tuple[str, Legs, datetime]] = [(FINALISED, finalised, finalised_at)]
     is_written_off = invoice.status == "uncollectible"
@@ -64,7 +70,9 @@ def entries_of(invoice: Invoiced) -> list[Entry]:
         legs = movements.invoice_paid(invoice.total_minor, was_written_off=was_written_off)
         moved.append((PAID, legs, invoice.paid_at or invoice.moved_at))
     if invoice.status == "void":
-        legs = movements.invoice_voided(finalised, was_written_off=was_written_off)
+        legs = movements.invoice_voided(
+            finalised, was_written_off=was_written_off, drawn_minor=invoice.drawn_minor
+        )
         moved.append((VOIDED, legs, invoice.moved_at))
     return [_entry(invoice, kind, legs, at) for kind, legs, at in moved if legs]
 

@@ -7,11 +7,13 @@ invoice that was finalised before there was a ledger gets its first entry with i
 
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Sum
 
+from billing.invoicing.credit_lines import CREDIT
 from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
 from billing.invoicing.models import Invoice, InvoiceLine
 from billing.ledger.accounts import revenue
@@ -28,28 +30,38 @@ def record(invoice: Invoice, at: datetime, *, left: str) -> None:
 
     Needs the tenant's door.
     """
-    earned = _earned([invoice.id])[invoice.id]
+    parts = _parts([invoice.id])[invoice.id]
     was_written_off = left == Invoice.Status.UNCOLLECTIBLE
-    for entry in entries_of(_invoiced(invoice, earned, at, was_written_off)):
+    for entry in entries_of(_invoiced(invoice, parts, at, was_written_off)):
         post_entry(entry)
 
 
-def _earned(invoice_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
-    """Per invoice, the sum of its lines by the account they are earned in."""
+@dataclass(slots=True)
+class _Parts:
+    """Of an invoice: the sum of its lines by the account they are earned in, and what credit pays."""
+
+    earned: dict[str, int] = field(default_factory=dict)
+    drawn_minor: int = 0
+
+
+def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     rows = (
         InvoiceLine.objects.filter(invoice_id__in=invoice_ids)
         .order_by()
         .values_list("invoice_id", "meter")
         .annotate(sum=Sum("amount_minor"))
     )
-    earned: dict[UUID, dict[str, int]] = defaultdict(dict)
+    parts: dict[UUID, _Parts] = defaultdict(_Parts)
     for invoice_id, meter, amount_minor in rows:
-        earned[invoice_id][revenue(meter)] = int(amount_minor)
-    return earned
+        if meter == CREDIT:
+            parts[invoice_id].drawn_minor = -int(amount_minor)
+        else:
+            parts[invoice_id].earned[revenue(meter)] = int(amount_minor)
+    return parts
 
 
 def _invoiced(
-    invoice: Invoice, earned: dict[str, int], moved_at: datetime, was_written_off: bool
+    invoice: Invoice, parts: _Parts, moved_at: datetime, was_written_off: bool
 ) -> Invoiced:
     return Invoiced(
         id=invoice.id,
@@ -57,11 +69,12 @@ def _invoiced(
         status=invoice.status,
         currency=invoice.currency,
         total_minor=invoice.total_minor,
-        earned=earned,
+        earned=parts.earned,
         finalised_at=invoice.finalised_at,
         paid_at=invoice.paid_at,
         moved_at=moved_at,
         was_written_off=was_written_off,
+        drawn_minor=parts.drawn_minor,
     )
 
 
@@ -75,7 +88,7 @@ def _page(after: UUID | None) -> Page:
     if after is not None:
         rows = rows.filter(id__gt=after)
     invoices = list(rows[:INVOICES_PER_PAGE])
-    earned = _earned([invoice.id for invoice in invoices])
+    parts = _parts([invoice.id for invoice in invoices])
     written_off = entries_by_source({WRITTEN_OFF}, {str(invoice.id) for invoice in invoices})
     expected = [
         Expected(invoice.tenant_id, entry)
@@ -83,7 +96,7 @@ def _page(after: UUID | None) -> Page:
         for entry in entries_of(
             _invoiced(
                 invoice,
-                earned[invoice.id],
+                parts[invoice.id],
                 clock.now(),
                 (invoice.tenant_id, str(invoice.id)) in written_off,
             )

@@ -56,14 +56,21 @@ def invoice_written_off(total_minor: int) -> Legs:
     return legs((accounts.BAD_DEBT, total_minor), (accounts.RECEIVABLE, -total_minor))
 
 
-def invoice_voided(finalised: Legs, *, was_written_off: bool = False) -> Legs:
-    """As if it had not been finalised, nor written off."""
+def invoice_voided(finalised: Legs, *, was_written_off: bool = False, drawn_minor: int = 0) -> Legs:
+    """As if it had not been finalised, nor written off.
+
+    What was written off is what credit had not paid: `drawn_minor` stays in `receivable`, where
+    giving it back meets it.
+    """
     undone = reversed_legs(finalised)
     if not was_written_off:
         return undone
-    return tuple(
-        Leg(accounts.BAD_DEBT, leg.amount_minor) if leg.account == accounts.RECEIVABLE else leg
-        for leg in undone
+    parts = [(leg.account, leg.amount_minor) for leg in undone]
+    owed = sum(amount for account, amount in parts if account == accounts.RECEIVABLE)
+    return legs(
+        (accounts.BAD_DEBT, owed + drawn_minor),
+        (accounts.RECEIVABLE, -drawn_minor),
+        *(part for part in parts if part[0] != accounts.RECEIVABLE),
     )
 
 
