@@ -2,8 +2,8 @@
 """Meterplane's command line.
 
 `up`, `down`, `status` and `doctor` run before Django is configured, because they provide the
-configuration. Every other command is Django's; while a stack runs, it gets that stack's
-environment. Hyphens in a command's name are as good as underscores.
+configuration; `calc` needs none. Every other command is Django's; while a stack runs, it gets that
+stack's environment. Hyphens in a command's name are as good as underscores.
 
 Started by a Python without our packages, it hands over to the checkout's virtual environment.
 """
@@ -24,6 +24,10 @@ def main(arguments: list[str]) -> int:
         from meterplane.stack.command_line import run
 
         return run([command, *arguments[1:]])
+    if command == "calc":
+        from billing.calculator.stream import run as calculate
+
+        return calculate(arguments[1:])
 
     from meterplane.stack.environment import adopt_running_stack
 

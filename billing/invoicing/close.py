@@ -20,6 +20,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from billing.invoicing.credit_lines import drawn_credit
 from billing.invoicing.late import late_quantities
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.invoicing.tax import tax
@@ -28,6 +29,7 @@ from billing.invoicing.usage import month_after, month_of, prices_for, quantitie
 from billing.rating.rate import Period, RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import ensure
 from meterplane.metering import arrivals
 from meterplane.metering.queries import first_usage_at
@@ -123,26 +125,11 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
     )
     if not rated.lines:
         return
-    positions = {n: line.amount_minor for n, line in enumerate(rated.lines, start=1)}
-    taxed = tax(positions, assigned_rates())
-    invoice = Invoice.objects.create(
-        tenant_id=tenant_id,
-        period=closed,
-        period_start=closed.starts_at,
-        period_end=closed.ends_at,
-        currency=currency,
-        total_minor=taxed.total_minor,
-        tax_exclusive_minor=taxed.exclusive_minor,
-        tax_inclusive_minor=taxed.inclusive_minor,
-        tax_note=tax_note(),
-        content_hash=rated.content_hash,
-    )
-    record_taxes(invoice, taxed)
-    InvoiceLine.objects.bulk_create(
+    invoice_id = uuid7()
+    lines = [
         InvoiceLine(
             tenant_id=tenant_id,
-            invoice=invoice,
-            position=position,
+            invoice_id=invoice_id,
             model=line.model,
             service_tier=line.service_tier,
             meter=line.meter,
@@ -155,8 +142,27 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
             period_end=line.period.ends_at,
             is_late=line.period.is_late,
         )
-        for position, line in enumerate(rated.lines, start=1)
+        for line in rated.lines
+    ]
+    lines += drawn_credit(invoice_id, closed, currency, rated.lines)
+    for position, line in enumerate(lines, start=1):
+        line.position = position
+    taxed = tax({line.position: line.amount_minor for line in lines}, assigned_rates())
+    invoice = Invoice.objects.create(
+        id=invoice_id,
+        tenant_id=tenant_id,
+        period=closed,
+        period_start=closed.starts_at,
+        period_end=closed.ends_at,
+        currency=currency,
+        total_minor=taxed.total_minor,
+        tax_exclusive_minor=taxed.exclusive_minor,
+        tax_inclusive_minor=taxed.inclusive_minor,
+        tax_note=tax_note(),
+        content_hash=rated.content_hash,
     )
+    record_taxes(invoice, taxed)
+    InvoiceLine.objects.bulk_create(lines)
 
 
 def _closed_at(until: datetime, period: OpenPeriod) -> Invoice | None:

@@ -4,10 +4,14 @@ Guarantees: a note is of lines, never more than each has left (`credited`), and 
 what it gives back; it gets its number in the transaction that makes it, from a series of its own
 without gaps; the same idempotency key makes one note, with other content it is refused.
 
-What it does: of an invoice that is not paid it lowers what is due; of a paid one it is money to be
-refunded, or kept as balance. The payment provider is not told here. An open invoice is parked
-instead, with a note that says so: nobody is charged again for what was given back, and a person
-issues it there too. Total, lines and number of the invoice stay what they are.
+What it does: of an open invoice it lowers what is due; of a paid one it is money to be refunded, or
+kept as purchased credit. What the organisation's credit paid (a line below zero) is a line like the
+others: named in a note, it gives the credit back. A note never gives back more than the invoice
+asked for.
+
+The payment provider is not told here. An open invoice is parked instead, with a note that says so:
+nobody is charged again for what was given back, and a person issues it there too. Total, lines and
+number of the invoice stay what they are.
 """
 
 import hashlib
@@ -21,6 +25,10 @@ import msgspec
 from django.db import IntegrityError, transaction
 from django.db.models import Sum
 
+from billing.credits.grant import grant
+from billing.credits.restore import restore_credit
+from billing.credits.terms import GrantTerms
+from billing.invoicing.credit_entries import corrections, entries_of_note
 from billing.invoicing.credited import LineLeft, by_amount, by_quantity, tax_part
 from billing.invoicing.models import (
     CreditNote,
@@ -33,12 +41,13 @@ from billing.invoicing.models import (
     InvoiceTax,
 )
 from billing.invoicing.taxation import taxes_of
+from billing.ledger.post import post_entry
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import minor_to_text
 
 KEY_CHARS_MAX = 100
 MEMO_CHARS_MAX = 400
-_CREDITABLE = (Invoice.Status.OPEN, Invoice.Status.PAID, Invoice.Status.UNCOLLECTIBLE)
+_CREDITABLE = (Invoice.Status.OPEN, Invoice.Status.PAID)
 Effect = CreditNote.Effect
 
 
@@ -128,6 +137,14 @@ def _write(
     subtotal = sum(each.amount_minor for each in given)
     if subtotal + on_top <= 0:
         raise CallerError("nothing_to_credit", "These lines give nothing back.", status=409)
+    left = invoice.total_minor - credited_minor([invoice.id]).get(invoice.id, 0)
+    if subtotal + on_top > left:
+        raise CallerError(
+            "credit_exceeds_invoice",
+            f"Of this invoice {minor_to_text(left, invoice.currency)} {invoice.currency} is left:"
+            " name the lines that credit paid, too.",
+            status=409,
+        )
     note: CreditNote = CreditNote.objects.create(
         tenant_id=invoice.tenant_id,
         invoice=invoice,
@@ -158,9 +175,36 @@ def _write(
         CreditNoteTax(tenant_id=invoice.tenant_id, note=note, tax=tax, amount_minor=amount)
         for tax, amount in taxes.items()
     )
-    if effect == Effect.LOWERS_DUE and invoice.status == Invoice.Status.OPEN:
+    if effect == Effect.LOWERS_DUE:
         _hold_collection(invoice, note)
+    _move_money(note)
     return note
+
+
+def _move_money(note: CreditNote) -> None:
+    """Credit's turn comes before the ledger's."""
+    (corrected,) = corrections(CreditNote.objects.filter(id=note.id))
+    if corrected.restored_minor:
+        restore_credit(
+            tenant_id=note.tenant_id,
+            invoice_id=note.invoice_id,
+            source_id=note.id,
+            amount_minor=corrected.restored_minor,
+        )
+    if note.effect == Effect.BALANCE:
+        grant(
+            tenant_id=note.tenant_id,
+            terms=GrantTerms(
+                kind="purchased",
+                currency=note.currency,
+                amount_minor=note.total_minor,
+                reason=f"Credit note {note.number}",
+            ),
+            idempotency_key=f"credit-note:{note.id}",
+            created_by="credit note",
+        )
+    for entry in entries_of_note(corrected):
+        post_entry(entry)
 
 
 def _given(invoice: Invoice, asked: Sequence[LineAsked] | None) -> list[_Given]:

@@ -194,10 +194,10 @@ class Invoice(TenantModel):
 
 
 class InvoiceLine(TenantModel):
-    """One rated line. `id` is the uid it is known by at the payment provider too.
+    """One rated line, or what a credit grant pays. `id` is its uid at the payment provider too.
 
     `period_start` and `period_end` name the period the usage belongs to: for a late line that is
-    an older one than the invoice's.
+    an older one than the invoice's. A credit line names its grant, is below zero and has no price.
     """
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
@@ -210,8 +210,9 @@ class InvoiceLine(TenantModel):
     unit_price_pico = models.BigIntegerField()
     # DO_NOTHING: the database refuses by itself; Django would look for lines of every tenant.
     price_version = models.ForeignKey(
-        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, related_name="+"
+        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, null=True, related_name="+"
     )
+    credit_grant_id = models.UUIDField(null=True, blank=True)
     amount_minor = models.BigIntegerField()
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
@@ -235,6 +236,18 @@ class InvoiceLine(TenantModel):
                     "price_version",
                 ],
                 name="line_once",
+            ),
+            models.UniqueConstraint(
+                fields=["invoice", "credit_grant_id"], name="line_once_a_credit_grant"
+            ),
+            models.CheckConstraint(
+                condition=Q(credit_grant_id__isnull=True, price_version__isnull=False)
+                | Q(
+                    credit_grant_id__isnull=False,
+                    price_version__isnull=True,
+                    amount_minor__lt=0,
+                ),
+                name="line_has_a_price_or_a_grant",
             ),
             models.CheckConstraint(
                 condition=Q(service_tier__in=["standard", "batch"]), name="line_tier_known"

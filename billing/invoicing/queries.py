@@ -18,7 +18,7 @@ PAGE_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class LineView:
-    """One line. `uid` is empty for a line that is not invoiced yet."""
+    """One line. `uid` is empty for one that is not invoiced yet; a credit line has no price."""
 
     uid: str
     model: str
@@ -27,11 +27,12 @@ class LineView:
     description: str
     quantity: int
     unit_price_pico: int
-    price_version_id: UUID
+    price_version_id: UUID | None
     amount_minor: int
     period_start: datetime
     period_end: datetime
     is_late: bool
+    credit_grant_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ def _line(line: InvoiceLine) -> LineView:
         period_start=line.period_start,
         period_end=line.period_end,
         is_late=line.is_late,
+        credit_grant_id=line.credit_grant_id,
     )
 
 

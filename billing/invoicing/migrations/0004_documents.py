@@ -82,13 +82,18 @@ DECLARE
   credited invoice%ROWTYPE;
 BEGIN
   SELECT * INTO credited FROM invoice WHERE id = NEW.invoice_id FOR UPDATE;
-  IF credited.status NOT IN ('open', 'paid', 'uncollectible') THEN
+  IF credited.status NOT IN ('open', 'paid') THEN
     RAISE EXCEPTION 'an invoice that is % has no credit notes', credited.status
       USING ERRCODE = 'restrict_violation';
   END IF;
   IF credited.currency <> NEW.currency THEN
     RAISE EXCEPTION 'invoice % is in %', credited.number, credited.currency
       USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.total_minor + (SELECT coalesce(sum(total_minor), 0) FROM credit_note
+                         WHERE invoice_id = NEW.invoice_id) > credited.total_minor THEN
+    RAISE EXCEPTION 'invoice % is not credited beyond its total of %', credited.number,
+      credited.total_minor USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;
 END $body$;

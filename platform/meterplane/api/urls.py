@@ -4,6 +4,7 @@ from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from meterplane.api import alerts, events, exports, limits, meters, requests, usage, views
+from meterplane.api.calculator import Calculator
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
 
@@ -23,6 +24,7 @@ urlpatterns = [
     ),
     path("v1/leaked-keys", LeakedKeys.as_view(), name="leaked_keys"),
     path("v1/reconciliation", ReconciliationView.as_view(), name="reconciliation"),
+    path("v1/pricing/calculate", Calculator.as_view(), name="pricing_calculate"),
     path("v1/plans", limits.Plans.as_view(), name="plans"),
     path("v1/plans/<slug:slug>", limits.PlanDetail.as_view(), name="plan"),
     *[

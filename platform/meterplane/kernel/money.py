@@ -76,7 +76,11 @@ def split_by_largest_remainder(amount: int, weights: Sequence[int]) -> list[int]
 
 def minor_to_text(amount_minor: int, currency: str) -> str:
     """`1234, "USD"` -> `"12.34"`: what a JSON edge carries."""
-    return format(Decimal(amount_minor).scaleb(-minor_digits(currency)), "f")
+    digits = minor_digits(currency)
+    if not digits:
+        return str(amount_minor)
+    whole, rest = divmod(abs(amount_minor), 10**digits)
+    return f"{'-' if amount_minor < 0 else ''}{whole}.{rest:0{digits}}"
 
 
 def nano_to_text(amount_nano: int) -> str:

@@ -35,13 +35,7 @@ class NotKept(ValueError):
 def decode(body: bytes) -> Any:
     """The value. Raises `ValueError` with a sentence for what is no JSON in UTF-8."""
     try:
-        return json.loads(
-            body.decode(),
-            parse_float=_number,
-            parse_int=_whole,
-            parse_constant=lambda name: Unusable(f"is {name}, which JSON does not know"),
-            object_pairs_hook=_object,
-        )
+        return _decoder.decode(body.decode())
     except UnicodeDecodeError as wrong:
         raise ValueError(f"The body is not UTF-8 (byte {wrong.start}).") from None
     except RecursionError:
@@ -122,3 +116,11 @@ def _too_long() -> str:
         f"is a number of more than {WHOLE_DIGITS_MAX} digits before or {FRACTION_DIGITS_MAX}"
         " after its point"
     )
+
+
+_decoder = json.JSONDecoder(
+    parse_float=_number,
+    parse_int=_whole,
+    parse_constant=lambda name: Unusable(f"is {name}, which JSON does not know"),
+    object_pairs_hook=_object,
+)
