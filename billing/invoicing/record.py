@@ -13,8 +13,8 @@ from uuid import UUID
 
 from django.db.models import Sum
 
-from billing.invoicing.credit_lines import CREDIT
 from billing.invoicing.credit_entries import TaxPart, added, corrections, with_taxes
+from billing.invoicing.credit_lines import CREDIT
 from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
 from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTax
 from billing.ledger.accounts import revenue
