@@ -11,6 +11,7 @@ SUBSETS = (
     "latin", "latin-ext", "greek", "greek-ext", "cyrillic", "cyrillic-ext", "vietnamese",
 )  # fmt: skip
 WEIGHTS = {"Regular": 400, "SemiBold": 600}
+NAMED = {2: "{}", 3: "Inter {}", 4: "Inter {}", 6: "Inter-{}"}
 DROPPED = ("GSUB", "GPOS", "GDEF", "STAT", "HVAR", "MVAR", "avar", "gasp", "meta")
 
 
@@ -31,6 +32,10 @@ def main(source: Path) -> None:
             parts.append(part)
         merged = Merger().merge([str(part) for part in parts])
         merged.recalcTimestamp = False
+        # PDF tells fonts apart by these names; the subsets all say the variable font's.
+        for record in merged["name"].names:
+            if record.nameID in NAMED:
+                record.string = NAMED[record.nameID].format(name)
         merged["head"].created = merged["head"].modified = 0
         merged.save(here / f"Inter-{name}.ttf")
         for part in parts:

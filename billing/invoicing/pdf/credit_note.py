@@ -36,7 +36,7 @@ def credit_note_pdf(note: CreditNoteView) -> bytes:
         ("Reason", note.reason.replace("_", " ").capitalize()),
     ]
     block = [
-        sheet.columns(text(label, HEAD), text(value), widths=(third * 2 // 5, third * 3 // 5))
+        sheet.columns(text(label, HEAD), text(value), widths=(76, third - 26))
         for label, value in facts
         if value
     ]
@@ -47,7 +47,7 @@ def credit_note_pdf(note: CreditNoteView) -> bytes:
             sheet.party("From", note.seller),
             sheet.party("Credited to", note.buyer),
             block,
-            widths=(third - 10, third - 10, third + 20),
+            widths=(third - 30, third - 20, third + 50),
         ),
         Spacer(1, 22),
         *_lines(note),
@@ -63,11 +63,12 @@ def credit_note_pdf(note: CreditNoteView) -> bytes:
 
 
 def _lines(note: CreditNoteView) -> list[Any]:
+    by_quantity = any(line.quantity is not None for line in note.lines)
     rows: list[list[Any]] = [
         [
             text("Line", HEAD),
             text("Description", HEAD),
-            text("Quantity", HEAD_FIGURE),
+            text("Quantity" if by_quantity else "", HEAD_FIGURE),
             text("Credited", HEAD_FIGURE),
         ]
     ]

@@ -82,7 +82,7 @@ def _head(document: InvoiceDocument) -> list[Any]:
         sheet.columns(
             text(label, HEAD),
             text(value, SMALL if not label else BODY),
-            widths=(third * 2 // 5, third * 3 // 5),
+            widths=(76, third - 26),
         )
         for label, value in shown
     ]
@@ -93,7 +93,7 @@ def _head(document: InvoiceDocument) -> list[Any]:
             sheet.party("From", document.seller),
             sheet.party("Billed to", buyer),
             block,
-            widths=(third - 10, third - 10, third + 20),
+            widths=(third - 30, third - 20, third + 50),
         ),
         Spacer(1, 22),
     ]

@@ -3,7 +3,18 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, events, exports, limits, meters, requests, usage, views
+from meterplane.api import (
+    alerts,
+    documents,
+    events,
+    exports,
+    invoices,
+    limits,
+    meters,
+    requests,
+    usage,
+    views,
+)
 from meterplane.api.calculator import Calculator
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
@@ -91,6 +102,34 @@ urlpatterns = [
     path("v1/meters/<slug:slug>", meters.MeterDetail.as_view(), name="meter"),
     path("v1/meters/<slug:slug>/usage", meters.MeterUsageView.as_view(), name="meter_usage"),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
+    path("v1/tax-rates", documents.TaxRates.as_view(), name="tax_rates"),
+    path("v1/tax-rates/<uuid:rate_id>", documents.TaxRateDetail.as_view(), name="tax_rate"),
+    *[
+        path(f"v1/organisations/<slug:slug>/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("taxes", documents.OrganisationTaxes, "organisation_taxes"),
+            ("billing-details", documents.OrganisationBillingDetails, "billing_details"),
+            ("credit-notes", documents.CreditNotes, "credit_notes"),
+            ("credit-notes/<uuid:note_id>", documents.CreditNoteDetail, "credit_note"),
+            ("credit-notes/<uuid:note_id>/pdf", documents.CreditNotePDF, "credit_note_pdf"),
+        )
+    ],
+    *[
+        path(
+            f"v1/organisations/<slug:slug>/invoices/<uuid:invoice_id>{address}",
+            view.as_view(),
+            name=f"invoice{name}",
+        )
+        for address, view, name in (
+            ("", invoices.InvoiceDetail, ""),
+            ("/csv", invoices.InvoiceCSV, "_csv"),
+            ("/usage.csv", invoices.InvoiceUsageCSV, "_usage_csv"),
+            ("/pdf", invoices.InvoicePDF, "_pdf"),
+            ("/credit-notes", documents.InvoiceCreditNotes, "_credit_notes"),
+            ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
+            ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
+        )
+    ],
     *[
         path(f"v1/{owner}exports{address}", view.as_view(), name=prefix + name)
         for owner, prefix in (("", "all_"), ("organisations/<slug:slug>/", ""))

@@ -7,7 +7,6 @@ A day whose events are in the archive cannot be listed: `archived_days` names it
 for events is told so instead of being shown less.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
@@ -92,14 +91,6 @@ def page(part: Slice, limit: int, after: UUID | None = None) -> list[CountedEven
     """
     refuse_archived(part)
     return _page(part, min(max(limit, 1), PAGE_ROWS_MAX), after)
-
-
-def pages(part: Slice) -> Iterator[list[CountedEvent]]:
-    """All of them, a page at a time; whoever draws the next one has the door open."""
-    after: UUID | None = None
-    while rows := _page(part, PAGE_ROWS_MAX, after):
-        yield rows
-        after = rows[-1].request_id
 
 
 def by_key_and_day(part: Slice) -> list[CountedShare]:
