@@ -1,4 +1,4 @@
-"""Credit notes, taxes and billing details: what an operator writes of an organisation's invoices."""
+"""Credit notes, taxes and billing details: what an operator writes of invoices."""
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
