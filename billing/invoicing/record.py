@@ -38,7 +38,7 @@ def record(invoice: Invoice, at: datetime, *, left: str) -> None:
 
 @dataclass(slots=True)
 class _Parts:
-    """Of an invoice: the sum of its lines by the account they are earned in, and what credit pays."""
+    """Of an invoice: the sums of its lines by account, and what credit pays."""
 
     earned: dict[str, int] = field(default_factory=dict)
     drawn_minor: int = 0

@@ -3,7 +3,17 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, events, exports, limits, meters, requests, usage, views
+from meterplane.api import (
+    alerts,
+    credit_grants,
+    events,
+    exports,
+    limits,
+    meters,
+    requests,
+    usage,
+    views,
+)
 from meterplane.api.calculator import Calculator
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
@@ -39,6 +49,16 @@ urlpatterns = [
             ("balance", limits.Balance, "balance"),
             ("balance/alert", alerts.BalanceAlert, "balance_alert"),
             ("alerts", alerts.Alerts, "alerts"),
+            ("credits", credit_grants.Credits, "credits"),
+            ("credits/<uuid:grant_id>", credit_grants.CreditDetail, "credit"),
+            ("credits/<uuid:grant_id>/refund", credit_grants.CreditRefund, "credit_refund"),
+            ("credit-balance", credit_grants.CreditBalance, "credit_balance"),
+            ("recurring-credits", credit_grants.RecurringCredits, "recurring_credits"),
+            (
+                "recurring-credits/<uuid:recurrence_id>/end",
+                credit_grants.RecurringCreditEnd,
+                "recurring_credit_end",
+            ),
         )
     ],
     path("v1/usage", usage.Usage.as_view(), name="usage_of_all"),
