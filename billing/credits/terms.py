@@ -93,7 +93,7 @@ def check_recurrence(terms: RecurrenceTerms, organisation_currency: str) -> None
 
 
 def check_end(*, starts_at: datetime, ends_at: datetime, ended_at: datetime | None) -> None:
-    """Raises `CallerError` `credit_invalid`: an end is after the start and is only brought forward."""
+    """Raises `CallerError` `credit_invalid`: an end is only ever brought forward."""
     _check_instant("ends_at", ends_at)
     if ends_at <= starts_at:
         raise _refuse("ends_at", "A recurrence ends after it starts.")

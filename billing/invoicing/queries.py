@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from billing.credits.draw_for_invoice import CreditLine, would_draw
 from billing.invoicing.close import describe, open_period, rate_open
+from billing.invoicing.credit_lines import CREDIT, payable
 from billing.invoicing.models import Invoice, InvoiceLine
 from meterplane.kernel import clock
 from tenants.queries import organisation
@@ -95,11 +97,12 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
     if until <= period.starts_at:
         return None
     rated = rate_open(period, until, organisation().currency)
+    credit = would_draw(currency=rated.currency, ends_at=until, lines=payable(rated.lines))
     return UpcomingInvoice(
         period_start=period.starts_at,
         period_end=until,
         currency=rated.currency,
-        total_minor=rated.total_minor,
+        total_minor=rated.total_minor + sum(line.amount_minor for line in credit),
         content_hash=rated.content_hash,
         lines=tuple(
             LineView(
@@ -117,7 +120,26 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
                 is_late=line.period.is_late,
             )
             for line in rated.lines
-        ),
+        )
+        + tuple(_upcoming_credit(line, period.starts_at, until) for line in credit),
+    )
+
+
+def _upcoming_credit(line: CreditLine, starts_at: datetime, until: datetime) -> LineView:
+    return LineView(
+        uid="",
+        model="",
+        service_tier="standard",
+        meter=CREDIT,
+        description=line.description,
+        quantity=1,
+        unit_price_pico=0,
+        price_version_id=None,
+        amount_minor=line.amount_minor,
+        period_start=starts_at,
+        period_end=until,
+        is_late=False,
+        credit_grant_id=line.grant_id,
     )
 
 
