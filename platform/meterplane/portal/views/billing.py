@@ -9,6 +9,7 @@ from uuid import UUID
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
+from billing.credits import queries as credit
 from billing.invoicing.queries import (
     LineView,
     invoice_with_lines,
@@ -22,6 +23,7 @@ from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
 
+CREDIT_HISTORY_MAX = 20
 CSV_HEADER = [
     "position", "model", "meter", "quantity", "unit_price", "amount", "currency",
     "period_start", "period_end", "late", "tier",
@@ -39,6 +41,8 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "lines": lines,
         "decimals": _decimals(lines),
         "invoices": list_invoices(),
+        "credit": credit.balance(),
+        "credit_history": credit.history(CREDIT_HISTORY_MAX),
     }
     return render_page(request, acting, "billing", "portal/billing/page.html", context)
 
