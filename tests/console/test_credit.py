@@ -1,4 +1,4 @@
-"""An operator grants credit in the console, once however often the form is sent, and looks at it."""
+"""An operator grants credit in the console, once however often a form is sent, and looks at it."""
 
 import re
 
