@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, events, exports, limits, meters, requests, usage, views
+from meterplane.api import alerts, events, exports, ledger, limits, meters, requests, usage, views
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
 
@@ -37,6 +37,8 @@ urlpatterns = [
             ("balance", limits.Balance, "balance"),
             ("balance/alert", alerts.BalanceAlert, "balance_alert"),
             ("alerts", alerts.Alerts, "alerts"),
+            ("ledger", ledger.Ledger, "ledger"),
+            ("ledger/statement", ledger.AccountStatement, "ledger_statement"),
         )
     ],
     path("v1/usage", usage.Usage.as_view(), name="usage_of_all"),

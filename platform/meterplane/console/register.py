@@ -12,6 +12,7 @@ PAGES = (
     "sent",
     "raised",
     "owed",
+    "entered",
     "people",
 )
 

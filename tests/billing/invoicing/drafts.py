@@ -17,7 +17,7 @@ def draft(
     lines: list[tuple[str, int]],
     currency: str = "USD",
 ) -> Invoice:
-    """An invoice of the next day of the tenant's, of (meter, amount) lines; every other one late."""
+    """An invoice of the tenant's next day, of (meter, amount) lines; every other one is late."""
     with tenant_scope(tenant.id):
         last = BillingPeriod.objects.order_by("-ends_at").first()
         starts_at = last.ends_at if last else clock.now() - 20 * DAY

@@ -33,7 +33,9 @@ def invoices(acme, prices):
 
 def entry(invoice, act="finalised") -> str:
     """Of this invoice, in SQL."""
-    return f"(SELECT id FROM ledger_entry WHERE source_id = '{invoice.id}' AND kind = 'invoice.{act}')"
+    return (
+        f"(SELECT id FROM ledger_entry WHERE source_id = '{invoice.id}' AND kind = 'invoice.{act}')"
+    )
 
 
 def failing() -> dict[str, list[str]]:
@@ -151,9 +153,7 @@ def test_a_payment_that_was_taken_out_without_a_trace(invoices):
         f"DELETE FROM ledger_leg WHERE entry_id = {paid}",
         f"DELETE FROM ledger_entry WHERE id = {paid}",
     )
-    assert failing() == {
-        "invoices": [f"invoice.paid of {invoices[0].id}: is not in the ledger"]
-    }
+    assert failing() == {"invoices": [f"invoice.paid of {invoices[0].id}: is not in the ledger"]}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from billing.ledger.post import post
 from billing.ledger.queries import balance_of, balances, list_entries, statement
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.ids import uuid7
 from tenants.scoping import tenant_scope
 from tests.billing.ledger.rig import held, legs
 
@@ -103,10 +104,10 @@ def test_an_account_that_was_never_moved_holds_nothing(acme):
 @pytest.fixture
 def told(acme):
     """Three days of the receivable account, the second posted last."""
-    with tenant_scope(acme.id):
-        for number, day, amount in ((1, 1, 100), (2, 3, -30), (3, 2, 7)):
-            moved = legs(f"receivable {amount}, revenue:requests {-amount}")
-            at = clock.now() + timedelta(days=day)
+    for number, day, amount in ((1, 1, 100), (2, 3, -30), (3, 2, 7)):
+        moved = legs(f"receivable {amount}, revenue:requests {-amount}")
+        at = clock.now() + timedelta(days=day)
+        with clock.frozen(clock.now() + timedelta(seconds=number)), tenant_scope(acme.id):
             post(kind="test.day", source_id=str(number), currency="USD", legs=moved, at=at,
                  memo=f"day {day}")  # fmt: skip
     return acme
@@ -144,4 +145,6 @@ def test_entries_are_listed_newest_first_a_page_at_a_time(told):
     with tenant_scope(told.id):
         first = list_entries(limit=2)
         rest = list_entries(limit=2, before=first[-1].id)
+        with pytest.raises(CallerError):
+            list_entries(before=uuid7())
     assert [view.memo for view in first + rest] == ["day 2", "day 3", "day 1"]
