@@ -4,8 +4,11 @@ import inspect
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from billing.invoicing.entries import Invoiced, entries_of
+from billing.invoicing.advance import _WAY
+from billing.invoicing.entries import WRITTEN_OFF, Invoiced, entries_of
 from billing.ledger.entry import Entry
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import InvariantBroken
@@ -166,3 +169,51 @@ def test_an_entry_is_the_same_whenever_it_is_worked_out():
     later = invoiced("void", was_written_off=True, id=invoice.id, moved_at=MOVED + timedelta(9))
     hashes = [[(e.kind, e.content_hash) for e in entries_of(i)] for i in (invoice, later)]
     assert hashes[0] == hashes[1]
+
+
+STATES = ["draft", "open", "paid", "void", "uncollectible"]
+amounts = st.one_of(st.integers(-9, 9), st.integers(-(10**12), 10**12))
+earned_by_account = st.dictionaries(
+    st.sampled_from(["revenue:input_tokens", "revenue:requests", "tax:vat"]), amounts
+)
+
+
+def check_any_moves(earned, told):
+    """As `advance` and `record` do it, with a dictionary for a ledger."""
+    state, ledger, of = "draft", {}, {"id": uuid7()}
+    for news in told:
+        for step in _WAY.get((state, news), ()):
+            left, state = state, step
+            invoice = invoiced(state, earned, was_written_off=left == "uncollectible", **of)
+            for entry in entries_of(invoice):
+                known = ledger.setdefault(entry.kind, entry)
+                assert known.content_hash == entry.content_hash
+    balances = dict.fromkeys(["receivable", "payments", "bad_debt", *earned], 0)
+    for leg in [leg for entry in ledger.values() for leg in entry.legs]:
+        balances[leg.account] += leg.amount_minor
+    total = sum(earned.values())
+    due = {"receivable": "open", "payments": "paid", "bad_debt": "uncollectible"}
+    is_earned = state not in ("draft", "void")
+    assert balances == {
+        **{account: total if state == holds else 0 for account, holds in due.items()},
+        **{account: -amount if is_earned else 0 for account, amount in earned.items()},
+    }
+    assert sum(balances.values()) == 0
+    # And it is what the audit will expect of an invoice in this state.
+    expected = entries_of(invoiced(state, earned, was_written_off=WRITTEN_OFF in ledger, **of))
+    assert {entry.kind: entry.content_hash for entry in expected} == {
+        kind: entry.content_hash for kind, entry in ledger.items()
+    }
+
+
+@given(earned_by_account, st.lists(st.sampled_from(STATES), max_size=6))
+@settings(max_examples=200)
+def test_any_moves_leave_what_is_open_in_receivable_and_every_account_zero_in_sum(earned, told):
+    check_any_moves(earned, told)
+
+
+@pytest.mark.long
+@given(earned_by_account, st.lists(st.sampled_from(STATES), max_size=6))
+@settings(max_examples=10_000)
+def test_ten_thousand_invoices_of_any_moves(earned, told):
+    check_any_moves(earned, told)

@@ -169,10 +169,10 @@ def test_any_moves_of_invoices_leave_a_balanced_ledger_and_receivable_is_what_is
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3000)
-def test_ten_thousand_ledgers_of_any_moves_are_balanced(acme, prices):
+@pytest.mark.timeout(1800)
+def test_a_thousand_ledgers_of_any_moves_are_balanced(acme, prices):
     @given(invoices, news)
-    @settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1_000, suppress_health_check=list(HealthCheck))
     def moves(bills, told):
         check_any_moves(acme, prices, bills, told)
 
