@@ -8,6 +8,7 @@ from meterplane.api import (
     credit_grants,
     events,
     exports,
+    ledger,
     limits,
     meters,
     requests,
@@ -59,6 +60,8 @@ urlpatterns = [
                 credit_grants.RecurringCreditEnd,
                 "recurring_credit_end",
             ),
+            ("ledger", ledger.Ledger, "ledger"),
+            ("ledger/statement", ledger.AccountStatement, "ledger_statement"),
         )
     ],
     path("v1/usage", usage.Usage.as_view(), name="usage_of_all"),

@@ -13,6 +13,7 @@ PAGES = (
     "raised",
     "owed",
     "credited",
+    "entered",
     "people",
 )
 

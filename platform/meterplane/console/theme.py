@@ -104,6 +104,8 @@ UNFOLD: dict[str, Any] = {
                     _item(
                         "Recurring credit", "event_repeat", "credits_creditrecurrence_changelist"
                     ),
+                    _item("Ledger", "menu_book", "ledger_ledgerentry_changelist"),
+                    _item("Balances", "balance", "ledger_ledgerbalance_changelist"),
                     _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
                     _item("Webhook events", "webhook", "payments_webhookevent_changelist"),
                 ],
