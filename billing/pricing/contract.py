@@ -96,9 +96,7 @@ def read_terms(
         commitment_minor=fields.get_or("commitment", minor, None),
         minimum_minor=fields.get_or("minimum_spend", minor, None),
         maximum_minor=fields.get_or("maximum_spend", minor, None),
-        entries=tuple(
-            read_entries(value.get("entries", []), now, contract_id=contract_id)
-        ),
+        entries=tuple(read_entries(value.get("entries", []), now, contract_id=contract_id)),
     )
     check_terms(terms)
     return terms

@@ -98,9 +98,7 @@ class ContractEvent(TenantModel):
         SUPERSEDED = "superseded", "Superseded"
         ENDED = "ended", "Ended"
 
-    contract = models.ForeignKey(
-        TenantContract, on_delete=models.PROTECT, related_name="events"
-    )
+    contract = models.ForeignKey(TenantContract, on_delete=models.PROTECT, related_name="events")
     kind = models.CharField(max_length=16, choices=Kind)
     at = models.DateTimeField(default=clock.now)
     by = models.CharField(max_length=120)
