@@ -142,21 +142,38 @@ class InvoiceLine(TenantModel):
     """One rated line. `id` is the uid it is known by at the payment provider too.
 
     `period_start` and `period_end` name the period the usage belongs to: for a late line that is
-    an older one than the invoice's.
+    an older one than the invoice's. A plain unit price has its price here; an entry that is more
+    has `price_model` and `breakdown` instead, and no model if it matched several; what a contract
+    says (`discount` and the like) has an amount alone. `entry_id` is of a version's or a contract's
+    entry; lines of before there were entries have none.
     """
+
+    class Kind(models.TextChoices):
+        USAGE = "usage", "Usage"
+        ADJUSTMENT = "adjustment", "Adjustment"
+        DISCOUNT = "discount", "Discount"
+        MAXIMUM = "maximum", "Maximum spend"
+        MINIMUM = "minimum", "Minimum spend"
+        COMMITMENT = "commitment", "Commitment"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
-    model = models.CharField(max_length=80)
+    kind = models.CharField(max_length=16, choices=Kind, default=Kind.USAGE, db_default=Kind.USAGE)
+    model = models.CharField(max_length=80, blank=True)
     service_tier = models.CharField(max_length=16, default="standard", db_default="standard")
-    meter = models.CharField(max_length=16)
-    description = models.CharField(max_length=400)
-    quantity = models.BigIntegerField()
-    unit_price_pico = models.BigIntegerField()
+    meter = models.CharField(max_length=64, blank=True)
+    display_name = models.CharField(max_length=120, blank=True, default="", db_default="")
+    description = models.CharField(max_length=600)
+    quantity = models.DecimalField(max_digits=56, decimal_places=18)
+    unit_price_pico = models.BigIntegerField(null=True)
     # DO_NOTHING: the database refuses by itself; Django would look for lines of every tenant.
     price_version = models.ForeignKey(
-        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, related_name="+"
+        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, related_name="+", null=True
     )
+    entry_id = models.UUIDField(null=True)
+    contract_id = models.UUIDField(null=True)
+    price_model = models.JSONField(null=True)
+    breakdown = models.JSONField(null=True)
     amount_minor = models.BigIntegerField()
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
@@ -174,17 +191,47 @@ class InvoiceLine(TenantModel):
                 fields=[
                     "invoice",
                     "period_start",
+                    "kind",
                     "model",
                     "service_tier",
                     "meter",
                     "price_version",
+                    "entry_id",
+                    "contract_id",
                 ],
+                nulls_distinct=False,
                 name="line_once",
             ),
             models.CheckConstraint(
+                condition=Q(
+                    kind__in=[
+                        "usage",
+                        "adjustment",
+                        "discount",
+                        "maximum",
+                        "minimum",
+                        "commitment",
+                    ]
+                ),
+                name="line_kind_known",
+            ),  # fmt: skip
+            models.CheckConstraint(
                 condition=Q(service_tier__in=["standard", "batch"]), name="line_tier_known"
             ),
-            models.CheckConstraint(condition=Q(quantity__gt=0), name="line_quantity_positive"),
+            models.CheckConstraint(
+                condition=~Q(kind="usage") | Q(quantity__gt=0), name="line_quantity_positive"
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="usage")
+                | Q(unit_price_pico__isnull=False, price_version__isnull=False)
+                | Q(price_model__isnull=False, breakdown__isnull=False, entry_id__isnull=False),
+                name="line_says_its_price",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=["usage", "adjustment"])
+                | Q(quantity=0, unit_price_pico__isnull=True, contract_id__isnull=False),
+                name="line_of_a_contract",
+            ),
             models.CheckConstraint(
                 condition=Q(period_end__gt=F("period_start")), name="line_period_not_empty"
             ),

@@ -6,8 +6,11 @@ are pico. Edges turn both to text with `kernel.money`.
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
+from billing.invoicing.account import whole
 from billing.invoicing.close import describe, open_period, rate_open
 from billing.invoicing.models import Invoice, InvoiceLine
 from meterplane.kernel import clock
@@ -18,20 +21,36 @@ PAGE_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class LineView:
-    """One line. `uid` is empty for a line that is not invoiced yet."""
+    """One line. `uid` is empty for a line that is not invoiced yet.
+
+    A plain unit price has a `unit_price_pico`; an entry that is more has a `price_model` and a
+    `breakdown` (see `rating.tiered`), a discount and the like neither. A quantity is a fraction
+    only of a declared meter.
+    """
 
     uid: str
     model: str
     service_tier: str
     meter: str
     description: str
-    quantity: int
-    unit_price_pico: int
-    price_version_id: UUID
+    quantity: int | Decimal
+    unit_price_pico: int | None
+    price_version_id: UUID | None
     amount_minor: int
     period_start: datetime
     period_end: datetime
     is_late: bool
+    kind: str = "usage"
+    display_name: str = ""
+    entry_id: UUID | None = None
+    contract_id: UUID | None = None
+    price_model: dict[str, Any] | None = None
+    breakdown: dict[str, Any] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether quantity times unit price is all there is to it."""
+        return self.unit_price_pico is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +133,12 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
                 period_start=line.period.starts_at,
                 period_end=line.period.ends_at,
                 is_late=line.period.is_late,
+                kind=line.kind,
+                display_name=line.display_name,
+                entry_id=line.entry_id,
+                contract_id=line.contract_id,
+                price_model=line.price_model,
+                breakdown=line.breakdown,
             )
             for line in rated.lines
         ),
@@ -127,13 +152,19 @@ def _line(line: InvoiceLine) -> LineView:
         service_tier=line.service_tier,
         meter=line.meter,
         description=line.description,
-        quantity=line.quantity,
+        quantity=whole(line.quantity),
         unit_price_pico=line.unit_price_pico,
         price_version_id=line.price_version_id,
         amount_minor=line.amount_minor,
         period_start=line.period_start,
         period_end=line.period_end,
         is_late=line.is_late,
+        kind=line.kind,
+        display_name=line.display_name,
+        entry_id=line.entry_id,
+        contract_id=line.contract_id,
+        price_model=line.price_model,
+        breakdown=line.breakdown,
     )
 
 

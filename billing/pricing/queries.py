@@ -24,9 +24,9 @@ __all__ = [
     "DEFAULT_BOOK",
     "ModelPrices",
     "PublishedBook",
-    "applying_between",
     "prices_of",
     "published_version",
+    "timeline_of",
     "unit_prices",
     "unit_prices_stored",
 ]
@@ -44,16 +44,14 @@ def published_version(at: datetime, book: str = DEFAULT_BOOK) -> PublishedBook |
     return prices_of(version_id) if version_id else None
 
 
-def applying_between(book: str, start: datetime, end: datetime) -> list[tuple[datetime, UUID]]:
-    """The versions of `book` that apply in [start, end), each with the instant it begins there."""
-    rows = (
+def timeline_of(book: str) -> list[tuple[datetime, UUID]]:
+    """The versions of `book` and the instants they apply from; each until the next one's."""
+    return list(
         PriceBookVersion.objects.exclude(status=PriceBookVersion.Status.DRAFT)
-        .filter(book__name=book, effective_at__lt=end)
-        .filter(Q(superseded_at__isnull=True) | Q(superseded_at__gt=start))
+        .filter(book__name=book)
         .order_by("effective_at")
         .values_list("effective_at", "id")
     )
-    return [(max(effective_at, start), version_id) for effective_at, version_id in rows]
 
 
 def prices_of(version_id: UUID) -> PublishedBook | None:

@@ -30,7 +30,6 @@ from billing.rating.plain import PlainKey, PlainSum, plain_lines
 from billing.rating.resolve import Resolver
 from billing.rating.tiered import TieredKey, TieredSum, tiered_lines
 from billing.rating.values import (
-    KINDS,
     METERS,
     TIERS,
     Account,

@@ -110,7 +110,7 @@ def _line(
         amount_pico=None,
         amount_minor=owed,
         explanation=text,
-        kind="adjustment" if fact is not None else "usage",
+        kind="usage" if added > 0 and (fact is None or not period.is_late) else "adjustment",
         display_name=used.entry.display_name,
         entry_id=key.entry_id,
         contract_id=key.contract_id,
