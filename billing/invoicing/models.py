@@ -15,6 +15,8 @@ from django.db.models import F, Q
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
 
+LINE_KINDS = ["usage", "adjustment", "discount", "maximum", "minimum", "commitment"]
+
 
 class BillingPeriod(TenantModel):
     """A span of a tenant's usage that has been rated for good; half-open, UTC.
@@ -202,19 +204,7 @@ class InvoiceLine(TenantModel):
                 nulls_distinct=False,
                 name="line_once",
             ),
-            models.CheckConstraint(
-                condition=Q(
-                    kind__in=[
-                        "usage",
-                        "adjustment",
-                        "discount",
-                        "maximum",
-                        "minimum",
-                        "commitment",
-                    ]
-                ),
-                name="line_kind_known",
-            ),  # fmt: skip
+            models.CheckConstraint(condition=Q(kind__in=LINE_KINDS), name="line_kind_known"),
             models.CheckConstraint(
                 condition=Q(service_tier__in=["standard", "batch"]), name="line_tier_known"
             ),

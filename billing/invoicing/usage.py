@@ -18,7 +18,7 @@ from uuid import UUID
 from billing.pricing.book import Meter, PublishedBook
 from billing.pricing.contract import Contract
 from billing.pricing.dimensions import METERS, priced_meter
-from billing.pricing.entry import Match, match_of
+from billing.pricing.entry import match_of
 from billing.pricing.queries import DEFAULT_BOOK, prices_of, timeline_of
 from billing.rating.values import Period, Quantity, month_after, month_of
 from meterplane.catalog.meters import versions_of

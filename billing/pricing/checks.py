@@ -43,6 +43,7 @@ def findings(
     return [
         *_ambiguities(entries),
         *_incomplete(offer),
+        *_partly_priced(entries),
         *_gaps(entries, offer, before, on_offer),
         *_below_cost(offer, currency),
     ]
@@ -81,6 +82,17 @@ def _incomplete(offer: Offer) -> Iterable[Finding]:
             "prices_incomplete",
             f"{model} has {tier} prices, but none for {', '.join(missing)}: a price that is missing"
             " is not zero. Add an entry, of unit_amount 0 for what is free.",
+        )
+
+
+def _partly_priced(entries: Sequence[Entry]) -> Iterable[Finding]:
+    """Of a declared meter anything may be sent; usage without a price would stop a close."""
+    everything = {entry.meter for entry in entries if not entry.match}
+    for meter in sorted({entry.meter for entry in entries} - everything - {*METERS}):
+        yield Finding(
+            "prices_incomplete",
+            f"{meter} is priced for some usage only: add an entry of it without a match, of"
+            " unit_amount 0 for what is free.",
         )
 
 

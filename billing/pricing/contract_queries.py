@@ -5,9 +5,11 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from billing.pricing.book import PublishedBook
 from billing.pricing.contract import Contract, Terms
 from billing.pricing.entry_json import stored_entry
-from billing.pricing.models import TenantContract
+from billing.pricing.models import ContractEvent, TenantContract
+from billing.pricing.queries import prices_of, published_version
 
 
 def contracts_between(start: datetime, end: datetime) -> list[Contract]:
@@ -38,6 +40,20 @@ def contract_by_id(contract_id: UUID) -> Contract | None:
     """One contract of the tenant; None if it has no such contract."""
     row = TenantContract.objects.select_related("book").filter(id=contract_id).first()
     return contract_of(row) if row is not None else None
+
+
+def events_of(contract_id: UUID) -> list[ContractEvent]:
+    """What happened to a contract, the first thing first."""
+    return list(ContractEvent.objects.filter(contract_id=contract_id).order_by("at", "id"))
+
+
+def book_of_tenant(at: datetime) -> PublishedBook | None:
+    """The version whose prices requests are admitted at: the contract's, or the standard one."""
+    contract = contract_at(at)
+    if contract is None:
+        return published_version(at)
+    pinned = contract.terms.pinned_at(at)
+    return published_version(at, contract.terms.book) if pinned is None else prices_of(pinned)
 
 
 def contract_of(row: TenantContract) -> Contract:
