@@ -46,7 +46,10 @@ def _name() -> str:
 
 
 class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What a grant says, with amounts as people write them."""
+    """What a grant says, with amounts as people write them.
+
+    Its organisation is a field that the page adds: none can be read when a class is made.
+    """
 
     amount = forms.CharField(
         max_length=40, help_text="In the organisation's currency, as 100 or 12.50."
@@ -61,8 +64,8 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = CreditGrant
         fields = (
-            "tenant", "kind", "priority", "effective_at", "expires_at", "models_only",
-            "meters_only", "reason",
+            "kind", "priority", "effective_at", "expires_at", "models_only", "meters_only",
+            "reason",
         )  # fmt: skip
         help_texts = HELP
 
