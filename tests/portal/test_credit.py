@@ -56,7 +56,7 @@ def test_what_became_of_credit_leads_to_the_invoice_that_drew_it(owner, customer
         assert lines[-2][-1].startswith("−$")  # noqa: RUF001 (a true minus sign is meant)
         assert lines[-1][-1] == "$0.00"
         sheet = owner.get(f"/billing/{invoice.id}/?format=csv").text.splitlines()
-    assert sheet[-2].split(",")[2:4] == ["credit", "1"]
+    assert sheet[-2].split(",")[2:4] == ["credit", "0"]
 
 
 def test_one_organisation_does_not_see_the_credit_of_another(owner, organisation, onboard):

@@ -66,7 +66,8 @@ def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpRespo
 
 
 def _decimals(lines: Sequence[LineView]) -> int:
-    return amounts.decimals_needed([line.unit_price_pico for line in lines], amounts.PICO_DIGITS)
+    prices = [line.unit_price_pico for line in lines if line.unit_price_pico is not None]
+    return amounts.decimals_needed(prices, amounts.PICO_DIGITS)
 
 
 def _as_csv(lines: Sequence[LineView], currency: str, total_minor: int) -> str:
@@ -75,10 +76,9 @@ def _as_csv(lines: Sequence[LineView], currency: str, total_minor: int) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     for position, line in enumerate(lines, start=1):
-        amount = minor_to_text(line.amount_minor, currency)
         cells: list[Any] = [position, literal(line.model), line.meter, line.quantity]
-        is_credit = line.credit_grant_id is not None  # one of it, at what it pays
-        cells += [amount if is_credit else pico_to_text(line.unit_price_pico), amount]
+        cells.append("" if line.unit_price_pico is None else pico_to_text(line.unit_price_pico))
+        cells.append(minor_to_text(line.amount_minor, currency))
         cells += [currency, line.period_start.isoformat(), line.period_end.isoformat()]
         writer.writerow([*cells, "yes" if line.is_late else "no", line.service_tier])
     writer.writerow(["Total", "", "", "", "", minor_to_text(total_minor, currency), currency])
