@@ -61,8 +61,8 @@ def test_the_database_refuses_what_the_verbs_would_not_do(november, prices):
     here = {"invoice_id": invoice.id, "source_id": invoice.id}
     note = {"invoice_id": invoice.id}
     forbidden = [
-        (given, "drawn", 101, here | {"at": utc(11, 6)}, "not_negative"),
-        (given, "drawn", 1, here | {"at": utc(11, 5)}, "not live"),
+        (given, "drawn", 101, here | {"at": utc(11, 6), "position": 9}, "not_negative"),
+        (given, "drawn", 1, here | {"at": utc(11, 5), "position": 9}, "not live"),
         (bought, "drawn", 1, here | {"at": utc(11, 10, 0, 1), "position": 7}, "not live|once"),
         (bought, "expired", 1, {"at": utc(11, 9)}, "has not expired"),
         (given, "expired", 1, {"at": utc(11, 9)}, "has not expired"),
