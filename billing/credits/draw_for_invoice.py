@@ -58,6 +58,15 @@ def draw_for_invoice(
         _write(tenant_id, invoice_id, ends_at, drawn)
         if drawn:
             post_moved(CreditMovement.Kind.DRAWN, invoice_id, drawn, clock.now())
+    return _as_lines(drawn)
+
+
+def would_draw(*, currency: str, ends_at: datetime, lines: Iterable[Payable]) -> list[CreditLine]:
+    """What an invoice of these lines would draw if it were written now. Needs the tenant's door."""
+    return _as_lines(_plan(currency, ends_at, list(lines)))
+
+
+def _as_lines(drawn: list[tuple[CreditGrant, int]]) -> list[CreditLine]:
     return [
         CreditLine(row.id, row.kind, -amount_minor, _described(row)) for row, amount_minor in drawn
     ]

@@ -212,7 +212,7 @@ def _grant(of: CreditGrant, remaining_minor: int, at: datetime) -> GrantView:
         currency=of.currency,
         amount_minor=of.amount_minor,
         remaining_minor=remaining_minor,
-        state=_state(of, remaining_minor, at),
+        state=state_of(of, remaining_minor, at),
         priority=of.priority,
         effective_at=of.effective_at,
         expires_at=of.expires_at,
@@ -227,7 +227,8 @@ def _grant(of: CreditGrant, remaining_minor: int, at: datetime) -> GrantView:
     )
 
 
-def _state(of: CreditGrant, remaining_minor: int, at: datetime) -> str:
+def state_of(of: CreditGrant, remaining_minor: int, at: datetime) -> str:
+    """Expired, used (nothing is left), scheduled or live."""
     if of.expires_at is not None and of.expires_at <= at:
         return "expired"
     if not remaining_minor:

@@ -9,7 +9,6 @@ away grants what it missed. A recurrence that is ended grants nothing that begin
 """
 
 import calendar
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from billing.credits.models import CreditGrant, CreditRecurrence
 from billing.credits.terms import (
     GrantTerms,
     RecurrenceTerms,
+    check_end,
     check_names,
     check_recurrence,
     digest_of,
@@ -93,8 +93,7 @@ def end_recurrence(*, tenant_id: UUID, recurrence_id: UUID, ends_at: datetime) -
             raise CallerError(
                 "recurrence_not_found", "There is no such recurring grant here.", status=404
             )
-        terms = _terms(row)
-        check_recurrence(replace(terms, ends_at=ends_at), organisation().currency)
+        check_end(starts_at=row.starts_at, ends_at=ends_at, ended_at=row.ends_at)
         CreditRecurrence.objects.filter(id=row.id).update(ends_at=ends_at)
 
 
@@ -160,20 +159,4 @@ def _grant(tenant_id: UUID, row: CreditRecurrence, occurrence: int, begins_at: d
         effective_at=begins_at,
         recurrence=row,
         occurrence=occurrence,
-    )
-
-
-def _terms(row: CreditRecurrence) -> RecurrenceTerms:
-    return RecurrenceTerms(
-        kind=row.kind,
-        currency=row.currency,
-        amount_minor=row.amount_minor,
-        starts_at=row.starts_at,
-        ends_at=row.ends_at,
-        term_months=row.term_months,
-        priority=row.priority,
-        models_only=tuple(row.models_only),
-        meters_only=tuple(row.meters_only),
-        rollover_max_minor=row.rollover_max_minor,
-        reason=row.reason,
     )

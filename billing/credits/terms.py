@@ -7,7 +7,7 @@ in later, such as the present instant, is not part of it.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -27,6 +27,8 @@ AMOUNT_MINOR_MAX = 10**15  # ten trillion of a currency with two digits
 SCOPE_NAMES_MAX = 50
 TEXT_MAX = 200
 NAME_MAX = 120
+AHEAD_MAX = timedelta(days=36_525)  # a century: what is further is a slip of the keyboard
+STARTED_BEFORE_MAX = timedelta(days=366)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +81,24 @@ def check_grant(terms: GrantTerms, organisation_currency: str) -> None:
 def check_recurrence(terms: RecurrenceTerms, organisation_currency: str) -> None:
     """Raises `CallerError` `credit_invalid` naming the field."""
     _check_what(terms, organisation_currency)
-    for field, instant in (("starts_at", terms.starts_at), ("ends_at", terms.ends_at)):
-        _check_instant(field, instant)
-    if terms.ends_at is not None and terms.ends_at <= terms.starts_at:
-        raise _refuse("ends_at", "A recurrence ends after it starts.")
+    _check_instant("starts_at", terms.starts_at)
+    if terms.ends_at is not None:
+        check_end(starts_at=terms.starts_at, ends_at=terms.ends_at, ended_at=None)
+    if terms.starts_at < clock.now() - STARTED_BEFORE_MAX:
+        raise _refuse("starts_at", "A recurrence starts no more than a year back.")
     if terms.term_months is not None and not 1 <= terms.term_months <= 120:
         raise _refuse("term_months", "Choose a term of 1 to 120 months, or none.")
     if terms.rollover_max_minor is not None and terms.term_months is None:
         raise _refuse("rollover_max", "What never expires does not roll over: name a term.")
+
+
+def check_end(*, starts_at: datetime, ends_at: datetime, ended_at: datetime | None) -> None:
+    """Raises `CallerError` `credit_invalid`: an end is only ever brought forward."""
+    _check_instant("ends_at", ends_at)
+    if ends_at <= starts_at:
+        raise _refuse("ends_at", "A recurrence ends after it starts.")
+    if ended_at is not None and ends_at > ended_at:
+        raise _refuse("ends_at", "This recurrence ends earlier already; grant anew instead.")
 
 
 def check_names(*, idempotency_key: str, created_by: str) -> None:
@@ -145,6 +157,8 @@ def _check_scope(field: str, names: Sequence[str], length_max: int) -> None:
 def _check_instant(field: str, instant: Any) -> None:
     if instant is not None and instant.tzinfo is None:
         raise _refuse(field, "An instant needs its offset from UTC, such as Z.")
+    if instant is not None and abs(instant - clock.now()) > AHEAD_MAX:
+        raise _refuse(field, "Choose an instant of this century.")
 
 
 def _refuse(field: str, message: str) -> CallerError:

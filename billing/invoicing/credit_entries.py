@@ -118,16 +118,17 @@ def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID
     rows = (
         CreditNoteLine.objects.filter(note_id__in=ids)
         .order_by()
-        .values_list("note_id", "line__meter")
+        .values_list("note_id", "line__kind", "line__meter")
         .annotate(sum=Sum("amount_minor"))
     )
     earned: dict[UUID, dict[str, int]] = defaultdict(dict)
     restored: dict[UUID, int] = defaultdict(int)
-    for note_id, meter, amount_minor in rows:
+    for note_id, kind, meter, amount_minor in rows:
         if meter == CREDIT:
             restored[note_id] -= int(amount_minor)
         else:
-            earned[note_id][revenue(meter)] = int(amount_minor)
+            account = revenue(meter or kind)
+            earned[note_id][account] = earned[note_id].get(account, 0) + int(amount_minor)
     return earned, restored
 
 

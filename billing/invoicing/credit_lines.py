@@ -15,6 +15,11 @@ from billing.rating.rate import RatedLine
 CREDIT = "credit"  # a credit line's meter
 
 
+def payable(lines: Iterable[RatedLine]) -> list[Payable]:
+    """Rated lines as credit sees them."""
+    return [Payable(line.model, line.meter, line.amount_minor) for line in lines]
+
+
 def drawn_credit(
     invoice_id: UUID, closed: BillingPeriod, currency: str, lines: Iterable[RatedLine]
 ) -> list[InvoiceLine]:
@@ -27,18 +32,19 @@ def drawn_credit(
         invoice_id=invoice_id,
         currency=currency,
         ends_at=closed.ends_at,
-        lines=[Payable(line.model, line.meter, line.amount_minor) for line in lines],
+        lines=payable(lines),
     )
     return [
         InvoiceLine(
             tenant_id=closed.tenant_id,
             invoice_id=invoice_id,
+            kind=InvoiceLine.Kind.CREDIT,
             credit_grant_id=line.grant_id,
             model="",
             meter=CREDIT,
             description=line.description,
-            quantity=1,
-            unit_price_pico=0,
+            quantity=0,
+            unit_price_pico=None,
             price_version=None,
             amount_minor=line.amount_minor,
             period_start=closed.starts_at,

@@ -46,6 +46,8 @@ __all__ = [
     "TaxRate",
 ]
 
+LINE_KINDS = ["usage", "adjustment", "discount", "maximum", "minimum", "commitment", "credit"]
+
 
 class BillingPeriod(TenantModel):
     """A span of a tenant's usage that has been rated for good; half-open, UTC.
@@ -197,22 +199,41 @@ class InvoiceLine(TenantModel):
     """One rated line, or what a credit grant pays. `id` is its uid at the payment provider too.
 
     `period_start` and `period_end` name the period the usage belongs to: for a late line that is
-    an older one than the invoice's. A credit line names its grant, is below zero and has no price.
+    an older one than the invoice's. A plain unit price has its price here; an entry that is more
+    has `price_model` and `breakdown` instead, and no model if it matched several; what a contract
+    says (`discount` and the like) has an amount alone, and so has what a credit grant pays.
+    `entry_id` is of a version's or a contract's entry; lines from before there were entries have
+    none.
     """
+
+    class Kind(models.TextChoices):
+        USAGE = "usage", "Usage"
+        ADJUSTMENT = "adjustment", "Adjustment"
+        DISCOUNT = "discount", "Discount"
+        MAXIMUM = "maximum", "Maximum spend"
+        MINIMUM = "minimum", "Minimum spend"
+        COMMITMENT = "commitment", "Commitment"
+        CREDIT = "credit", "Credit"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
-    model = models.CharField(max_length=80)
+    kind = models.CharField(max_length=16, choices=Kind, default=Kind.USAGE, db_default=Kind.USAGE)
+    model = models.CharField(max_length=80, blank=True)
     service_tier = models.CharField(max_length=16, default="standard", db_default="standard")
-    meter = models.CharField(max_length=16)
-    description = models.CharField(max_length=400)
-    quantity = models.BigIntegerField()
-    unit_price_pico = models.BigIntegerField()
+    meter = models.CharField(max_length=64, blank=True)
+    display_name = models.CharField(max_length=120, blank=True, default="", db_default="")
+    description = models.CharField(max_length=600)
+    quantity = models.DecimalField(max_digits=56, decimal_places=18)
+    unit_price_pico = models.BigIntegerField(null=True)
     # DO_NOTHING: the database refuses by itself; Django would look for lines of every tenant.
     price_version = models.ForeignKey(
-        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, null=True, related_name="+"
+        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, related_name="+", null=True
     )
-    credit_grant_id = models.UUIDField(null=True, blank=True)
+    entry_id = models.UUIDField(null=True)
+    contract_id = models.UUIDField(null=True)
+    price_model = models.JSONField(null=True)
+    breakdown = models.JSONField(null=True)
+    credit_grant_id = models.UUIDField(null=True)
     amount_minor = models.BigIntegerField()
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
@@ -230,29 +251,41 @@ class InvoiceLine(TenantModel):
                 fields=[
                     "invoice",
                     "period_start",
+                    "kind",
                     "model",
                     "service_tier",
                     "meter",
                     "price_version",
+                    "entry_id",
+                    "contract_id",
+                    "credit_grant_id",
                 ],
+                nulls_distinct=False,
                 name="line_once",
             ),
-            models.UniqueConstraint(
-                fields=["invoice", "credit_grant_id"], name="line_once_a_credit_grant"
-            ),
             models.CheckConstraint(
-                condition=Q(credit_grant_id__isnull=True, price_version__isnull=False)
-                | Q(
-                    credit_grant_id__isnull=False,
-                    price_version__isnull=True,
-                    amount_minor__lt=0,
-                ),
-                name="line_has_a_price_or_a_grant",
+                condition=Q(kind="credit", credit_grant_id__isnull=False, amount_minor__lt=0)
+                | (~Q(kind="credit") & Q(credit_grant_id__isnull=True)),
+                name="line_of_a_credit_grant",
             ),
+            models.CheckConstraint(condition=Q(kind__in=LINE_KINDS), name="line_kind_known"),
             models.CheckConstraint(
                 condition=Q(service_tier__in=["standard", "batch"]), name="line_tier_known"
             ),
-            models.CheckConstraint(condition=Q(quantity__gt=0), name="line_quantity_positive"),
+            models.CheckConstraint(
+                condition=~Q(kind="usage") | Q(quantity__gt=0), name="line_quantity_positive"
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="usage")
+                | Q(unit_price_pico__isnull=False, price_version__isnull=False)
+                | Q(price_model__isnull=False, breakdown__isnull=False, entry_id__isnull=False),
+                name="line_says_its_price",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=["usage", "adjustment", "credit"])
+                | Q(quantity=0, unit_price_pico__isnull=True, contract_id__isnull=False),
+                name="line_of_a_contract",
+            ),
             models.CheckConstraint(
                 condition=Q(period_end__gt=F("period_start")), name="line_period_not_empty"
             ),

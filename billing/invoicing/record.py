@@ -52,15 +52,17 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     rows = (
         InvoiceLine.objects.filter(invoice_id__in=invoice_ids)
         .order_by()
-        .values_list("invoice_id", "meter")
+        .values_list("invoice_id", "kind", "meter")
         .annotate(sum=Sum("amount_minor"))
     )
     parts: dict[UUID, _Parts] = defaultdict(_Parts)
-    for invoice_id, meter, amount_minor in rows:
+    for invoice_id, kind, meter, amount_minor in rows:
         if meter == CREDIT:
             parts[invoice_id].drawn_minor = -int(amount_minor)
         else:
-            parts[invoice_id].earned[revenue(meter)] = int(amount_minor)
+            account = revenue(meter or kind)  # a discount, a minimum and the like are of no meter
+            earned = parts[invoice_id].earned
+            earned[account] = earned.get(account, 0) + int(amount_minor)
     for invoice_id, taxes in _taxes(invoice_ids).items():
         parts[invoice_id].earned = with_taxes(parts[invoice_id].earned, taxes)
     for corrected in corrections(CreditNote.objects.filter(invoice_id__in=invoice_ids)):

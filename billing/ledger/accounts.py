@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meterplane.kernel.invariant import ensure
+from meterplane.kernel.invariant import InvariantBroken
 
 ACCOUNT_NAME_MAX = 80
 _MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -112,15 +112,20 @@ ACCOUNTS: tuple[Account, ...] = (
 _BY_NAME = {account.name: account for account in ACCOUNTS}
 
 
-def account_of(name: str) -> Account:
-    """The account, or the family it is of. Raises `InvariantBroken` for any other name."""
+def find_account(name: str) -> Account | None:
+    """The account, or the family it is of; None for any other name."""
     found = _BY_NAME.get(name)
     if found is not None and not found.is_family:
         return found
     family, colon, member = name.partition(":")
-    found = _BY_NAME.get(f"{family}:*") if colon and _MEMBER.fullmatch(member) else None
-    ensure(found is not None, f"{name!r} is an account of the ledger")
-    assert found is not None
+    return _BY_NAME.get(f"{family}:*") if colon and _MEMBER.fullmatch(member) else None
+
+
+def account_of(name: str) -> Account:
+    """`find_account` of a name that is ours. Raises `InvariantBroken` when there is none."""
+    found = find_account(name)
+    if found is None:
+        raise InvariantBroken(f"{name!r} is not an account of the ledger")
     return found
 
 

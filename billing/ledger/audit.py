@@ -256,7 +256,7 @@ def _difference(view: EntryView, expected: Expected) -> str:
 
 
 def _surplus(kinds: frozenset[str], vouched: set[UUID]) -> Iterator[tuple[UUID, str, str]]:
-    """Entries of these kinds that nothing calls for. As a rule two counts are equal: there are none."""
+    """Entries of these kinds that nothing calls for: as a rule two counts say there are none."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM ledger_entry WHERE kind = ANY(%s)", [sorted(kinds)])
         if cursor.fetchone()[0] == len(vouched):

@@ -43,8 +43,9 @@ class LedgerEntry(TenantModel):
 
     class Meta:
         db_table = "ledger_entry"
-        ordering = ["-id"]
+        ordering = ["-created_at", "-id"]
         verbose_name_plural = "ledger entries"
+        indexes = [models.Index(fields=["tenant", "created_at"], name="ledger_entry_by_time")]
         constraints = [
             models.UniqueConstraint(
                 fields=["source_id", "kind", "tenant"], name="ledger_entry_source_once"

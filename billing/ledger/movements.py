@@ -3,24 +3,24 @@
 Pure. Amounts are minor units and positive unless said otherwise; what is zero makes no leg, and an
 act that moves nothing has no legs at all: there is nothing to post of it.
 
-    act                              debit                      credit
-    invoice finalised                receivable                 revenue:<meter>, tax:<name>
-    invoice paid                     payments                   receivable
-    invoice voided                   the finalised entry, reversed
-    invoice written off              bad_debt                   receivable
-    written off, paid after all      payments                   bad_debt
-    written off, then voided         revenue, tax               bad_debt
-    credit bought and paid           payments                   credits:purchased
-    credit given                     promotions                 credits:promotional
-    credit drawn by an invoice       credits:*                  receivable
-    drawn credit given back          receivable                 credits:*
-    bought credit expired            credits:purchased          breakage
-    given credit expired             credits:promotional        promotions
-    unused bought credit refunded    credits:purchased          refunds
-    invoice corrected (credit note)  revenue:<meter>, tax       receivable, refunds, credits:purchased
-    money paid back                  refunds                    payments
-    invoiced before delivery         receivable                 deferred_revenue
-    delivered                        deferred_revenue           revenue:<meter>
+    act                            debit                        credit
+    invoice finalised              receivable                   revenue:<meter>, tax:<name>
+    invoice paid                   payments                     receivable
+    invoice voided                 revenue:<meter>, tax:<name>  receivable
+    invoice written off            bad_debt                     receivable
+    written off, paid after all    payments                     bad_debt
+    written off, then voided       revenue:<meter>, tax:<name>  bad_debt
+    credit bought and paid         payments                     credits:purchased
+    credit given                   promotions                   credits:promotional
+    credit drawn by an invoice     credits:*                    receivable
+    drawn credit given back        receivable                   credits:*
+    bought credit expired          credits:purchased            breakage
+    given credit expired           credits:promotional          promotions
+    unused bought credit refunded  credits:purchased            refunds
+    credit note                    revenue:<meter>, tax:<name>  receivable | refunds | credits:*
+    money paid back                refunds                      payments
+    invoiced before delivery       receivable                   deferred_revenue
+    delivered                      deferred_revenue             revenue:<meter>
 
 A draw is an entry of its own beside the finalised one, so revenue is what was used, whoever paid
 for it, and what is left in `receivable` is what the customer has to pay.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from billing.ledger.accounts import Group, Side, account_of
 from billing.ledger.entry import Leg
@@ -19,6 +19,7 @@ from meterplane.kernel.errors import CallerError
 
 PAGE_MAX = 200
 STATEMENT_LEGS_MAX = 10_000
+_AS_POSTED = ("created_at", "id")  # ids alone: two of one millisecond are in no order
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def statement(account: str, currency: str, since: datetime, until: datetime) -> 
     rows = (
         of_account.filter(entry__effective_at__gte=since, entry__effective_at__lt=until)
         .select_related("entry")
-        .order_by("entry__effective_at", "entry_id", "position")
+        .order_by("entry__effective_at", "entry__created_at", "entry_id", "position")
     )
     found = list(rows[: STATEMENT_LEGS_MAX + 1])
     if len(found) > STATEMENT_LEGS_MAX:
@@ -138,23 +139,31 @@ def statement(account: str, currency: str, since: datetime, until: datetime) -> 
 
 
 def list_entries(limit: int = PAGE_MAX, before: UUID | None = None) -> list[EntryView]:
-    """Newest first, by when they were posted. `before` pages by id."""
-    rows = LedgerEntry.objects.order_by("-id")
+    """Newest first, by when they were posted; `before`: those behind this entry.
+
+    Raises `CallerError` `cursor_invalid` when the tenant has no such entry.
+    """
+    rows = LedgerEntry.objects.order_by("-created_at", "-id")
     if before is not None:
-        rows = rows.filter(id__lt=before)
+        last = rows.filter(id=before).values_list("created_at", "id").first()
+        if last is None:
+            raise CallerError("cursor_invalid", "There is no such entry.", field="cursor")
+        rows = rows.filter(Q(created_at__lt=last[0]) | Q(created_at=last[0], id__lt=last[1]))
     return _views(list(rows[: min(limit, PAGE_MAX)]))
 
 
 def entries_of(source_id: UUID | str) -> list[EntryView]:
     """All that was posted of a source, in order."""
-    return _views(list(LedgerEntry.objects.filter(source_id=str(source_id)).order_by("id")))
+    return _views(list(LedgerEntry.objects.filter(source_id=str(source_id)).order_by(*_AS_POSTED)))
 
 
 def entries_by_source(
     kinds: Collection[str], source_ids: Collection[str]
 ) -> dict[tuple[UUID, str], list[EntryView]]:
     """By tenant and source, in order, what was posted of these kinds. Needs the system's door."""
-    rows = LedgerEntry.objects.filter(kind__in=kinds, source_id__in=source_ids).order_by("id")
+    rows = LedgerEntry.objects.filter(kind__in=kinds, source_id__in=source_ids).order_by(
+        *_AS_POSTED
+    )
     found: dict[tuple[UUID, str], list[EntryView]] = defaultdict(list)
     for view in _views(list(rows)):
         found[view.tenant_id, view.source_id].append(view)

@@ -99,6 +99,10 @@ BEGIN
   IF to_jsonb(NEW) - 'ends_at' IS DISTINCT FROM to_jsonb(OLD) - 'ends_at' THEN
     RAISE EXCEPTION 'of a recurrence only its end changes' USING ERRCODE = 'restrict_violation';
   END IF;
+  IF NEW.ends_at IS NULL OR NEW.ends_at > OLD.ends_at THEN
+    RAISE EXCEPTION 'the end of a recurrence is only brought forward'
+      USING ERRCODE = 'restrict_violation';
+  END IF;
   RETURN NEW;
 END $body$;
 CREATE TRIGGER credit_recurrence_guard BEFORE UPDATE ON credit_recurrence

@@ -137,7 +137,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'ledger entries',
                 'db_table': 'ledger_entry',
-                'ordering': ['-id'],
+                'ordering': ['-created_at', '-id'],
             },
         ),
         migrations.CreateModel(
@@ -171,6 +171,10 @@ class Migration(migrations.Migration):
                 'ordering': ['tenant', 'currency', 'account'],
                 'constraints': [models.UniqueConstraint(fields=('tenant', 'currency', 'account'), name='ledger_balance_once'), models.CheckConstraint(condition=models.Q(models.Q(('account__in', ['credits:purchased', 'credits:promotional']), _negated=True), ('balance_minor__lte', 0), _connector='OR'), name='ledger_balance_credit_not_overdrawn')],
             },
+        ),
+        migrations.AddIndex(
+            model_name='ledgerentry',
+            index=models.Index(fields=['tenant', 'created_at'], name='ledger_entry_by_time'),
         ),
         migrations.AddConstraint(
             model_name='ledgerentry',

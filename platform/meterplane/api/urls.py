@@ -5,10 +5,12 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from meterplane.api import (
     alerts,
+    credit_grants,
     documents,
     events,
     exports,
     invoices,
+    ledger,
     limits,
     meters,
     requests,
@@ -50,6 +52,18 @@ urlpatterns = [
             ("balance", limits.Balance, "balance"),
             ("balance/alert", alerts.BalanceAlert, "balance_alert"),
             ("alerts", alerts.Alerts, "alerts"),
+            ("credits", credit_grants.Credits, "credits"),
+            ("credits/<uuid:grant_id>", credit_grants.CreditDetail, "credit"),
+            ("credits/<uuid:grant_id>/refund", credit_grants.CreditRefund, "credit_refund"),
+            ("credit-balance", credit_grants.CreditBalance, "credit_balance"),
+            ("recurring-credits", credit_grants.RecurringCredits, "recurring_credits"),
+            (
+                "recurring-credits/<uuid:recurrence_id>/end",
+                credit_grants.RecurringCreditEnd,
+                "recurring_credit_end",
+            ),
+            ("ledger", ledger.Ledger, "ledger"),
+            ("ledger/statement", ledger.AccountStatement, "ledger_statement"),
         )
     ],
     path("v1/usage", usage.Usage.as_view(), name="usage_of_all"),

@@ -36,13 +36,16 @@ class LineInline(ReadOnlyInline):
 
     model = InvoiceLine
     fields = (
-        "position", "model", "service_tier", "meter", "quantity", "unit_price", "amount", "is_late",
+        "position", "kind", "model", "service_tier", "meter", "quantity", "unit_price", "amount",
+        "is_late",
     )  # fmt: skip
     readonly_fields = ("unit_price", "amount")
     ordering = ("position",)
 
     @shown.column(description="Unit price")
     def unit_price(self, row: InvoiceLine) -> str:
+        if row.unit_price_pico is None:
+            return amounts.NOTHING
         return shown.pico(row.unit_price_pico, row.invoice.currency)
 
     @shown.column(description="Amount")

@@ -59,9 +59,7 @@ def most_that_can_be_paid(payers: list[Payer], owed: dict[tuple[str, str], int])
             for (model, meter), amount in owed.items()
             if any(payers[n].pays(model, meter) for n in kept)
         )
-        for kept in chain.from_iterable(
-            combinations(every, size) for size in range(len(payers) + 1)
-        )
+        for kept in chain.from_iterable(combinations(every, n) for n in range(len(payers) + 1))
     )
     return max(0, min(*cuts, sum(owed.values())) if payers else 0)
 

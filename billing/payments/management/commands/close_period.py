@@ -116,7 +116,7 @@ class Command(BaseCommand):
         for line in view.lines:
             amount = minor_to_text(line.amount_minor, view.currency)
             unit = pico_to_text(line.unit_price_pico)
-            if line.credit_grant_id is not None:
+            if line.unit_price_pico is None:
                 self.stdout.write(f"  {line.description[:64]:<64} {amount:>12}")
                 continue
             use = f"{line.model:<20} {line.meter:<14} {line.quantity:>14,} x {unit:<12}"

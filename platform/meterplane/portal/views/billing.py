@@ -6,6 +6,7 @@ from uuid import UUID
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
+from billing.credits import queries as credit
 from billing.invoicing.documents import invoice_document
 from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
@@ -15,6 +16,7 @@ from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
 
+CREDIT_HISTORY_MAX = 20
 
 @require_GET
 @member_page
@@ -28,6 +30,8 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "decimals": _decimals(lines),
         "invoices": list_invoices(),
         "details": details(),
+        "credit": credit.balance(),
+        "credit_history": credit.history(CREDIT_HISTORY_MAX),
     }
     return render_page(request, acting, "billing", "portal/billing/page.html", context)
 
@@ -52,4 +56,5 @@ def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpRespo
 
 
 def _decimals(lines: Sequence[LineView]) -> int:
-    return amounts.decimals_needed([line.unit_price_pico for line in lines], amounts.PICO_DIGITS)
+    prices = [line.unit_price_pico for line in lines if line.unit_price_pico is not None]
+    return amounts.decimals_needed(prices, amounts.PICO_DIGITS)
