@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from billing.invoicing.queries import (
     upcoming_invoice,
 )
 from meterplane.kernel import amounts
+from meterplane.kernel.decimals import decimal_to_text
 from meterplane.kernel.money import minor_to_text, pico_to_text
 from meterplane.metering.usage_written import literal
 from meterplane.portal.access import Acting, member_page, render_page
@@ -24,7 +26,7 @@ from tenants.queries import organisation
 
 CSV_HEADER = [
     "position", "model", "meter", "quantity", "unit_price", "amount", "currency",
-    "period_start", "period_end", "late", "tier",
+    "period_start", "period_end", "late", "tier", "kind", "description",
 ]  # fmt: skip
 
 
@@ -62,7 +64,8 @@ def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpRespo
 
 
 def _decimals(lines: Sequence[LineView]) -> int:
-    return amounts.decimals_needed([line.unit_price_pico for line in lines], amounts.PICO_DIGITS)
+    prices = [line.unit_price_pico for line in lines if line.unit_price_pico is not None]
+    return amounts.decimals_needed(prices, amounts.PICO_DIGITS)
 
 
 def _as_csv(lines: Sequence[LineView], currency: str, total_minor: int) -> str:
@@ -71,9 +74,16 @@ def _as_csv(lines: Sequence[LineView], currency: str, total_minor: int) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     for position, line in enumerate(lines, start=1):
-        cells: list[Any] = [position, literal(line.model), line.meter, line.quantity]
-        cells += [pico_to_text(line.unit_price_pico), minor_to_text(line.amount_minor, currency)]
+        unit_price = "" if line.unit_price_pico is None else pico_to_text(line.unit_price_pico)
+        cells: list[Any] = [
+            position,
+            literal(line.model),
+            line.meter,
+            decimal_to_text(Decimal(line.quantity)),
+        ]
+        cells += [unit_price, minor_to_text(line.amount_minor, currency)]
         cells += [currency, line.period_start.isoformat(), line.period_end.isoformat()]
-        writer.writerow([*cells, "yes" if line.is_late else "no", line.service_tier])
+        cells += ["yes" if line.is_late else "no", line.service_tier]
+        writer.writerow([*cells, line.kind, literal(line.description)])
     writer.writerow(["Total", "", "", "", "", minor_to_text(total_minor, currency), currency])
     return text.getvalue()
