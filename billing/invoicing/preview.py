@@ -11,13 +11,14 @@ from uuid import UUID
 
 from billing.invoicing.usage import UsageReader, month_of
 from billing.pricing.book import PublishedBook
-from billing.pricing.contract_queries import contracts_between
+from billing.pricing.contract_queries import contract_at, contracts_between
 from billing.pricing.publish import draft_as_book
 from billing.pricing.queries import timeline_of
 from billing.rating.preview import Case, Delta, compare, repinned, worst_first
-from billing.rating.values import Account, Period, Quantity, month_after
+from billing.rating.values import Account, Period, month_after
 from meterplane.kernel import clock
 from tenants.models import Organisation
+from tenants.queries import organisation
 from tenants.scoping import system_scope, tenant_scope
 from tenants.synthetic import is_synthetic
 
@@ -31,61 +32,51 @@ def preview_version(version_id: UUID, month: datetime | None = None) -> list[Del
     moved = [each for _, each in timeline_of(draft.book)]
     start = month_of(month or _last_month(clock.now()))
     period = Period(start, month_after(start))
-    return worst_first(
-        delta
-        for organisation in _organisations()
-        if (delta := _delta(organisation, period, draft, moved)) is not None
-    )
+    deltas = (_delta(tenant, period, draft, moved) for tenant in _organisations())
+    return worst_first(delta for delta in deltas if delta is not None)
 
 
 def preview_migration(tenant_id: UUID, to: PublishedBook, month: datetime | None = None) -> Delta:
-    """What one tenant, whose contract keeps a version, would pay at version `to`."""
+    """What one tenant would have paid for a month with all of its usage at version `to`."""
     start = month_of(month or _last_month(clock.now()))
-    with system_scope("a preview names one organisation"):
-        organisation = Organisation.objects.get(id=tenant_id)
-    period = Period(start, month_after(start))
     with tenant_scope(tenant_id):
-        reader = UsageReader(contracts_between(period.starts_at, period.ends_at))
-        quantities = reader.quantities_of(period)
-        pins = {each.price_version_id for each in quantities}
-        return compare(_case(organisation, period, reader, quantities, to, pins))
+        return _compared(Period(start, month_after(start)), to, None)
 
 
 def _delta(
-    organisation: Organisation, period: Period, draft: PublishedBook, moved: list[UUID]
+    tenant: Organisation, period: Period, draft: PublishedBook, moved: list[UUID]
 ) -> Delta | None:
-    with tenant_scope(organisation.id):
-        reader = UsageReader(contracts_between(period.starts_at, period.ends_at))
-        quantities = reader.quantities_of(period)
-        kept = {
-            each.terms.pinned_version_id
-            for each in reader.contracts
-            if each.terms.pinned_at(clock.now()) is not None
-        }
-        pins = {*moved} - kept
-        if not any(each.price_version_id in pins for each in quantities):
+    """None for a tenant the draft does not concern: one that used nothing at the book's prices, or
+    whose contract keeps a version beyond now."""
+    now = clock.now()
+    with tenant_scope(tenant.id):
+        contract = contract_at(now)
+        if contract is not None and contract.terms.pinned_at(now) is not None:
             return None
-        return compare(_case(organisation, period, reader, quantities, draft, pins))
+        reader = UsageReader(contracts_between(period.starts_at, period.ends_at))
+        pins = {each.price_version_id for each in reader.quantities_of(period)}
+        return _compared(period, draft, {*moved}) if pins & {*moved} else None
 
 
-def _case(
-    organisation: Organisation,
-    period: Period,
-    reader: UsageReader,
-    quantities: list[Quantity],
-    to: PublishedBook,
-    pins: set[UUID],
-) -> Case:
-    account = Account((period,), (), {each.id: each for each in reader.contracts})
-    prices = reader.prices_for(quantities)
-    return Case(
-        tenant=organisation.slug,
-        currency=organisation.currency,
-        quantities=quantities,
-        prices=prices,
-        then_quantities=repinned(quantities, pins, to.version_id),
-        then_prices={**prices, to.version_id: to},
-        account=account,
+def _compared(period: Period, to: PublishedBook, moved: set[UUID] | None) -> Delta:
+    """The usage of the open door, with those pins moved; None: all of them."""
+    ours = organisation()
+    contracts = contracts_between(period.starts_at, period.ends_at)
+    reader = UsageReader(contracts)
+    quantities = reader.quantities_of(period)
+    pins = moved or {each.price_version_id for each in quantities}
+    then = UsageReader(contracts, instead=dict.fromkeys(pins, to))
+    moved_quantities = repinned(then.quantities_of(period), pins, to.version_id)
+    return compare(
+        Case(
+            tenant=ours.slug,
+            currency=ours.currency,
+            quantities=quantities,
+            prices=reader.prices_for(quantities),
+            then_quantities=moved_quantities,
+            then_prices={**then.prices_for(moved_quantities), to.version_id: to},
+            account=Account((period,), (), {each.id: each for each in contracts}),
+        )
     )
 
 

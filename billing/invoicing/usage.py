@@ -8,7 +8,7 @@ is of the version that applies at the time, and only of meters that have an entr
 Needs the tenant's door open.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -39,9 +39,13 @@ class _Part(NamedTuple):
 
 @dataclass(slots=True)
 class UsageReader:
-    """Reads periods of one tenant; what several of them need is read once."""
+    """Reads periods of one tenant; what several of them need is read once.
+
+    `instead`: versions to be read as if they were others, which says what would be counted then.
+    """
 
     contracts: Sequence[Contract] = ()
+    instead: Mapping[UUID, PublishedBook] = field(default_factory=dict)
     _books: dict[UUID, PublishedBook | None] = field(default_factory=dict)
     _timelines: dict[str, list[tuple[datetime, UUID]]] = field(default_factory=dict)
 
@@ -58,7 +62,7 @@ class UsageReader:
     def prices_of(self, version_id: UUID) -> PublishedBook | None:
         """A version, read once."""
         if version_id not in self._books:
-            self._books[version_id] = prices_of(version_id)
+            self._books[version_id] = self.instead.get(version_id) or prices_of(version_id)
         return self._books[version_id]
 
     def prices_for(self, quantities: Iterable[Quantity]) -> dict[UUID, PublishedBook]:
