@@ -13,7 +13,7 @@ from billing.invoicing.usage import UsageReader, month_of
 from billing.pricing.book import PublishedBook
 from billing.pricing.contract_queries import contract_at, contracts_between
 from billing.pricing.publish import draft_as_book
-from billing.pricing.queries import timeline_of
+from billing.pricing.queries import published_version, timeline_of
 from billing.rating.preview import Case, Delta, compare, repinned, worst_first
 from billing.rating.values import Account, Period, month_after
 from meterplane.kernel import clock
@@ -36,11 +36,21 @@ def preview_version(version_id: UUID, month: datetime | None = None) -> list[Del
     return worst_first(delta for delta in deltas if delta is not None)
 
 
-def preview_migration(tenant_id: UUID, to: PublishedBook, month: datetime | None = None) -> Delta:
-    """What one tenant would have paid for a month with all of its usage at version `to`."""
-    start = month_of(month or _last_month(clock.now()))
-    with tenant_scope(tenant_id):
-        return _compared(Period(start, month_after(start)), to, None)
+def preview_migrations(book: str, month: datetime | None = None) -> list[Delta]:
+    """Every tenant whose contract keeps a version of `book`: what it would have paid for a month
+    with all of its usage at the version that applies now. Worst first."""
+    now = clock.now()
+    newest = published_version(now, book)
+    start = month_of(month or _last_month(now))
+    deltas = []
+    for tenant in _organisations():
+        with tenant_scope(tenant.id):
+            contract = contract_at(now)
+            if newest is None or contract is None or contract.terms.book != book:
+                continue
+            if contract.terms.pinned_at(now) is not None:
+                deltas.append(_compared(Period(start, month_after(start)), newest, None))
+    return worst_first(deltas)
 
 
 def _delta(

@@ -3,7 +3,18 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, events, exports, limits, meters, requests, usage, views
+from meterplane.api import (
+    alerts,
+    contracts,
+    events,
+    exports,
+    limits,
+    meters,
+    prices,
+    requests,
+    usage,
+    views,
+)
 from meterplane.api.calculator import Calculator
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
@@ -91,6 +102,34 @@ urlpatterns = [
     path("v1/meters/<slug:slug>", meters.MeterDetail.as_view(), name="meter"),
     path("v1/meters/<slug:slug>/usage", meters.MeterUsageView.as_view(), name="meter_usage"),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
+    *[
+        path(f"v1/organisations/<slug:slug>/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("invoices/upcoming", contracts.Upcoming, "upcoming_invoice"),
+            ("invoices/<uuid:invoice_id>", contracts.InvoiceDetail, "invoice"),
+            ("contracts", contracts.Contracts, "contracts"),
+            ("contracts/<uuid:contract_id>", contracts.ContractDetail, "contract"),
+            ("contracts/<uuid:contract_id>/end", contracts.ContractEnd, "contract_end"),
+        )
+    ],
+    *[
+        path(f"v1/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("price-books/<slug:book>/versions", prices.PriceVersions, "price_versions"),
+            ("price-books/<slug:book>/migrations", prices.PriceMigrations, "price_migrations"),
+            ("price-versions/<uuid:version_id>", prices.PriceVersion, "price_version"),
+            (
+                "price-versions/<uuid:version_id>/publish",
+                prices.PriceVersionPublish,
+                "price_version_publish",
+            ),
+            (
+                "price-versions/<uuid:version_id>/preview",
+                prices.PriceVersionPreview,
+                "price_version_preview",
+            ),
+        )
+    ],
     *[
         path(f"v1/{owner}exports{address}", view.as_view(), name=prefix + name)
         for owner, prefix in (("", "all_"), ("organisations/<slug:slug>/", ""))
