@@ -21,6 +21,7 @@ from billing.invoicing.usage import UsageReader, month_after, month_of
 from billing.pricing.book import PublishedBook
 from billing.pricing.contract_queries import contracts_between
 from billing.rating.values import Account, Billed, Period, Quantity
+from meterplane.kernel.decimals import EXACT
 from meterplane.metering.queries import first_usage_at
 
 # A journal may sit on a dead host's disk for a while. 400 days is 14 closed months, two reads each.
@@ -116,6 +117,6 @@ def _billed(since: datetime, before: datetime) -> list[Billed]:
 
 
 def whole(quantity: Decimal) -> int | Decimal:
-    """Whole quantities as integers: `Decimal("3.000")` is 3."""
+    """Whole quantities as integers, others without zeros behind: `Decimal("3.000")` is 3."""
     integer = int(quantity)
-    return integer if integer == quantity else quantity
+    return integer if integer == quantity else quantity.normalize(EXACT)

@@ -28,6 +28,7 @@ from django.db.models import Sum
 from billing.credits.grant import grant
 from billing.credits.restore import restore_credit
 from billing.credits.terms import GrantTerms
+from billing.invoicing.account import whole
 from billing.invoicing.credit_entries import corrections, entries_of_note
 from billing.invoicing.credited import LineLeft, by_amount, by_quantity, tax_part
 from billing.invoicing.models import (
@@ -117,7 +118,7 @@ def lines_left(invoice_id: UUID) -> dict[UUID, LineLeft]:
     }
     return {
         line.id: LineLeft(
-            line.amount_minor, Decimal(line.quantity), *given.get(line.id, (0, Decimal()))
+            line.amount_minor, Decimal(whole(line.quantity)), *given.get(line.id, (0, Decimal()))
         )
         for line in InvoiceLine.objects.filter(invoice_id=invoice_id).order_by("position")
     }

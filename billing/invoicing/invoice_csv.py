@@ -9,12 +9,15 @@ What people named (models, projects, keys) cannot run as a formula in a spreadsh
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from uuid import UUID
 
+from billing.invoicing.account import whole
 from billing.invoicing.line_events import slice_of
 from billing.invoicing.models import Invoice, InvoiceLine, InvoiceTax
+from meterplane.kernel.decimals import decimal_to_text
 from meterplane.kernel.invariant import ensure
 from meterplane.kernel.money import minor_to_text, pico_to_text
 from meterplane.metering import counted_events
@@ -24,13 +27,13 @@ from tenants.scoping import tenant_scope
 
 LINE_HEADER = (
     "kind", "position", "line", "model", "tier", "meter", "description", "quantity", "unit_price",
-    "amount", "currency", "period_start", "period_end", "late",
+    "price_model", "amount", "currency", "period_start", "period_end", "late",
 )  # fmt: skip
 USAGE_HEADER = (
     "line", "position", "day", "project", "project_id", "key", "key_id", "model", "tier", "meter",
     "requests", "quantity", "period_start", "period_end", "late",
 )  # fmt: skip
-NOT_TOLD_APART = "(not told apart)"  # of invoices from before it was kept what they had counted
+NOT_TOLD_APART = "(not told apart)"
 
 Row = Sequence[object]
 
@@ -105,25 +108,27 @@ def _usage(line: InvoiceLine, projects: dict[UUID, str], keys: dict[UUID, str]) 
         ]
         for share in shares
     ]
-    rest = line.quantity - sum(share.units for share in shares)
+    rest = whole(line.quantity) - sum(share.units for share in shares)
     if rest:
-        # Never with a snapshot: without one, the difference is shown instead of being spread.
-        ensure(not part.is_exact, f"the events of line {line.id} add up to its quantity")
+        # An adjustment, or a line from before snapshots were kept: shown, instead of being spread.
+        of_events = part.is_exact and line.kind == InvoiceLine.Kind.USAGE and not line.contract_id
+        ensure(not of_events, f"the events of line {line.id} add up to its quantity")
         rows.append([*head, "", NOT_TOLD_APART, "", "", "", *of_line, "", rest, *tail])
     return rows
 
 
 def _line(line: InvoiceLine, invoice: Invoice) -> Row:
     return [
-        "line",
+        line.kind,
         line.position,
         line.id,
         literal(line.model),
         line.service_tier,
         line.meter,
         literal(line.description),
-        line.quantity,
-        pico_to_text(line.unit_price_pico),
+        decimal_to_text(Decimal(line.quantity)),
+        "" if line.unit_price_pico is None else pico_to_text(line.unit_price_pico),
+        "" if line.price_model is None else json.dumps(line.price_model, sort_keys=True),
         minor_to_text(line.amount_minor, invoice.currency),
         invoice.currency,
         line.period_start.isoformat(),
@@ -141,6 +146,7 @@ def _tax(tax: InvoiceTax, position: int, invoice: Invoice) -> Row:
         "",
         "",
         literal(str(tax)),
+        "",
         "",
         "",
         minor_to_text(tax.amount_minor, invoice.currency),

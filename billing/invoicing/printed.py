@@ -43,7 +43,7 @@ def _appendix(invoice_id: UUID) -> Appendix:
         for (project_id, key_id), units in by_key.items():
             project = projects.get(project_id, str(project_id))
             shares.append(Share(line.position, project, keys.get(key_id, str(key_id)), units))
-        rest = line.quantity - sum(by_key.values()) if by_key else 0
+        rest = int(line.quantity) - sum(by_key.values()) if by_key else 0
         if rest:
             shares.append(Share(line.position, NOT_TOLD_APART, "", rest))
     return Appendix(shares[:SHARES_MAX], left_out=max(0, len(shares) - SHARES_MAX))

@@ -15,6 +15,7 @@ from billing.invoicing.account import whole
 from billing.invoicing.close import describe, open_period, rate_open
 from billing.invoicing.credit_lines import CREDIT, payable
 from billing.invoicing.models import Invoice, InvoiceLine
+from billing.rating.values import METERS
 from meterplane.kernel import clock
 from tenants.queries import organisation
 
@@ -49,6 +50,11 @@ class LineView:
     price_model: dict[str, Any] | None = None
     breakdown: dict[str, Any] | None = None
     credit_grant_id: UUID | None = None
+
+    @property
+    def has_events(self) -> bool:
+        """Whether requests stand behind it (`line_events`)."""
+        return self.kind in ("usage", "adjustment") and self.meter in METERS and self.quantity > 0
 
     @property
     def is_plain(self) -> bool:

@@ -8,7 +8,7 @@ is of the version that applies at the time, and only of meters that have an entr
 Needs the tenant's door open.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -22,6 +22,7 @@ from billing.pricing.entry import match_of
 from billing.pricing.queries import DEFAULT_BOOK, prices_of, timeline_of
 from billing.rating.values import Period, Quantity, month_after, month_of
 from meterplane.catalog.meters import versions_of
+from meterplane.metering.counted_events import Pinned
 from meterplane.metering.meters.evaluate import usage_of
 from meterplane.metering.queries import UsageAggregate, usage_between
 
@@ -39,9 +40,13 @@ class _Part(NamedTuple):
 
 @dataclass(slots=True)
 class UsageReader:
-    """Reads periods of one tenant; what several of them need is read once."""
+    """Reads periods of one tenant; what several of them need is read once.
+
+    `instead`: versions to be read as if they were others, which says what would be counted then.
+    """
 
     contracts: Sequence[Contract] = ()
+    instead: Mapping[UUID, PublishedBook] = field(default_factory=dict)
     _books: dict[UUID, PublishedBook | None] = field(default_factory=dict)
     _timelines: dict[str, list[tuple[datetime, UUID]]] = field(default_factory=dict)
 
@@ -58,7 +63,7 @@ class UsageReader:
     def prices_of(self, version_id: UUID) -> PublishedBook | None:
         """A version, read once."""
         if version_id not in self._books:
-            self._books[version_id] = prices_of(version_id)
+            self._books[version_id] = self.instead.get(version_id) or prices_of(version_id)
         return self._books[version_id]
 
     def prices_for(self, quantities: Iterable[Quantity]) -> dict[UUID, PublishedBook]:
@@ -94,11 +99,30 @@ class UsageReader:
             self._timelines[book] = timeline_of(book)
         return self._timelines[book]
 
+    def pinned_in(self, period: Period) -> Iterator[tuple[Quantity, Pinned]]:
+        """What was used of the product's own meters, each quantity with the events it is of."""
+        for part in _joined(list(self._parts(period))):
+            for aggregate, quantity in self._told(period, part):
+                yield (
+                    quantity,
+                    Pinned(
+                        part.starts_at,
+                        part.ends_at,
+                        aggregate.model,
+                        aggregate.service_tier,
+                        aggregate.price_version_id,
+                    ),
+                )
+
     def _requests(self, period: Period, part: _Part) -> Iterator[Quantity]:
+        for _, quantity in self._told(period, part):
+            yield quantity
+
+    def _told(self, period: Period, part: _Part) -> Iterator[tuple[UsageAggregate, Quantity]]:
         for aggregate in usage_between(part.starts_at, part.ends_at):
             version_id = self._version_of(aggregate.price_version_id, part)
             for meter, units in _meters(aggregate):
-                yield Quantity(
+                quantity = Quantity(
                     period,
                     aggregate.model,
                     meter,
@@ -107,6 +131,7 @@ class UsageReader:
                     aggregate.service_tier,
                     part.contract.id if part.contract is not None else None,
                 )
+                yield aggregate, quantity
 
     def _version_of(self, pinned_id: UUID, part: _Part) -> UUID:
         if part.contract is None or part.version_id is None:

@@ -22,7 +22,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Count, Max
 
-from billing.pricing.book import Meter, ModelPrices
+from billing.pricing.book import Meter, ModelPrices, PublishedBook
 from billing.pricing.checks import Finding, findings, refuse_unconfirmed
 from billing.pricing.derive import Offer, offer_of, unit_entries
 from billing.pricing.entry import Entry
@@ -118,6 +118,16 @@ def check_draft(version_id: UUID) -> list[Finding]:
         current = _current(draft)
         entries, offer = _priced(draft, current)
         return _found(draft, current, entries, offer)
+
+
+def draft_as_book(version_id: UUID) -> PublishedBook:
+    """A draft as it would be published. Raises `CallerError` as `publish` does of no draft."""
+    with transaction.atomic():
+        draft = _draft(version_id)
+        entries, offer = _priced(draft, _current(draft))
+        return PublishedBook(
+            draft.id, draft.book.currency, offer.prices, tuple(entries), draft.book.name
+        )
 
 
 def _draft(version_id: UUID) -> PriceBookVersion:

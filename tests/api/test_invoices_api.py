@@ -87,28 +87,28 @@ def test_an_invoice_is_read_whole_down_to_its_events_and_credited(operator, worl
     assert len(list(csv.DictReader(io.StringIO(usage)))) == 2 * 5
     assert operator.get(f"{base}/pdf").content.startswith(b"%PDF")
 
-    first = operator.get(f"{base}/lines/{tokens['id']}/events?limit=3").json()
+    first = operator.get(f"{base}/lines/{tokens['uid']}/events?limit=3").json()
     assert (first["events_total"], first["units_total"], first["agrees"]) == (5, 500_000, True)
     cursor = first["next_cursor"]
-    second = operator.get(f"{base}/lines/{tokens['id']}/events?limit=3&cursor={cursor}").json()
+    second = operator.get(f"{base}/lines/{tokens['uid']}/events?limit=3&cursor={cursor}").json()
     assert second["next_cursor"] is None
     assert [e["request_id"] for e in first["events"] + second["events"]] == [
         str(event.request_id) for event in events
     ]
-    text = b"".join(operator.get(f"{base}/lines/{tokens['id']}/events.csv").streaming_content)
+    text = b"".join(operator.get(f"{base}/lines/{tokens['uid']}/events.csv").streaming_content)
     assert text.decode().count("\n") == 1 + 5
 
     for address in ("organisations/acme/requests", "requests"):
         request = operator.get(f"/api/v1/{address}/{events[0].request_id}").json()
         assert {(line["line"], line["units"]) for line in request["billed_on"]["lines"]} == {
-            (tokens["id"], 100_000),
-            (requests["id"], 1),
+            (tokens["uid"], 100_000),
+            (requests["uid"], 1),
         }
 
     asked = {
         "reason": "billing_error",
         "idempotency_key": "k",
-        "lines": [{"line": tokens["id"], "quantity": "250000"}],
+        "lines": [{"line": tokens["uid"], "quantity": "250000"}],
     }
     made = operator.post(f"{base}/credit-notes", asked, format="json")
     assert made.status_code == 201

@@ -116,7 +116,7 @@ BEGIN
          coalesce(sum(quantity), 0) + coalesce(NEW.quantity, 0)
     INTO given, units FROM credit_note_line WHERE line_id = NEW.line_id;
   IF sign(NEW.amount_minor) <> sign(billed.amount_minor) OR abs(given) > abs(billed.amount_minor)
-     OR units > billed.quantity THEN
+     OR units > greatest(billed.quantity, 0) THEN
     RAISE EXCEPTION 'line % is not credited beyond its amount of %', billed.id, billed.amount_minor
       USING ERRCODE = 'restrict_violation';
   END IF;

@@ -102,7 +102,8 @@ def _head(document: InvoiceDocument) -> list[Any]:
 def _lines(document: InvoiceDocument) -> list[Any]:
     currency = document.invoice.currency
     decimals = amounts.decimals_needed(
-        [line.unit_price_pico for line in document.lines], amounts.PICO_DIGITS
+        [line.unit_price_pico for line in document.lines if line.unit_price_pico is not None],
+        amounts.PICO_DIGITS,
     )
     widths = (24, WIDTH - 24 - 85 - 95 - 80, 85, 95, 80)
     rows: list[list[Any]] = [
@@ -119,7 +120,7 @@ def _lines(document: InvoiceDocument) -> list[Any]:
             [
                 text(str(position), SMALL),
                 _described(line),
-                text(f"{line.quantity:,}", FIGURE),
+                text(f"{line.quantity:,}" if line.meter and line.quantity else "", FIGURE),
                 text(_unit_price(line, currency, decimals), FIGURE),
                 text(amounts.minor(line.amount_minor, currency), FIGURE),
             ]
@@ -131,16 +132,17 @@ def _lines(document: InvoiceDocument) -> list[Any]:
 
 
 def _described(line: LineView) -> list[Any]:
-    what = line.meter.replace("_", " ").capitalize()
+    what = (line.meter or line.kind).replace("_", " ").capitalize()
     tier = f" · {line.service_tier}" if line.service_tier != "standard" else ""
-    name = f"{line.model} · {what}{tier}" if line.model else what
-    explanation = line.description.removeprefix(f"{line.model}: ")
-    return [text(name, STRONG), text(explanation, SMALL)]
+    name = line.display_name or line.model
+    title = f"{name} · {what}{tier}" if name and name != what else what
+    explanation = line.description.removeprefix(f"{name}: ").removeprefix(f"{line.model}: ")
+    return [text(title, STRONG), text(explanation, SMALL)]
 
 
 def _unit_price(line: LineView, currency: str, decimals: int) -> str:
-    if not line.unit_price_pico:
-        return ""
+    if line.unit_price_pico is None:
+        return str(line.price_model["type"]).capitalize() if line.price_model else ""
     return str(amounts.exact(line.unit_price_pico, amounts.PICO_DIGITS, currency, decimals))
 
 
@@ -210,7 +212,8 @@ def _shares_of(position: int, line: LineView, shares: list[Share]) -> list[Any]:
     ]
     what = line.meter.replace("_", " ")
     late = f", used from {_day(line.period_start)} until {_day(line.period_end)}"
-    title = f"{position}. {line.model}: {line.quantity:,} {what}{late if line.is_late else ''}"
+    used = f"{line.quantity:,} {what}{late if line.is_late else ''}"
+    title = f"{position}. {line.display_name or line.model}: {used}"
     return [
         Spacer(1, 12),
         CondPageBreak(80),

@@ -18,19 +18,26 @@ class PartyOut(serializers.Serializer[Any]):
 
 
 class InvoiceLineOut(serializers.Serializer[Any]):
-    """One line: `quantity` and amounts are decimal texts."""
+    """One line: `quantity` and amounts are decimal texts. A plain price has a `unit_price`, an
+    entry with tiers its `price_model` and `breakdown`."""
 
-    id = serializers.CharField()
+    uid = serializers.CharField()
+    kind = serializers.CharField()
+    display_name = serializers.CharField()
     model = serializers.CharField()
     service_tier = serializers.CharField()
     meter = serializers.CharField()
     description = serializers.CharField()
     quantity = serializers.CharField()
-    unit_price = serializers.CharField()
+    unit_price = serializers.CharField(allow_null=True)
     amount = serializers.CharField()
-    price_version = serializers.UUIDField(allow_null=True)
-    period_start = serializers.DateTimeField()
-    period_end = serializers.DateTimeField()
+    price_version = serializers.CharField(allow_null=True)
+    entry = serializers.CharField(allow_null=True)
+    contract = serializers.CharField(allow_null=True)
+    price_model = serializers.DictField(allow_null=True)
+    breakdown = serializers.DictField(allow_null=True)
+    period_start = serializers.CharField()
+    period_end = serializers.CharField()
     late = serializers.BooleanField()
 
 

@@ -21,12 +21,12 @@ from billing.invoicing.documents import InvoiceDocument, TaxView, invoice_docume
 from billing.invoicing.event_csv import events_csv
 from billing.invoicing.line_events import line_source
 from billing.invoicing.printed import printed_invoice
-from billing.invoicing.queries import LineView
 from meterplane.api import invoice_shapes as shapes
 from meterplane.api.exports import AnyBytes
 from meterplane.api.organisations import named_organisation
+from meterplane.api.pricing_shapes import line_json
 from meterplane.kernel.errors import CallerError
-from meterplane.kernel.money import minor_to_text, pico_to_text
+from meterplane.kernel.money import minor_to_text
 from meterplane.metering import counted_events
 from meterplane.metering.exports import serve
 from meterplane.metering.queries import PAGE_ROWS_MAX
@@ -116,7 +116,7 @@ class LineEvents(APIView):
             "line": line_id,
             "invoice": invoice_id,
             "meter": source.line.meter,
-            "quantity": source.line.quantity,
+            "quantity": int(source.line.quantity),
             "events_total": source.events,
             "units_total": source.units,
             "agrees": source.agrees,
@@ -210,29 +210,12 @@ def _shown(document: InvoiceDocument) -> dict[str, Any]:
         "purchase_order": document.buyer.purchase_order,
         "buyer": document.buyer,
         "seller": document.seller,
-        "lines": [_line(line, currency) for line in document.lines],
+        "lines": [line_json(line, currency) for line in document.lines],
         "taxes": [_tax(tax, currency) for tax in document.taxes],
         "credit_notes": [
             {"id": note.id, "number": note.number, "total": amount(note.total_minor)}
             for note in document.credit_notes
         ],
-    }
-
-
-def _line(line: LineView, currency: str) -> dict[str, Any]:
-    return {
-        "id": line.uid,
-        "model": line.model,
-        "service_tier": line.service_tier,
-        "meter": line.meter,
-        "description": line.description,
-        "quantity": str(line.quantity),
-        "unit_price": pico_to_text(line.unit_price_pico),
-        "amount": minor_to_text(line.amount_minor, currency),
-        "price_version": line.price_version_id,
-        "period_start": line.period_start,
-        "period_end": line.period_end,
-        "late": line.is_late,
     }
 
 

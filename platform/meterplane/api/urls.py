@@ -5,6 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from meterplane.api import (
     alerts,
+    contracts,
     credit_grants,
     documents,
     events,
@@ -13,6 +14,7 @@ from meterplane.api import (
     ledger,
     limits,
     meters,
+    prices,
     requests,
     usage,
     views,
@@ -142,6 +144,33 @@ urlpatterns = [
             ("/credit-notes", documents.InvoiceCreditNotes, "_credit_notes"),
             ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
             ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
+        )
+    ],
+    *[
+        path(f"v1/organisations/<slug:slug>/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("invoices/upcoming", contracts.Upcoming, "upcoming_invoice"),
+            ("contracts", contracts.Contracts, "contracts"),
+            ("contracts/<uuid:contract_id>", contracts.ContractDetail, "contract"),
+            ("contracts/<uuid:contract_id>/end", contracts.ContractEnd, "contract_end"),
+        )
+    ],
+    *[
+        path(f"v1/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("price-books/<slug:book>/versions", prices.PriceVersions, "price_versions"),
+            ("price-books/<slug:book>/migrations", prices.PriceMigrations, "price_migrations"),
+            ("price-versions/<uuid:version_id>", prices.PriceVersion, "price_version"),
+            (
+                "price-versions/<uuid:version_id>/publish",
+                prices.PriceVersionPublish,
+                "price_version_publish",
+            ),
+            (
+                "price-versions/<uuid:version_id>/preview",
+                prices.PriceVersionPreview,
+                "price_version_preview",
+            ),
         )
     ],
     *[

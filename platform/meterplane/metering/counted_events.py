@@ -7,37 +7,52 @@ A day whose events are in the archive cannot be listed: `archived_days` names it
 for events is told so instead of being shown less.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.errors import CallerError
 from meterplane.metering.arrivals import Reading, counted
 from meterplane.metering.queries import PAGE_ROWS_MAX
-from meterplane.metering.reading import day_of, events_in, of_door, read
+from meterplane.metering.reading import day_of, of_door, read
 
 Counter = Literal["tokens_in", "tokens_out", "requests"]
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """One counter of one model, service tier and price version over an interval, as it was
-    counted: what `counted_by` had seen, without what `after` had seen already."""
+class Pinned(NamedTuple):
+    """The events of one model, service tier and price version in an interval."""
 
-    start: datetime
-    end: datetime
+    starts_at: datetime
+    ends_at: datetime
     model: str
     service_tier: ServiceTier
     price_version_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was counted before: the events from before `until` that `reading` had seen."""
+
+    reading: Reading
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One counter of some events, as they were counted: what `counted_by` had seen, without what
+    was counted `before`."""
+
+    parts: tuple[Pinned, ...]
     counter: Counter
     counted_by: Reading
-    after: Reading | None = None
+    before: Before | None = None
 
     @property
     def is_exact(self) -> bool:
-        return self.counted_by.is_exact and (self.after is None or self.after.is_exact)
+        return self.counted_by.is_exact and (self.before is None or self.before.reading.is_exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +136,13 @@ def is_counted(request_id: UUID, reading: Reading) -> bool:
 def archived_days(part: Slice) -> list[date]:
     """Days of the slice that there are sums of, and no event: they went to a file, whole."""
     door, parameters = of_door()
+    kinds, values = _kinds(part.parts, "day BETWEEN {first} AND {last}")
     rows = read(
-        f"SELECT DISTINCT day FROM usage_day d WHERE {door}"  # noqa: S608  constants
-        " AND day BETWEEN %(first)s AND %(last)s"
-        " AND model = %(model)s AND service_tier = %(tier)s AND price_version_id = %(version)s"
+        f"SELECT DISTINCT day FROM usage_day d WHERE {door} AND ({kinds})"  # noqa: S608  constants
         " AND NOT EXISTS (SELECT FROM usage_event e"
         "                  WHERE e.tenant_id = d.tenant_id AND e.event_day = d.day)"
         " ORDER BY day",
-        parameters | _of(part) | {"first": part.start.date(), "last": _last_day(part)},
+        parameters | values,
     )
     return [day for (day,) in rows]
 
@@ -165,30 +179,30 @@ def _page(part: Slice, limit: int, after: UUID | None) -> list[CountedEvent]:
 
 def _where(part: Slice) -> tuple[str, dict[str, Any]]:
     door, parameters = of_door()
-    interval, values = events_in(part.start, part.end, "slice")
+    kinds, values = _kinds(
+        part.parts,
+        "event_at >= {start} AND event_at < {end} AND event_day BETWEEN {first} AND {last}",
+    )
     seen, readings = counted(part.counted_by, "seen")
-    conditions = [
-        door,
-        interval,
-        "model = %(model)s AND service_tier = %(tier)s AND price_version_id = %(version)s",
-        f"{part.counter} > 0",
-        seen,
-    ]
-    if part.after is not None:
-        before, more = counted(part.after, "before")
-        conditions.append(f"NOT {before}")
-        readings |= more
-    return " AND ".join(conditions), parameters | values | readings | _of(part)
+    conditions = [door, f"({kinds})", f"{part.counter} > 0", seen]
+    if part.before is not None:
+        counted_before, more = counted(part.before.reading, "before")
+        conditions.append(f"NOT ({counted_before} AND event_at < %(before_until)s)")
+        readings |= more | {"before_until": part.before.until}
+    return " AND ".join(conditions), parameters | values | readings
 
 
-def _of(part: Slice) -> dict[str, Any]:
-    return {
-        "model": part.model,
-        "tier": part.service_tier,
-        "version": part.price_version_id,
-    }
-
-
-def _last_day(part: Slice) -> date:
-    """The end is excluded: at midnight, its day is."""
-    return (part.end - timedelta(microseconds=1)).date()
+def _kinds(parts: Sequence[Pinned], within: str) -> tuple[str, dict[str, Any]]:
+    """The condition for being of one of the parts; of none, nothing is."""
+    conditions, parameters = ["false"], {}
+    for n, each in enumerate(parts):
+        names = ("start", "end", "first", "last", "model", "tier", "version")
+        last = (each.ends_at - timedelta(microseconds=1)).date()  # at midnight, its day is left out
+        values = (each.starts_at, each.ends_at, each.starts_at.date(), last, *each[2:])
+        parameters |= {f"{name}{n}": value for name, value in zip(names, values, strict=True)}
+        interval = within.format(**{name: f"%({name}{n})s" for name in names})
+        conditions.append(
+            f"({interval} AND model = %(model{n})s AND service_tier = %(tier{n})s"
+            f" AND price_version_id = %(version{n})s)"
+        )
+    return " OR ".join(conditions), parameters

@@ -225,7 +225,7 @@ def test_the_csv_adds_up_to_the_total(acme, prices, modes):
     with tenant_scope(acme.id):
         rows = list(csv.DictReader(io.StringIO(lines_csv(invoice.id) or "")))
     assert sum(Decimal(row["amount"]) for row in rows) == Decimal(sums(acme, invoice)[3]).scaleb(-2)
-    assert [row["kind"] for row in rows] == ["line"] * 3 + ["tax"] * ("exclusive" in modes)
+    assert [row["kind"] for row in rows] == ["usage"] * 3 + ["tax"] * ("exclusive" in modes)
     assert {row["currency"] for row in rows} == {"USD"}
     assert all(len(row["amount"].split(".")[1]) == 2 for row in rows)
     for row in rows[:3]:

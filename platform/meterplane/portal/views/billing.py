@@ -18,6 +18,7 @@ from tenants.queries import organisation
 
 CREDIT_HISTORY_MAX = 20
 
+
 @require_GET
 @member_page
 def billing(request: HttpRequest, acting: Acting) -> HttpResponse:

@@ -35,7 +35,7 @@ def change(request: HttpRequest, acting: Acting) -> HttpResponse:
                 messages.success(request, "The next invoice is made out to this address")
                 return _done(request)
     return render_dialog(
-        request, acting, "billing", "Billing details", "portal/billing/details.html", {"form": form}
+        request, acting, "billing", "Billing details", "portal/billing/buyer.html", {"form": form}
     )
 
 

@@ -29,7 +29,8 @@ def line(request: HttpRequest, acting: Acting, invoice_id: UUID, line_id: UUID) 
         "source": source,
         "line": source.line,
         "invoice": source.invoice,
-        "missing": source.line.quantity - source.units,
+        "quantity": int(source.line.quantity),
+        "missing": int(source.line.quantity) - source.units,
         "events": [
             {"event": row, "key_label": labels.get(str(row.key_id), str(row.key_id))}
             for row in rows[:PAGE_ROWS]
