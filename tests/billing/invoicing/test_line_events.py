@@ -30,7 +30,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def lines_of(tenant) -> list[InvoiceLine]:
     with tenant_scope(tenant.id):
-        return list(InvoiceLine.objects.select_related("invoice").order_by("invoice", "position"))
+        lines = InvoiceLine.objects.select_related("invoice")
+        return list(lines.order_by("invoice__period_end", "position"))
 
 
 def ids_of(tenant, line: InvoiceLine) -> list[UUID]:
