@@ -301,10 +301,16 @@ def _check_asked(reason: str, idempotency_key: str, memo: str) -> None:
 def _digest(
     invoice_id: UUID, reason: str, memo: str, effect: str, lines: Sequence[LineAsked] | None
 ) -> str:
-    asked: list[Any] | None = lines and [
-        [str(each.line_id), each.amount_minor, each.quantity and f"{each.quantity.normalize():f}"]
-        for each in lines
-    ]
+    asked: list[Any] | None = None
+    if lines is not None:
+        asked = [
+            [
+                str(each.line_id),
+                each.amount_minor,
+                None if each.quantity is None else f"{each.quantity.normalize():f}",
+            ]
+            for each in lines
+        ]
     text = msgspec.json.encode([str(invoice_id), reason, memo, effect, asked])
     return hashlib.sha256(text).hexdigest()
 

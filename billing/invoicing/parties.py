@@ -24,6 +24,8 @@ from meterplane.kernel.errors import CallerError
 from tenants.queries import organisation
 from tenants.scoping import current_tenant_id
 
+_UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn"}
+_JOINERS = "\u200c\u200d"  # which some scripts write names with
 TAX_IDS_MAX = 5
 NAME_CHARS_MAX = 120
 PURCHASE_ORDER_CHARS_MAX = 40
@@ -78,6 +80,7 @@ def set_details(
         raise _invalid("country", "A country is two letters (ISO 3166), such as DE.")
     if len(tax_ids) > TAX_IDS_MAX:
         raise _invalid("tax_ids", f"At most {TAX_IDS_MAX} tax ids.")
+    written: BillingDetails
     written, _ = BillingDetails.objects.update_or_create(
         tenant_id=current_tenant_id(),
         defaults={
@@ -133,7 +136,9 @@ def _bounded(field: str, text: str, chars_max: int) -> str:
 def _printable(field: str, text: str) -> str:
     """One form of each letter, and nothing that cannot be printed."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
-    if any(unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Co", "Cn"} for letter in text):
+    if any(
+        unicodedata.category(letter) in _UNPRINTED and letter not in _JOINERS for letter in text
+    ):
         raise _invalid(field, "Only letters, digits and signs that can be printed.")
     return text
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reportlab.platypus import Spacer
+from reportlab.platypus import Spacer  # type: ignore[import-untyped]
 
 from billing.invoicing.documents import CreditNoteView
 from billing.invoicing.pdf import sheet

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reportlab.platypus import CondPageBreak, KeepTogether, PageBreak, Spacer
+from reportlab.platypus import CondPageBreak, KeepTogether, PageBreak, Spacer  # type: ignore[import-untyped]
 
 from billing.invoicing.documents import InvoiceDocument, TaxView
 from billing.invoicing.pdf import sheet
@@ -176,9 +176,9 @@ def _notes(document: InvoiceDocument) -> list[Any]:
         told = f"{amounts.minor(note.total_minor, currency)} on {_day(note.created_at)}"
         notes.append(f"Credit note {note.number}: {told}. {note.memo}".strip())
     story: list[Any] = []
-    for note in notes:
-        if note:
-            story += [text(note, SMALL), Spacer(1, 4)]
+    for words in notes:
+        if words:
+            story += [text(words, SMALL), Spacer(1, 4)]
     return story
 
 

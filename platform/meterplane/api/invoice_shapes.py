@@ -154,7 +154,7 @@ class CreditNoteIn(serializers.Serializer[Any]):
         choices=CreditNote.Effect.values, required=False, allow_blank=True, default=""
     )
     idempotency_key = serializers.CharField(max_length=100)
-    lines = CreditNoteLineIn(many=True, required=False, max_length=1000)
+    lines = CreditNoteLineIn(many=True, required=False, max_length=1000)  # type: ignore[call-arg]
 
 
 class CreditedLineOut(serializers.Serializer[Any]):
@@ -193,7 +193,7 @@ class TaxRateIn(serializers.Serializer[Any]):
     percentage = serializers.CharField(max_length=12)
     mode = serializers.ChoiceField(choices=TaxMode.values, default="exclusive")
     country = serializers.CharField(max_length=2, required=False, allow_blank=True, default="")
-    label = serializers.CharField(max_length=80, required=False, allow_blank=True, default="")
+    label = serializers.CharField(max_length=80, required=False, allow_blank=True, default="")  # type: ignore[assignment]
 
 
 class TaxRateOut(serializers.Serializer[Any]):
@@ -204,7 +204,7 @@ class TaxRateOut(serializers.Serializer[Any]):
     percentage = serializers.SerializerMethodField()
     mode = serializers.CharField()
     country = serializers.CharField()
-    label = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
     created_at = serializers.DateTimeField()
     retired_at = serializers.DateTimeField(allow_null=True)
 

@@ -118,7 +118,10 @@ def by_key_and_day(part: Slice) -> list[CountedShare]:
         f" WHERE {where} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
         parameters,
     )
-    return [CountedShare(*row[:4], int(row[4])) for row in rows]
+    return [
+        CountedShare(day, project_id, key_id, events, int(units))
+        for day, project_id, key_id, events, units in rows
+    ]
 
 
 def is_counted(request_id: UUID, reading: Reading) -> bool:
@@ -194,7 +197,8 @@ def _where(part: Slice) -> tuple[str, dict[str, Any]]:
 
 def _kinds(parts: Sequence[Pinned], within: str) -> tuple[str, dict[str, Any]]:
     """The condition for being of one of the parts; of none, nothing is."""
-    conditions, parameters = ["false"], {}
+    conditions = ["false"]
+    parameters: dict[str, Any] = {}
     for n, each in enumerate(parts):
         names = ("start", "end", "first", "last", "model", "tier", "version")
         last = (each.ends_at - timedelta(microseconds=1)).date()  # at midnight, its day is left out
