@@ -86,7 +86,8 @@ def tax_part(tax_minor: int, line: LineLeft, amount_minor: int) -> int:
 
 
 def _share(amount_minor: int, quantity: Decimal, of: Decimal) -> int:
-    exact = Fraction(amount_minor) * Fraction(quantity) / Fraction(of)
+    part = Fraction(quantity) / Fraction(of)
+    exact = amount_minor * part
     return divide_half_away(exact.numerator, exact.denominator)
 
 

@@ -136,9 +136,8 @@ def _bounded(field: str, text: str, chars_max: int) -> str:
 def _printable(field: str, text: str) -> str:
     """One form of each letter, and nothing that cannot be printed."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
-    if any(
-        unicodedata.category(letter) in _UNPRINTED and letter not in _JOINERS for letter in text
-    ):
+    letters = (letter for letter in text if letter not in _JOINERS)
+    if any(unicodedata.category(letter) in _UNPRINTED for letter in letters):
         raise _invalid(field, "Only letters, digits and signs that can be printed.")
     return text
 
