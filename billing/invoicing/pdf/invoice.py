@@ -134,10 +134,14 @@ def _lines(document: InvoiceDocument) -> list[Any]:
 def _described(line: LineView) -> list[Any]:
     what = (line.meter or line.kind).replace("_", " ").capitalize()
     tier = f" · {line.service_tier}" if line.service_tier != "standard" else ""
-    name = line.display_name or line.model
+    name = _named(line)
     title = f"{name} · {what}{tier}" if name and name != what else what
-    explanation = line.description.removeprefix(f"{name}: ").removeprefix(f"{line.model}: ")
+    explanation = line.description.removeprefix(f"{name}: ")
     return [text(title, STRONG), text(explanation, SMALL)]
+
+
+def _named(line: LineView) -> str:
+    return line.model if line.is_plain else line.display_name or line.model
 
 
 def _unit_price(line: LineView, currency: str, decimals: int) -> str:
@@ -213,7 +217,7 @@ def _shares_of(position: int, line: LineView, shares: list[Share]) -> list[Any]:
     what = line.meter.replace("_", " ")
     late = f", used from {_day(line.period_start)} until {_day(line.period_end)}"
     used = f"{line.quantity:,} {what}{late if line.is_late else ''}"
-    title = f"{position}. {line.display_name or line.model}: {used}"
+    title = f"{position}. {_named(line)}: {used}"
     return [
         Spacer(1, 12),
         CondPageBreak(80),
