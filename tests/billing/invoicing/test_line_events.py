@@ -4,6 +4,7 @@ import csv
 import io
 import random
 from collections import Counter
+from datetime import datetime
 from threading import Event, Thread
 from uuid import UUID
 
@@ -15,6 +16,9 @@ from billing.invoicing.event_csv import events_csv
 from billing.invoicing.invoice_csv import usage_csv
 from billing.invoicing.line_events import COUNTERS, billed_on, line_source
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
+from billing.pricing.entry import Entry, match_of
+from billing.pricing.price_model import read_price_model
+from billing.pricing.publish import create_draft, publish
 from meterplane.contracts.usage import Settle
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
@@ -185,6 +189,63 @@ def test_a_close_waits_for_usage_that_is_about_to_be_there(acme, prices):
     (line,) = lines_of(acme)
     assert line.quantity == 2
     assert came.request_id in ids_of(acme, line)
+
+
+def graduated() -> UUID:
+    """Input tokens of every model together by tiers, and a flat amount; the rest is free."""
+    model = {
+        "type": "graduated",
+        "tiers": [
+            {"up_to": "1000", "unit_amount": "0.001", "flat_amount": "1"},
+            {"up_to": None, "unit_amount": "0.0001"},
+        ],
+    }
+    free = {"type": "unit", "unit_amount": "0"}
+    entries = [
+        Entry(uuid7(), meter, match_of({}), read_price_model(told), meter)
+        for meter, told in (("input_tokens", model), ("output_tokens", free), ("requests", free))
+    ]
+    draft = create_draft(book="standard", currency="USD", entries=entries)
+    return publish(draft.id).version_id
+
+
+def test_a_line_of_tiers_has_what_its_entry_matched_since_the_close_before(acme, late_november):
+    version = graduated()
+    first = [
+        used(acme, version, utc(10, 3), "tiny-lm", tokens_in=700),
+        used(acme, version, utc(10, 4), "minilm", "batch", tokens_in=800),
+    ]
+    ingest(*first)
+    close_period(acme.id, utc(10, 10))
+    rest = [
+        used(acme, version, utc(10, 5), tokens_in=50),  # of the part that is closed, arrived later
+        used(acme, version, utc(10, 20), tokens_in=60),
+    ]
+    ingest(*rest)
+    close_period(acme.id, utc(11, 1))
+    late = used(acme, version, utc(10, 6), tokens_in=70)
+    ingest(late, used(acme, version, utc(11, 2), tokens_in=1))
+    close_period(acme.id, utc(11, 20))
+    expected = {
+        utc(10, 10): [(1500, first)],
+        utc(11, 1): [(110, rest)],
+        utc(11, 20): [(1, None), (70, [late])],
+    }
+    found: dict[datetime, list[InvoiceLine]] = {}
+    for line in lines_of(acme):
+        found.setdefault(line.invoice.period_end, []).append(line)
+    assert set(found) == set(expected)
+    for end, lines in found.items():
+        for line, (quantity, events) in zip(lines, expected[end], strict=True):
+            assert (line.quantity, line.unit_price_pico) == (quantity, None)
+            with tenant_scope(acme.id):
+                assert line_source(line.invoice_id, line.id).agrees
+            if events is not None:
+                ids = sorted(event.request_id for event in events)
+                assert ids_of(acme, line) == ids
+    with tenant_scope(acme.id):
+        (billed,) = billed_on(request_by_id(late.request_id)).lines
+    assert (billed.line_id, billed.units) == (found[utc(11, 20)][1].id, 70)
 
 
 def test_pages_go_on_behind_the_last_request_and_hold_each_once(acme, prices):
