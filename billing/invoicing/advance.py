@@ -4,7 +4,9 @@
 
 Guarantees: monotonic. A move that is not in the table is not made, and says so by returning False:
 old news, in any order and any number, changes nothing. An invoice gets its number in the
-transaction that finalises it, from its tenant's series, so numbers have no gaps.
+transaction that finalises it, from its tenant's series, so numbers have no gaps. Who it is from and
+who it is made out to are frozen with it. One that is voided gives back the credit that it drew. The
+ledger holds what each step moves when the step commits.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,10 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
+from billing.credits.restore import restore_credit
 from billing.invoicing.models import Invoice, InvoiceSeries
+from billing.invoicing.parties import buyer_now, seller_now
+from billing.invoicing.record import record
 from tenants.queries import organisation
 
 _S = Invoice.Status
@@ -49,19 +54,27 @@ def advance(invoice_id: UUID, news: News) -> bool:
         invoice.payment_attempts = max(invoice.payment_attempts, news.attempts)
         invoice.save(update_fields=["hosted_url", "payment_attempts"])
     way = _WAY.get((invoice.status, news.status), ())
+    if (
+        way and news.status == _S.VOID
+    ):  # before any step posts: credit's turn comes before the ledger's
+        restore_credit(tenant_id=invoice.tenant_id, invoice_id=invoice.id, source_id=invoice.id)
     for status in way:
         _step(invoice, status, news.at)
     return bool(way)
 
 
 def _step(invoice: Invoice, status: str, at: datetime) -> None:
+    left = invoice.status
     if invoice.status == _S.DRAFT:
         invoice.number = _next_number(invoice.tenant_id)
         invoice.finalised_at = at
+        invoice.buyer, invoice.seller = buyer_now(), seller_now()
     if status == _S.PAID:
         invoice.paid_at = at
     invoice.status = status
-    invoice.save(update_fields=["status", "number", "finalised_at", "paid_at"])
+    frozen = ["number", "finalised_at", "buyer", "seller"]
+    invoice.save(update_fields=["status", "paid_at", *frozen])
+    record(invoice, at, left=left)
 
 
 def _next_number(tenant_id: UUID) -> str:

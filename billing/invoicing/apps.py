@@ -1,4 +1,4 @@
-"""Django app `invoicing`."""
+"""Django app `invoicing`. Tells the ledger's audit what invoices must have there."""
 
 from django.apps import AppConfig
 
@@ -7,3 +7,11 @@ class InvoicingConfig(AppConfig):
     name = "billing.invoicing"
     label = "invoicing"
     verbose_name = "Invoicing"
+
+    def ready(self) -> None:
+        from billing.invoicing.credit_entries import CREDIT_NOTES
+        from billing.invoicing.record import INVOICES
+        from billing.ledger import sources
+
+        sources.register(INVOICES)
+        sources.register(CREDIT_NOTES)

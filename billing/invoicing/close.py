@@ -6,7 +6,7 @@ one starts with the month of the tenant's first usage or creation, whichever is 
 Guarantees: the same call again, or at the same time elsewhere, gives the same invoices. A lock per
 tenant makes that cheap; the chain of periods (see `models`) makes it true. A period, its invoice
 and its lines commit together or not at all. Usage that comes later is not lost: it is a line of the
-next invoice, naming its own period (`late`).
+next invoice, naming its own period (`account`).
 
 Does not know the payment provider: an invoice made here is a draft to be collected.
 
@@ -20,13 +20,18 @@ from uuid import UUID
 
 from django.db import connection
 
-from billing.invoicing.late import late_quantities
+from billing.invoicing.account import owing
+from billing.invoicing.credit_lines import drawn_credit
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
-from billing.invoicing.usage import month_after, month_of, prices_for, quantities_of
-from billing.rating.rate import Period, RatedLine, RatedPeriod, rate
+from billing.invoicing.tax import tax
+from billing.invoicing.taxation import assigned_rates, record_taxes, tax_note
+from billing.invoicing.usage import month_after, month_of
+from billing.rating.rate import RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import ensure
+from meterplane.metering import arrivals
 from meterplane.metering.queries import first_usage_at
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
@@ -61,7 +66,7 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
         with tenant_scope(tenant_id):
             if is_synthetic(organisation()):
                 return None
-            _one_closer_at_a_time(tenant_id)
+            one_closer_at_a_time(tenant_id)
             period = open_period()
             if period.starts_at >= until:
                 return _closed_at(until, period)
@@ -87,14 +92,14 @@ def rate_open(period: OpenPeriod, until: datetime, currency: str) -> RatedPeriod
 
     The same function gives the upcoming invoice and the final one. Needs the tenant's door.
     """
-    quantities = quantities_of(Period(period.starts_at, until))
-    quantities += late_quantities(before=period.starts_at)
-    return rate(quantities, prices_for(quantities), currency)
+    facts = owing(period.starts_at, until)
+    return rate(facts.quantities, facts.prices, currency, facts.account)
 
 
 def describe(line: RatedLine) -> str:
     """A line's text on the invoice."""
-    text = f"{line.model}: {line.explanation}"
+    is_plain = line.unit_price_pico is not None
+    text = f"{line.model if is_plain else line.display_name}: {line.explanation}"
     if line.period.is_late:
         starts_on, ends_on = line.period.starts_at.date(), line.period.ends_at.date()
         text += f" (used from {starts_on} until {ends_on}, arrived later)"
@@ -103,6 +108,7 @@ def describe(line: RatedLine) -> str:
 
 def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
     currency = organisation().currency
+    seen = arrivals.hold()  # before usage is read: a line's events are those that had arrived
     rated = rate_open(period, ends_at, currency)
     ensure(
         rated.total_minor == sum(line.amount_minor for line in rated.lines),
@@ -114,37 +120,61 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
         ends_at=ends_at,
         follows_at=period.follows_at,
         content_hash=rated.content_hash,
+        usage_seen_at=seen.seen_at,
+        usage_snapshot=seen.snapshot,
     )
     if not rated.lines:
         return
+    invoice_id = uuid7()
+    lines = _lines(invoice_id, closed, rated)
+    taxed = tax({line.position: line.amount_minor for line in lines}, assigned_rates())
     invoice = Invoice.objects.create(
+        id=invoice_id,
         tenant_id=tenant_id,
         period=closed,
         period_start=closed.starts_at,
         period_end=closed.ends_at,
         currency=currency,
-        total_minor=rated.total_minor,
+        total_minor=taxed.total_minor,
+        tax_exclusive_minor=taxed.exclusive_minor,
+        tax_inclusive_minor=taxed.inclusive_minor,
+        tax_note=tax_note(),
         content_hash=rated.content_hash,
     )
-    InvoiceLine.objects.bulk_create(
+    record_taxes(invoice, taxed)
+    InvoiceLine.objects.bulk_create(lines)
+
+
+def _lines(invoice_id: UUID, closed: BillingPeriod, rated: RatedPeriod) -> list[InvoiceLine]:
+    """What was rated, and what credit pays of it, in their order."""
+    lines = [
         InvoiceLine(
-            tenant_id=tenant_id,
-            invoice=invoice,
-            position=position,
+            tenant_id=closed.tenant_id,
+            invoice_id=invoice_id,
+            kind=line.kind,
             model=line.model,
             service_tier=line.service_tier,
             meter=line.meter,
+            display_name=line.display_name,
             description=describe(line),
             quantity=line.quantity,
             unit_price_pico=line.unit_price_pico,
             price_version_id=line.price_version_id,
+            entry_id=line.entry_id,
+            contract_id=line.contract_id,
+            price_model=line.price_model,
+            breakdown=line.breakdown,
             amount_minor=line.amount_minor,
             period_start=line.period.starts_at,
             period_end=line.period.ends_at,
             is_late=line.period.is_late,
         )
-        for position, line in enumerate(rated.lines, start=1)
-    )
+        for line in rated.lines
+    ]
+    lines += drawn_credit(invoice_id, closed, rated.currency, rated.lines)
+    for position, line in enumerate(lines, start=1):
+        line.position = position
+    return lines
 
 
 def _closed_at(until: datetime, period: OpenPeriod) -> Invoice | None:
@@ -163,7 +193,8 @@ def _closed_at(until: datetime, period: OpenPeriod) -> Invoice | None:
     return None
 
 
-def _one_closer_at_a_time(tenant_id: UUID) -> None:
+def one_closer_at_a_time(tenant_id: UUID) -> None:
+    """Until the transaction ends, nobody else closes a period of the tenant's."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",

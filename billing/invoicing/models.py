@@ -6,14 +6,47 @@ Invariants held by PostgreSQL, beside the checks below:
   leave a gap, whatever runs at once.
 - A period has at most one invoice. What an invoice owes (period, currency, total, lines, hash) is
   written once and never changes; its number is given once, when it is finalised.
+- The lines add up to the subtotal and the taxes to what `tax_*_minor` say; the total is the
+  subtotal with the taxes that come on top. Who is billed, and by whom, is frozen with the number.
 - Status moves along draft -> open -> paid | void | uncollectible only (a trigger holds the table).
 """
 
 from django.db import models
 from django.db.models import F, Q
 
+from billing.invoicing.document_models import (
+    AssignedTax,
+    BillingDetails,
+    CreditNote,
+    CreditNoteLine,
+    CreditNoteSeries,
+    CreditNoteTax,
+    InvoiceTax,
+    TaxExemption,
+    TaxMode,
+    TaxRate,
+)
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
+
+__all__ = [
+    "AssignedTax",
+    "BillingDetails",
+    "BillingPeriod",
+    "CreditNote",
+    "CreditNoteLine",
+    "CreditNoteSeries",
+    "CreditNoteTax",
+    "Invoice",
+    "InvoiceLine",
+    "InvoiceSeries",
+    "InvoiceTax",
+    "TaxExemption",
+    "TaxMode",
+    "TaxRate",
+]
+
+LINE_KINDS = ["usage", "adjustment", "discount", "maximum", "minimum", "commitment", "credit"]
 
 
 class BillingPeriod(TenantModel):
@@ -28,6 +61,9 @@ class BillingPeriod(TenantModel):
     follows_at = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(default=clock.now)
     content_hash = models.CharField(max_length=64)
+    # Which usage had arrived (`metering.arrivals`); nothing of periods closed before it was kept.
+    usage_seen_at = models.DateTimeField(null=True, blank=True)
+    usage_snapshot = models.TextField(blank=True, default="", db_default="")
 
     class Meta:
         db_table = "billing_period"
@@ -46,6 +82,11 @@ class BillingPeriod(TenantModel):
             models.CheckConstraint(
                 condition=Q(follows_at__isnull=True) | Q(follows_at=F("starts_at")),
                 name="period_follows_its_predecessor",
+            ),
+            models.CheckConstraint(
+                condition=Q(usage_seen_at__isnull=True, usage_snapshot="")
+                | (Q(usage_seen_at__isnull=False) & ~Q(usage_snapshot="")),
+                name="period_usage_seen",
             ),
         ]
 
@@ -91,6 +132,18 @@ class Invoice(TenantModel):
     status = models.CharField(max_length=16, choices=Status, default=Status.DRAFT)
     currency = models.CharField(max_length=3)
     total_minor = models.BigIntegerField()
+    # Taxes that come on top of the lines, and those that the lines contain.
+    tax_exclusive_minor = models.BigIntegerField(default=0, db_default=0)
+    tax_inclusive_minor = models.BigIntegerField(default=0, db_default=0)
+    subtotal_minor = models.GeneratedField(
+        expression=F("total_minor") - F("tax_exclusive_minor"),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
+    tax_note = models.CharField(max_length=240, blank=True, default="", db_default="")
+    # Frozen when it gets its number; null before, and of invoices from before this was kept.
+    buyer = models.JSONField(null=True, blank=True)
+    seller = models.JSONField(null=True, blank=True)
     content_hash = models.CharField(max_length=64)
     created_at = models.DateTimeField(default=clock.now)
     finalised_at = models.DateTimeField(null=True, blank=True)
@@ -132,6 +185,10 @@ class Invoice(TenantModel):
                 | (~Q(status="paid") & Q(paid_at__isnull=True)),
                 name="invoice_paid_at_iff_paid",
             ),
+            models.CheckConstraint(
+                condition=Q(total_minor=F("subtotal_minor") + F("tax_exclusive_minor")),
+                name="invoice_total_is_subtotal_and_tax",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -139,24 +196,44 @@ class Invoice(TenantModel):
 
 
 class InvoiceLine(TenantModel):
-    """One rated line. `id` is the uid it is known by at the payment provider too.
+    """One rated line, or what a credit grant pays. `id` is its uid at the payment provider too.
 
     `period_start` and `period_end` name the period the usage belongs to: for a late line that is
-    an older one than the invoice's.
+    an older one than the invoice's. A plain unit price has its price here; an entry that is more
+    has `price_model` and `breakdown` instead, and no model if it matched several; what a contract
+    says (`discount` and the like) has an amount alone, and so has what a credit grant pays.
+    `entry_id` is of a version's or a contract's entry; lines from before there were entries have
+    none.
     """
+
+    class Kind(models.TextChoices):
+        USAGE = "usage", "Usage"
+        ADJUSTMENT = "adjustment", "Adjustment"
+        DISCOUNT = "discount", "Discount"
+        MAXIMUM = "maximum", "Maximum spend"
+        MINIMUM = "minimum", "Minimum spend"
+        COMMITMENT = "commitment", "Commitment"
+        CREDIT = "credit", "Credit"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
-    model = models.CharField(max_length=80)
+    kind = models.CharField(max_length=16, choices=Kind, default=Kind.USAGE, db_default=Kind.USAGE)
+    model = models.CharField(max_length=80, blank=True)
     service_tier = models.CharField(max_length=16, default="standard", db_default="standard")
-    meter = models.CharField(max_length=16)
-    description = models.CharField(max_length=400)
-    quantity = models.BigIntegerField()
-    unit_price_pico = models.BigIntegerField()
+    meter = models.CharField(max_length=64, blank=True)
+    display_name = models.CharField(max_length=120, blank=True, default="", db_default="")
+    description = models.CharField(max_length=600)
+    quantity = models.DecimalField(max_digits=56, decimal_places=18)
+    unit_price_pico = models.BigIntegerField(null=True)
     # DO_NOTHING: the database refuses by itself; Django would look for lines of every tenant.
     price_version = models.ForeignKey(
-        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, related_name="+"
+        "pricing.PriceBookVersion", on_delete=models.DO_NOTHING, related_name="+", null=True
     )
+    entry_id = models.UUIDField(null=True)
+    contract_id = models.UUIDField(null=True)
+    price_model = models.JSONField(null=True)
+    breakdown = models.JSONField(null=True)
+    credit_grant_id = models.UUIDField(null=True)
     amount_minor = models.BigIntegerField()
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
@@ -174,17 +251,41 @@ class InvoiceLine(TenantModel):
                 fields=[
                     "invoice",
                     "period_start",
+                    "kind",
                     "model",
                     "service_tier",
                     "meter",
                     "price_version",
+                    "entry_id",
+                    "contract_id",
+                    "credit_grant_id",
                 ],
+                nulls_distinct=False,
                 name="line_once",
             ),
             models.CheckConstraint(
+                condition=Q(kind="credit", credit_grant_id__isnull=False, amount_minor__lt=0)
+                | (~Q(kind="credit") & Q(credit_grant_id__isnull=True)),
+                name="line_of_a_credit_grant",
+            ),
+            models.CheckConstraint(condition=Q(kind__in=LINE_KINDS), name="line_kind_known"),
+            models.CheckConstraint(
                 condition=Q(service_tier__in=["standard", "batch"]), name="line_tier_known"
             ),
-            models.CheckConstraint(condition=Q(quantity__gt=0), name="line_quantity_positive"),
+            models.CheckConstraint(
+                condition=~Q(kind="usage") | Q(quantity__gt=0), name="line_quantity_positive"
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="usage")
+                | Q(unit_price_pico__isnull=False, price_version__isnull=False)
+                | Q(price_model__isnull=False, breakdown__isnull=False, entry_id__isnull=False),
+                name="line_says_its_price",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=["usage", "adjustment", "credit"])
+                | Q(quantity=0, unit_price_pico__isnull=True, contract_id__isnull=False),
+                name="line_of_a_contract",
+            ),
             models.CheckConstraint(
                 condition=Q(period_end__gt=F("period_start")), name="line_period_not_empty"
             ),

@@ -6,10 +6,16 @@ are pico. Edges turn both to text with `kernel.money`.
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
+from billing.credits.draw_for_invoice import CreditLine, would_draw
+from billing.invoicing.account import whole
 from billing.invoicing.close import describe, open_period, rate_open
+from billing.invoicing.credit_lines import CREDIT, payable
 from billing.invoicing.models import Invoice, InvoiceLine
+from billing.rating.values import METERS
 from meterplane.kernel import clock
 from tenants.queries import organisation
 
@@ -18,20 +24,42 @@ PAGE_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class LineView:
-    """One line. `uid` is empty for a line that is not invoiced yet."""
+    """One line. `uid` is empty for a line that is not invoiced yet.
+
+    A plain unit price has a `unit_price_pico`; an entry that is more has a `price_model` and a
+    `breakdown` (see `rating.tiered`), a discount, credit and the like neither. A quantity is
+    a fraction only of a declared meter.
+    """
 
     uid: str
     model: str
     service_tier: str
     meter: str
     description: str
-    quantity: int
-    unit_price_pico: int
-    price_version_id: UUID
+    quantity: int | Decimal
+    unit_price_pico: int | None
+    price_version_id: UUID | None
     amount_minor: int
     period_start: datetime
     period_end: datetime
     is_late: bool
+    kind: str = "usage"
+    display_name: str = ""
+    entry_id: UUID | None = None
+    contract_id: UUID | None = None
+    price_model: dict[str, Any] | None = None
+    breakdown: dict[str, Any] | None = None
+    credit_grant_id: UUID | None = None
+
+    @property
+    def has_events(self) -> bool:
+        """Whether requests stand behind it (`line_events`)."""
+        return self.kind in ("usage", "adjustment") and self.meter in METERS and self.quantity > 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether quantity times unit price is all there is to it."""
+        return self.unit_price_pico is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +122,12 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
     if until <= period.starts_at:
         return None
     rated = rate_open(period, until, organisation().currency)
+    credit = would_draw(currency=rated.currency, ends_at=until, lines=payable(rated.lines))
     return UpcomingInvoice(
         period_start=period.starts_at,
         period_end=until,
         currency=rated.currency,
-        total_minor=rated.total_minor,
+        total_minor=rated.total_minor + sum(line.amount_minor for line in credit),
         content_hash=rated.content_hash,
         lines=tuple(
             LineView(
@@ -114,9 +143,35 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
                 period_start=line.period.starts_at,
                 period_end=line.period.ends_at,
                 is_late=line.period.is_late,
+                kind=line.kind,
+                display_name=line.display_name,
+                entry_id=line.entry_id,
+                contract_id=line.contract_id,
+                price_model=line.price_model,
+                breakdown=line.breakdown,
             )
             for line in rated.lines
-        ),
+        )
+        + tuple(_upcoming_credit(line, period.starts_at, until) for line in credit),
+    )
+
+
+def _upcoming_credit(line: CreditLine, starts_at: datetime, until: datetime) -> LineView:
+    return LineView(
+        uid="",
+        model="",
+        service_tier="standard",
+        meter=CREDIT,
+        description=line.description,
+        quantity=0,
+        unit_price_pico=None,
+        price_version_id=None,
+        amount_minor=line.amount_minor,
+        period_start=starts_at,
+        period_end=until,
+        is_late=False,
+        kind=InvoiceLine.Kind.CREDIT,
+        credit_grant_id=line.grant_id,
     )
 
 
@@ -127,13 +182,20 @@ def _line(line: InvoiceLine) -> LineView:
         service_tier=line.service_tier,
         meter=line.meter,
         description=line.description,
-        quantity=line.quantity,
+        quantity=whole(line.quantity),
         unit_price_pico=line.unit_price_pico,
         price_version_id=line.price_version_id,
         amount_minor=line.amount_minor,
         period_start=line.period_start,
         period_end=line.period_end,
         is_late=line.is_late,
+        credit_grant_id=line.credit_grant_id,
+        kind=line.kind,
+        display_name=line.display_name,
+        entry_id=line.entry_id,
+        contract_id=line.contract_id,
+        price_model=line.price_model,
+        breakdown=line.breakdown,
     )
 
 

@@ -14,7 +14,7 @@ import msgspec
 from django.db.models import Q
 
 from billing.invoicing.advance import News, advance
-from billing.invoicing.models import Invoice, InvoiceLine
+from billing.invoicing.models import Invoice, InvoiceLine, InvoiceTax
 from billing.payments.accounts import ensure_account
 from billing.payments.mirror import park
 from billing.payments.models import PaymentRun
@@ -104,13 +104,25 @@ def _await_payment(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
 
 
 def _line_orders(tenant_id: UUID, invoice_id: UUID) -> list[LineOrder]:
+    """The lines, and each tax on top of them as a line of its own: so they add up to the total."""
     with tenant_scope(tenant_id):
         rows = InvoiceLine.objects.filter(invoice_id=invoice_id).order_by("position")
-        return [
+        orders = [
             LineOrder(
                 str(row.id), row.description, row.amount_minor, row.period_start, row.period_end
             )
             for row in rows
+        ]
+        taxes = InvoiceTax.objects.filter(invoice_id=invoice_id, mode="exclusive")
+        return orders + [
+            LineOrder(
+                str(row.id),
+                str(row),
+                row.amount_minor,
+                row.invoice.period_start,
+                row.invoice.period_end,
+            )
+            for row in taxes.select_related("invoice").order_by("position")
         ]
 
 

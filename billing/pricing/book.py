@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args, overload
 from uuid import UUID
 
+from billing.pricing.entry import Entry
 from meterplane.contracts.usage import ServiceTier
 
 Meter = Literal["input_tokens", "output_tokens", "requests"]
@@ -50,8 +51,14 @@ class ModelPrices:
 
 @dataclass(frozen=True, slots=True)
 class PublishedBook:
-    """One published version: its id, its currency, its prices by model name."""
+    """One published version: its id, its currency, its prices by model name.
+
+    `entries` are what usage is rated by; `prices` what a request is held and shown at. A version
+    of before there were entries has none, and is rated by its prices.
+    """
 
     version_id: UUID
     currency: str
     prices: Mapping[str, ModelPrices]
+    entries: tuple[Entry, ...] = ()
+    book: str = ""

@@ -1,6 +1,6 @@
 """Price books. Global to the installation: prices are offered, contracts come with tenants.
 
-Invariants held by PostgreSQL: the prices of a published version never change; a version moves
+Invariants held by PostgreSQL: prices and entries of a published version never change; it moves
 draft -> published -> superseded and never back; the times two versions of one book apply do not
 overlap and leave no gap (`superseded_at` of one is `effective_at` of the next).
 """
@@ -8,8 +8,18 @@ overlap and leave no gap (`superseded_at` of one is `effective_at` of the next).
 from django.db import models
 from django.db.models import F, Q
 
+from billing.pricing.contract_models import ContractEvent, TenantContract
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
+
+__all__ = [
+    "ContractEvent",
+    "Price",
+    "PriceBook",
+    "PriceBookVersion",
+    "PriceEntry",
+    "TenantContract",
+]
 
 
 class PriceBook(models.Model):
@@ -125,3 +135,36 @@ class Price(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} {self.meter}"
+
+
+class PriceEntry(models.Model):
+    """One price of a version: a meter, what usage it matches, and a price model.
+
+    What it may say is checked by `entry_json` before it is stored; the version's guard holds for
+    entries as it does for prices.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    version = models.ForeignKey(PriceBookVersion, on_delete=models.CASCADE, related_name="entries")
+    position = models.PositiveIntegerField()
+    meter = models.CharField(max_length=64)
+    match = models.JSONField(blank=True, default=dict)
+    price_model = models.JSONField()
+    display_name = models.CharField(max_length=120)
+
+    class Meta:
+        db_table = "price_entry"
+        ordering = ["version", "position"]
+        verbose_name_plural = "price entries"
+        constraints = [
+            models.UniqueConstraint(fields=["version", "position"], name="price_entry_place_once"),
+            models.UniqueConstraint(
+                fields=["version", "meter", "match"], name="price_entry_matches_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(meter__regex=r"^[a-z][a-z0-9_-]{0,63}$"), name="price_entry_meter_safe"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.display_name

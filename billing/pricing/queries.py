@@ -1,18 +1,24 @@
-"""Reads of prices. Needs no tenant's door: price books are the same for everybody."""
+"""Reads of prices. Needs no tenant's door: price books are the same for everybody.
+
+What was published never changes, so the versions read last are kept by the process.
+"""
 
 from datetime import datetime
+from functools import lru_cache
 from typing import get_args
 from uuid import UUID
 
 from django.db.models import Q
 
 from billing.pricing.book import Meter, ModelPrices, PublishedBook
+from billing.pricing.entry_rows import entries_of
 from billing.pricing.models import Price, PriceBookVersion
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.invariant import ensure
 from meterplane.metering.price_port import UnitPrices
 
 DEFAULT_BOOK = "standard"
+VERSIONS_KEPT = 64  # of 1,000 models with six entries each about 6 MB: 400 MB if all were so large
 
 __all__ = [
     "DEFAULT_BOOK",
@@ -20,20 +26,32 @@ __all__ = [
     "PublishedBook",
     "prices_of",
     "published_version",
+    "timeline_of",
     "unit_prices",
+    "unit_prices_stored",
 ]
 
 
 def published_version(at: datetime, book: str = DEFAULT_BOOK) -> PublishedBook | None:
     """The version of `book` that applies at instant `at`; None before its first one."""
-    version = (
+    version_id = (
         PriceBookVersion.objects.exclude(status=PriceBookVersion.Status.DRAFT)
         .filter(book__name=book, effective_at__lte=at)
         .filter(Q(superseded_at__isnull=True) | Q(superseded_at__gt=at))
-        .select_related("book")
+        .values_list("id", flat=True)
         .first()
     )
-    return _as_book(version) if version else None
+    return prices_of(version_id) if version_id else None
+
+
+def timeline_of(book: str) -> list[tuple[datetime, UUID]]:
+    """The versions of `book` and the instants they apply from; each until the next one's."""
+    return list(
+        PriceBookVersion.objects.exclude(status=PriceBookVersion.Status.DRAFT)
+        .filter(book__name=book)
+        .order_by("effective_at")
+        .values_list("effective_at", "id")
+    )
 
 
 def prices_of(version_id: UUID) -> PublishedBook | None:
@@ -41,13 +59,13 @@ def prices_of(version_id: UUID) -> PublishedBook | None:
 
     A draft counts as missing: nothing can have been used at prices nobody published.
     """
-    version = (
+    published_at = (
         PriceBookVersion.objects.exclude(status=PriceBookVersion.Status.DRAFT)
         .filter(id=version_id)
-        .select_related("book")
+        .values_list("published_at", flat=True)
         .first()
     )
-    return _as_book(version) if version else None
+    return None if published_at is None else _published(version_id, published_at)
 
 
 def unit_prices(version_id: UUID) -> dict[tuple[str, ServiceTier], UnitPrices]:
@@ -64,12 +82,27 @@ def unit_prices(version_id: UUID) -> dict[tuple[str, ServiceTier], UnitPrices]:
     return found
 
 
-def _as_book(version: PriceBookVersion) -> PublishedBook:
+@lru_cache(maxsize=VERSIONS_KEPT)
+def _published(version_id: UUID, published_at: datetime) -> PublishedBook:
+    """Kept by its instant too: a publication that was rolled back may be made again, and differ."""
+    version = PriceBookVersion.objects.select_related("book").get(
+        id=version_id, published_at=published_at
+    )
+    return PublishedBook(
+        version_id=version.id,
+        currency=version.book.currency,
+        prices=unit_prices_stored(version),
+        entries=tuple(entries_of(version.id)),
+        book=version.book.name,
+    )
+
+
+def unit_prices_stored(version: PriceBookVersion) -> dict[str, ModelPrices]:
+    """The unit prices of a version, by model; also of a draft."""
     by_model: dict[str, dict[str, Price]] = {}
     for price in version.prices.order_by("model", "meter"):
         by_model.setdefault(price.model, {})[price.meter] = price
-    prices = {model: _model_prices(model, meters) for model, meters in by_model.items()}
-    return PublishedBook(version.id, version.book.currency, prices)
+    return {model: _model_prices(model, meters) for model, meters in by_model.items()}
 
 
 def _model_prices(model: str, meters: dict[str, Price]) -> ModelPrices:

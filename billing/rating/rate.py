@@ -1,198 +1,286 @@
-"""Rating: quantities times pinned prices, as one pure function.
+"""Rating: quantities times prices and a contract, as one pure function.
 
-Guarantees: the result is a function of the *sums* per (period, model, service tier, meter, price
-version) and of the prices of those versions. The order of the inputs, how they were batched or
-split, and empty inputs cannot change it; the same inputs give the same lines and the same
-`content_hash`. Products are exact in pico; each line is rounded once, halves away from zero, to the
-currency's minor unit; the total is the sum of the rounded lines, so an invoice always adds up.
+Guarantees: the result is a function of the *sums* of quantities, of the prices and contracts, and
+of what was billed before. The order of the inputs, how they were batched or split, and empty inputs
+cannot change it; the same inputs give the same lines and the same `content_hash`. Reckoning is
+exact; each line is rounded once, halves away from zero, to the currency's minor unit; the total is
+the sum of the rounded lines, so an invoice always adds up.
 
-Does not know where quantities come from, who owes them, or what has been invoiced before.
+Does not know where quantities come from, who owes them, or where invoices are kept.
 
-A meter whose price is zero owes nothing and gets no line; its quantity still enters the hash. A
-quantity without a price is never rated as zero: it is refused, and so is usage of a service tier
-that its version does not offer for the model.
+A plain unit price has a line for each model (`plain`), any other entry one for all it matched in a
+calendar month (`tiered`), and a contract adds lines to each of its months (`agreed`). A meter whose
+unit price is zero owes nothing and gets no line; its quantity still enters the hash. A quantity
+without a price is never rated as zero: it is refused, and so is usage of a service tier that its
+version does not offer for the model.
 """
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple, get_args
+from decimal import Decimal
+from itertools import chain
 from uuid import UUID
 
-from billing.pricing.book import Meter, PublishedBook
-from billing.rating.explain import explain
-from meterplane.contracts.usage import ServiceTier
-from meterplane.kernel.invariant import InvariantBroken
-from meterplane.kernel.money import minor_digits, pico_to_minor_half_away, pico_to_text
+from billing.pricing.book import PublishedBook
+from billing.rating.agreed import AgreedKey, agreed_lines
+from billing.rating.fingerprint import fingerprint, fingerprint_of_plain
+from billing.rating.plain import PlainKey, PlainSum, plain_lines
+from billing.rating.resolve import Resolver
+from billing.rating.tiered import TieredKey, TieredSum, tiered_lines
+from billing.rating.values import (
+    METERS,
+    TIERS,
+    Account,
+    Billed,
+    Period,
+    Quantity,
+    RatedLine,
+    RatedPeriod,
+    UsageCannotBeRated,
+    month_after,
+    month_of,
+)
+from meterplane.kernel.decimals import EXACT
+from meterplane.kernel.money import minor_digits
 
-METERS: tuple[Meter, ...] = get_args(Meter)  # also the order of a model's lines
-TIERS: tuple[ServiceTier, ...] = get_args(ServiceTier)  # and those of one tier before the next's
+__all__ = [
+    "METERS",
+    "TIERS",
+    "Account",
+    "Billed",
+    "Period",
+    "Quantity",
+    "RatedLine",
+    "RatedPeriod",
+    "UsageCannotBeRated",
+    "rate",
+]
 
-
-class UsageCannotBeRated(InvariantBroken):
-    """A quantity has no price, a negative sum or a foreign currency. Nothing is guessed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """Half-open, UTC. `is_late` marks a period that had been closed when its usage arrived."""
-
-    starts_at: datetime
-    ends_at: datetime
-    is_late: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """Units of one meter of one model in one period, pinned to a price-book version."""
-
-    period: Period
-    model: str
-    meter: Meter
-    price_version_id: UUID
-    units: int
-    service_tier: ServiceTier = "standard"
-
-
-@dataclass(frozen=True, slots=True)
-class RatedLine:
-    """What one (period, model, service tier, meter, price version) owes."""
-
-    period: Period
-    model: str
-    meter: Meter
-    price_version_id: UUID
-    quantity: int
-    unit_price_pico: int
-    amount_pico: int
-    amount_minor: int
-    explanation: str
-    service_tier: ServiceTier = "standard"
-
-
-@dataclass(frozen=True, slots=True)
-class RatedPeriod:
-    """All lines, their sum, and the SHA-256 (hex) over canonical inputs and outputs."""
-
-    currency: str
-    lines: tuple[RatedLine, ...]
-    total_minor: int
-    content_hash: str
-
-
-class _Key(NamedTuple):
-    """Identity and order of a line: late periods last, then time, model, tier, meter, version."""
-
-    is_late: bool
-    starts_at: datetime
-    ends_at: datetime
-    model: str
-    tier_index: int
-    meter_index: int
-    price_version_id: UUID
+_METER_INDEX = {meter: n for n, meter in enumerate(METERS)}
+_TIER_INDEX = {tier: n for n, tier in enumerate(TIERS)}
+_USAGE = ("usage", "adjustment")
 
 
 def rate(
     quantities: Iterable[Quantity],
     prices: Mapping[UUID, PublishedBook],
     currency: str,
+    account: Account | None = None,
 ) -> RatedPeriod:
-    """Rate `quantities` at the prices of the versions they are pinned to.
+    """Rate `quantities` at the prices of the versions they are pinned to, and the contracts.
 
+    With an `account`, quantities are everything that is known of its periods, and what it billed
+    for the closed ones is taken off. Without one, all of them are owed.
     Raises `UsageCannotBeRated` for a version or price that is missing, a version in another
-    currency than `currency`, or a negative sum; `UnknownCurrency` for a currency whose minor unit
-    is not known.
+    currency than `currency`, or more billed than used; `UnknownCurrency` for a currency whose minor
+    unit is not known.
     """
     minor_digits(currency)
-    sums: dict[_Key, int] = defaultdict(int)
-    for quantity in quantities:
-        sums[_key(quantity)] += quantity.units
-    rated = [_rated(key, sums[key], prices, currency) for key in sorted(sums) if sums[key]]
-    lines = tuple(line for line in rated if line.unit_price_pico)
+    billed = None if account is None else _plain_facts(account.billed)
+    account = account or Account(())
+    sums = _Sums(quantities, Resolver(prices, account.contracts, currency))
+    _refuse_vanished(sums.used, account)
+    plain = plain_lines(sums.plain, billed, currency)
+    periods, final = _months(account.periods or sums.periods)
+    of_tiers = [each for each in account.billed if _is_tiered(each)]
+    tiered = tiered_lines(sums.tiered, _by_month(of_tiers), periods, final, currency)
+    shown = [line for line in plain if line.unit_price_pico]
+    agreed: list[RatedLine] = []
+    if account.contracts:
+        agreed = agreed_lines(
+            account.contracts,
+            _usage_minor(chain(shown, tiered), account.billed),
+            _by_month(each for each in account.billed if each.kind not in _USAGE),
+            periods,
+            account.periods[-1].ends_at,
+            currency,
+        )
+    lines = sorted([*shown, *tiered, *agreed], key=_place)
     total_minor = sum(line.amount_minor for line in lines)
-    return RatedPeriod(
-        currency=currency,
-        lines=lines,
-        total_minor=total_minor,
-        content_hash=_content_hash(currency, rated, total_minor),
-    )
+    is_plain = not (sums.tiered or tiered or account.contracts)
+    if is_plain and all(line.kind == "usage" for line in plain):
+        content_hash = fingerprint_of_plain(currency, plain, total_minor)
+    else:
+        content_hash = fingerprint(
+            currency, plain, [*tiered, *agreed], sums.tiered, account.billed,
+            account.contracts.values(), total_minor,
+        )  # fmt: skip
+    return RatedPeriod(currency, tuple(lines), total_minor, content_hash)
 
 
-def _key(quantity: Quantity) -> _Key:
+class _Sums:
+    """Quantities added up by everything that tells them apart, then by the price they have."""
+
+    def __init__(self, quantities: Iterable[Quantity], resolver: Resolver) -> None:
+        self._interned: dict[Period, Period] = {}
+        self._periods: dict[int, Period] = {}
+        by_kind = self._added(quantities)
+        self.periods = tuple(self._interned)
+        self.used: dict[tuple[datetime, str], int | Decimal] = defaultdict(int)
+        self.plain: dict[PlainKey, PlainSum] = {}
+        self.tiered: dict[TieredKey, TieredSum] = {}
+        for quantity, units in by_kind:
+            month = (month_of(quantity.period.starts_at), quantity.meter)
+            self.used[month] = _plus(self.used[month], units)
+            self._price(quantity, units, resolver)
+
+    def _added(self, quantities: Iterable[Quantity]) -> list[tuple[Quantity, int | Decimal]]:
+        sums: dict[tuple[object, ...], int | Decimal] = {}
+        first: dict[tuple[object, ...], Quantity] = {}
+        for each in quantities:
+            key = (
+                id(self._period(each.period)), each.model, each.meter, each.price_version_id,
+                each.service_tier, each.contract_id, each.dimensions,
+            )  # fmt: skip
+            if key in sums:
+                sums[key] = _plus(sums[key], each.units)
+            else:
+                sums[key], first[key] = each.units, each
+        return [(first[key], units) for key, units in sums.items() if units]
+
+    def _period(self, period: Period) -> Period:
+        """One object for equal periods: hashing instants for each quantity would be dear."""
+        found = self._periods.get(id(period))
+        if found is None:
+            found = self._interned.setdefault(period, period)
+            self._periods[id(period)] = found
+        return found
+
+    def _price(self, quantity: Quantity, units: int | Decimal, resolver: Resolver) -> None:
+        entry, unit_price_pico = resolver.of(quantity)
+        if units < 0:
+            raise UsageCannotBeRated(
+                f"{units} {quantity.service_tier} {quantity.meter} of {quantity.model} at price"
+                f" version {quantity.price_version_id}: more was invoiced than was used"
+            )
+        own = entry is not None and entry.contract_id is not None
+        if entry is None or unit_price_pico is not None:
+            key = _plain_key(quantity, None if entry is None else entry.id)
+            before = self.plain.get(key)
+            name = "" if entry is None else entry.display_name
+            total = int(units) + (before.units if before is not None else 0)
+            self.plain[key] = PlainSum(total, unit_price_pico or 0, name)
+            return
+        version_id = None if own else quantity.price_version_id
+        place = TieredKey(
+            month_of(quantity.period.starts_at), version_id, entry.id, quantity.contract_id
+        )
+        used = self.tiered.setdefault(place, TieredSum(entry))
+        part = (quantity.model, quantity.service_tier)
+        used.parts[part] = _plus(used.parts[part], units)
+
+
+def _plain_key(quantity: Quantity, entry_id: UUID | None) -> PlainKey:
     period = quantity.period
-    return _Key(
+    return PlainKey(
         period.is_late,
         period.starts_at,
         period.ends_at,
         quantity.model,
-        TIERS.index(quantity.service_tier),
-        METERS.index(quantity.meter),
+        _TIER_INDEX[quantity.service_tier],
+        _METER_INDEX[next(each for each in METERS if each == quantity.meter)],
         quantity.price_version_id,
+        entry_id,
+        quantity.contract_id,
     )
 
 
-def _rated(key: _Key, units: int, prices: Mapping[UUID, PublishedBook], currency: str) -> RatedLine:
-    meter, tier = METERS[key.meter_index], TIERS[key.tier_index]
-    where = f"{units} {tier} {meter} of {key.model} at price version {key.price_version_id}"
-    version = prices.get(key.price_version_id)
-    if version is None:
-        raise UsageCannotBeRated(f"{where}: there is no such price version")
-    if version.currency != currency:
-        raise UsageCannotBeRated(f"{where}: priced in {version.currency}, billed in {currency}")
-    model_prices = version.prices.get(key.model)
-    if model_prices is None:
-        raise UsageCannotBeRated(f"{where}: the version has no price for this model")
-    unit_price_pico = model_prices.of(meter, tier)
-    if unit_price_pico is None:
-        raise UsageCannotBeRated(f"{where}: the version has no {tier} prices for this model")
-    if units < 0:
-        raise UsageCannotBeRated(f"{where}: more was invoiced than was used")
-    amount_pico = units * unit_price_pico
-    amount_minor = pico_to_minor_half_away(amount_pico, currency)
-    return RatedLine(
-        period=Period(key.starts_at, key.ends_at, key.is_late),
-        model=key.model,
-        meter=meter,
-        price_version_id=key.price_version_id,
-        quantity=units,
-        unit_price_pico=unit_price_pico,
-        amount_pico=amount_pico,
-        amount_minor=amount_minor,
-        explanation=explain(units, meter, unit_price_pico, amount_minor, currency, tier),
-        service_tier=tier,
-    )
+def _refuse_vanished(used: Mapping[tuple[datetime, str], int | Decimal], account: Account) -> None:
+    """What requests used never becomes less; it is our reading of it that would be wrong."""
+    invoiced: dict[tuple[datetime, str], int | Decimal] = defaultdict(int)
+    for each in account.billed:
+        if each.meter in METERS:
+            month = (month_of(each.period.starts_at), each.meter)
+            invoiced[month] = _plus(invoiced[month], each.quantity)
+    for (month, meter), units in invoiced.items():
+        now = used.get((month, meter), 0)
+        if now < units:
+            raise UsageCannotBeRated(
+                f"{now} {meter} in the month of {month:%Y-%m}, and {units} were billed:"
+                " more was invoiced than was used"
+            )
 
 
-def _tier_in_hash(line: RatedLine) -> dict[str, str]:
-    """Only of what is not standard: bills from before there were tiers keep their hash."""
-    return {} if line.service_tier == "standard" else {"tier": line.service_tier}
+def _months(periods: Iterable[Period]) -> tuple[dict[datetime, Period], frozenset[datetime]]:
+    """Which period a line of each month names, and the months that are over by the end of all."""
+    by_month: dict[datetime, list[Period]] = defaultdict(list)
+    for period in periods:
+        by_month[month_of(period.starts_at)].append(period)
+    named = {}
+    until = None
+    for month, within in by_month.items():
+        running = [each for each in within if not each.is_late]
+        parts = running or within
+        named[month] = Period(
+            min(each.starts_at for each in parts),
+            max(each.ends_at for each in parts),
+            is_late=not running,
+        )
+        until = max([*([until] if until else []), *(each.ends_at for each in within)])
+    final = frozenset(month for month in named if until is not None and month_after(month) <= until)
+    return named, final
 
 
-def _content_hash(currency: str, rated: list[RatedLine], total_minor: int) -> str:
-    """Each line carries its input (quantity, price) and its output (amounts): one list is both."""
-    canonical = {
-        "rating": 1,
-        "currency": currency,
-        "lines": [
-            {
-                "from": line.period.starts_at.isoformat(),
-                "until": line.period.ends_at.isoformat(),
-                "late": line.period.is_late,
-                "model": line.model,
-                "meter": line.meter,
-                "price_version": str(line.price_version_id),
-                "quantity": str(line.quantity),
-                "unit_price": pico_to_text(line.unit_price_pico),
-                "amount": pico_to_text(line.amount_pico),
-                "amount_minor": str(line.amount_minor),
-            }
-            | _tier_in_hash(line)
-            for line in rated
-        ],
-        "total_minor": str(total_minor),
-    }
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _is_tiered(each: Billed) -> bool:
+    return each.kind in _USAGE and each.unit_price_pico is None
+
+
+def _plain_facts(billed: Iterable[Billed]) -> list[Billed]:
+    return _summed(each for each in billed if each.kind in _USAGE and not _is_tiered(each))
+
+
+def _by_month(billed: Iterable[Billed]) -> list[Billed]:
+    """One fact for each calendar month, named by its first instant."""
+    months = []
+    for each in billed:
+        month = month_of(each.period.starts_at)
+        kind = "usage" if each.kind in _USAGE else each.kind
+        whole = Period(month, month_after(month), is_late=True)
+        months.append(replace(each, period=whole, kind=kind, model="", service_tier="standard"))
+    return _summed(months)
+
+
+def _summed(billed: Iterable[Billed]) -> list[Billed]:
+    facts: dict[tuple[object, ...], Billed] = {}
+    for each in billed:
+        kind = "usage" if each.kind in _USAGE else each.kind
+        key = (
+            each.period.starts_at, each.period.ends_at, kind, each.model, each.meter,
+            each.service_tier, each.price_version_id, each.entry_id, each.contract_id,
+        )  # fmt: skip
+        before = facts.get(key)
+        facts[key] = (
+            each
+            if before is None
+            else replace(
+                before,
+                quantity=_plus(before.quantity, each.quantity),
+                amount_minor=before.amount_minor + each.amount_minor,
+            )
+        )
+    return list(facts.values())
+
+
+def _usage_minor(lines: Iterable[RatedLine], billed: Iterable[Billed]) -> dict[AgreedKey, int]:
+    """What the usage of each contract owes in each month, by its lines of now and before."""
+    owed: dict[AgreedKey, int] = defaultdict(int)
+    for each in chain(lines, billed):
+        if each.contract_id is not None and each.kind in _USAGE:
+            key = AgreedKey(month_of(each.period.starts_at), each.contract_id)
+            owed[key] += each.amount_minor
+    return owed
+
+
+def _place(line: RatedLine) -> tuple[object, ...]:
+    """Late periods last, then time; plain lines, entries, and what the contract says."""
+    period = line.period
+    rank = 2 if line.kind not in _USAGE else int(line.unit_price_pico is None)
+    return period.is_late, period.starts_at, period.ends_at, rank
+
+
+def _plus(one: int | Decimal, other: int | Decimal) -> int | Decimal:
+    if isinstance(one, int) and isinstance(other, int):
+        return one + other
+    return EXACT.add(Decimal(one), Decimal(other))

@@ -27,7 +27,8 @@ def utc(month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
 
 def publish_prices(prices: dict[str, ModelPrices] = PRICES) -> UUID:
     """Publish a version of the standard book; its id."""
-    return publish(create_draft(book="standard", currency="USD", prices=prices).id).version_id
+    draft = create_draft(book="standard", currency="USD", prices=prices)
+    return publish(draft.id, confirm=["gap"]).version_id
 
 
 def used(

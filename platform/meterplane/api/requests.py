@@ -16,7 +16,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing.invoicing.line_events import billed_on
 from billing.pricing.request_cost import CostLine, cost_lines
+from meterplane.api.invoice_shapes import BilledOnOut
 from meterplane.api.organisations import named_organisation
 from meterplane.api.usage import FILTERS, ORGANISATION, PERIOD
 from meterplane.kernel.money import nano_to_text, pico_to_text
@@ -93,7 +95,10 @@ class CostLineOut(serializers.Serializer[Any]):
 class RequestDetailOut(RequestOut):
     """Everything that is known of one request. `returned` is what of its reservation was given
     back; `segment_id` names the journal segment that its usage event came in. `cost_lines` is empty
-    where the price version is unknown, or all its prices are zero."""
+    where the price version is unknown, or all its prices are zero. `billed_on` names the invoice
+    lines that it is part of."""
+
+    billed_on = BilledOnOut()
 
     admitted_at = serializers.DateTimeField(allow_null=True)
     provenance = serializers.CharField()
@@ -204,6 +209,8 @@ def _detail(text: str) -> Response:
         tokens_out=row.tokens_out,
         requests=row.requests,
     )
+    with tenant_scope(row.tenant_id):
+        billed = billed_on(row)
     shown = asdict(row) | _summary(row, _slugs([row.tenant_id]))
     shown |= {
         "reserved": nano_to_text(row.reserved_nano),
@@ -211,6 +218,7 @@ def _detail(text: str) -> Response:
         "cost_lines": [_cost_line(line) for line in lines],
         "phases": [asdict(phase) for phase in phases(row)],
         "timeline": [asdict(moment) for moment in moments(row)],
+        "billed_on": billed,
     }
     return Response(RequestDetailOut(shown).data)
 

@@ -3,7 +3,22 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from meterplane.api import alerts, events, exports, limits, meters, requests, usage, views
+from meterplane.api import (
+    alerts,
+    contracts,
+    credit_grants,
+    documents,
+    events,
+    exports,
+    invoices,
+    ledger,
+    limits,
+    meters,
+    prices,
+    requests,
+    usage,
+    views,
+)
 from meterplane.api.calculator import Calculator
 from meterplane.api.leaked_keys import LeakedKeys
 from meterplane.api.reconciliation import ReconciliationView
@@ -39,6 +54,18 @@ urlpatterns = [
             ("balance", limits.Balance, "balance"),
             ("balance/alert", alerts.BalanceAlert, "balance_alert"),
             ("alerts", alerts.Alerts, "alerts"),
+            ("credits", credit_grants.Credits, "credits"),
+            ("credits/<uuid:grant_id>", credit_grants.CreditDetail, "credit"),
+            ("credits/<uuid:grant_id>/refund", credit_grants.CreditRefund, "credit_refund"),
+            ("credit-balance", credit_grants.CreditBalance, "credit_balance"),
+            ("recurring-credits", credit_grants.RecurringCredits, "recurring_credits"),
+            (
+                "recurring-credits/<uuid:recurrence_id>/end",
+                credit_grants.RecurringCreditEnd,
+                "recurring_credit_end",
+            ),
+            ("ledger", ledger.Ledger, "ledger"),
+            ("ledger/statement", ledger.AccountStatement, "ledger_statement"),
         )
     ],
     path("v1/usage", usage.Usage.as_view(), name="usage_of_all"),
@@ -91,6 +118,61 @@ urlpatterns = [
     path("v1/meters/<slug:slug>", meters.MeterDetail.as_view(), name="meter"),
     path("v1/meters/<slug:slug>/usage", meters.MeterUsageView.as_view(), name="meter_usage"),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
+    path("v1/tax-rates", documents.TaxRates.as_view(), name="tax_rates"),
+    path("v1/tax-rates/<uuid:rate_id>", documents.TaxRateDetail.as_view(), name="tax_rate"),
+    *[
+        path(f"v1/organisations/<slug:slug>/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("taxes", documents.OrganisationTaxes, "organisation_taxes"),
+            ("billing-details", documents.OrganisationBillingDetails, "billing_details"),
+            ("credit-notes", documents.CreditNotes, "credit_notes"),
+            ("credit-notes/<uuid:note_id>", documents.CreditNoteDetail, "credit_note"),
+            ("credit-notes/<uuid:note_id>/pdf", documents.CreditNotePDF, "credit_note_pdf"),
+        )
+    ],
+    *[
+        path(
+            f"v1/organisations/<slug:slug>/invoices/<uuid:invoice_id>{address}",
+            view.as_view(),
+            name=f"invoice{name}",
+        )
+        for address, view, name in (
+            ("", invoices.InvoiceDetail, ""),
+            ("/csv", invoices.InvoiceCSV, "_csv"),
+            ("/usage.csv", invoices.InvoiceUsageCSV, "_usage_csv"),
+            ("/pdf", invoices.InvoicePDF, "_pdf"),
+            ("/credit-notes", documents.InvoiceCreditNotes, "_credit_notes"),
+            ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
+            ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
+        )
+    ],
+    *[
+        path(f"v1/organisations/<slug:slug>/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("invoices/upcoming", contracts.Upcoming, "upcoming_invoice"),
+            ("contracts", contracts.Contracts, "contracts"),
+            ("contracts/<uuid:contract_id>", contracts.ContractDetail, "contract"),
+            ("contracts/<uuid:contract_id>/end", contracts.ContractEnd, "contract_end"),
+        )
+    ],
+    *[
+        path(f"v1/{address}", view.as_view(), name=name)
+        for address, view, name in (
+            ("price-books/<slug:book>/versions", prices.PriceVersions, "price_versions"),
+            ("price-books/<slug:book>/migrations", prices.PriceMigrations, "price_migrations"),
+            ("price-versions/<uuid:version_id>", prices.PriceVersion, "price_version"),
+            (
+                "price-versions/<uuid:version_id>/publish",
+                prices.PriceVersionPublish,
+                "price_version_publish",
+            ),
+            (
+                "price-versions/<uuid:version_id>/preview",
+                prices.PriceVersionPreview,
+                "price_version_preview",
+            ),
+        )
+    ],
     *[
         path(f"v1/{owner}exports{address}", view.as_view(), name=prefix + name)
         for owner, prefix in (("", "all_"), ("organisations/<slug:slug>/", ""))

@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 
+from billing.invoicing.account import whole
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.payments.models import PaymentRun, PaymentStep, WebhookEvent
 from meterplane.console import shown
@@ -36,13 +37,20 @@ class LineInline(ReadOnlyInline):
 
     model = InvoiceLine
     fields = (
-        "position", "model", "service_tier", "meter", "quantity", "unit_price", "amount", "is_late",
+        "position", "kind", "model", "service_tier", "meter", "shown_quantity", "unit_price",
+        "amount", "is_late", "description",
     )  # fmt: skip
-    readonly_fields = ("unit_price", "amount")
+    readonly_fields = ("shown_quantity", "unit_price", "amount")
     ordering = ("position",)
+
+    @shown.column(description="Quantity")
+    def shown_quantity(self, row: InvoiceLine) -> str:
+        return f"{whole(row.quantity):,}" if row.meter else amounts.NOTHING
 
     @shown.column(description="Unit price")
     def unit_price(self, row: InvoiceLine) -> str:
+        if row.unit_price_pico is None:
+            return amounts.NOTHING
         return shown.pico(row.unit_price_pico, row.invoice.currency)
 
     @shown.column(description="Amount")

@@ -12,6 +12,8 @@ PAGES = (
     "sent",
     "raised",
     "owed",
+    "credited",
+    "entered",
     "people",
 )
 

@@ -99,6 +99,13 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
+                    _item("Credit", "savings", "credits_creditgrant_changelist"),
+                    _item("Credit movements", "swap_vert", "credits_creditmovement_changelist"),
+                    _item(
+                        "Recurring credit", "event_repeat", "credits_creditrecurrence_changelist"
+                    ),
+                    _item("Ledger", "menu_book", "ledger_ledgerentry_changelist"),
+                    _item("Balances", "balance", "ledger_ledgerbalance_changelist"),
                     _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
                     _item("Webhook events", "webhook", "payments_webhookevent_changelist"),
                 ],

@@ -11,7 +11,8 @@ from uuid import UUID
 import msgspec
 from django.db import connection, transaction
 
-from billing.pricing.queries import ModelPrices, PublishedBook, published_version
+from billing.pricing.contract_queries import book_of_tenant
+from billing.pricing.queries import ModelPrices, PublishedBook
 from meterplane.catalog.models import Model
 from meterplane.contracts import policy as contract
 from meterplane.kernel import clock
@@ -27,7 +28,7 @@ def recompile(tenant_id: UUID) -> None:
     """Recompile every key of the organisation; tell the gateways once the change has committed."""
     with tenant_scope(tenant_id):
         organisation = Organisation.objects.select_for_update().get(id=tenant_id)
-        book = published_version(clock.now())
+        book = book_of_tenant(clock.now())
         models = compiled_models(book)
         said = Said(list(Limit.objects.all()), list(Restriction.objects.all()))
         before = {row.key_id: row for row in GatewayPolicy.objects.all()}

@@ -24,6 +24,7 @@ from tenants.scoping import tenant_scope
 SESSION_KEY = "organisation"
 MANAGES_KEYS = frozenset({"owner", "admin", "developer"})
 MANAGES_LIMITS = frozenset({"owner", "admin"})
+MANAGES_BILLING = frozenset({"owner", "admin", "billing"})
 EXPORTS_USAGE = frozenset({"owner", "admin", "developer", "billing"})
 
 P = ParamSpec("P")
@@ -62,6 +63,10 @@ class Acting:
     @property
     def may_manage_limits(self) -> bool:
         return self.role in MANAGES_LIMITS
+
+    @property
+    def may_manage_billing(self) -> bool:
+        return self.role in MANAGES_BILLING
 
     @property
     def may_export(self) -> bool:
@@ -119,6 +124,12 @@ def require_key_manager(acting: Acting) -> None:
 def require_limit_manager(acting: Acting) -> None:
     """Raises `PermissionDenied` for roles that may only look."""
     if not acting.may_manage_limits:
+        raise PermissionDenied
+
+
+def require_billing_manager(acting: Acting) -> None:
+    """Raises `PermissionDenied` for roles that may only look."""
+    if not acting.may_manage_billing:
         raise PermissionDenied
 
 

@@ -4,7 +4,10 @@ from django.urls import include, path
 
 from meterplane.portal.views import (
     billing,
+    billing_details,
     exports,
+    invoice_files,
+    invoice_line,
     keys,
     limit_forms,
     limits,
@@ -48,7 +51,21 @@ pages = [
         name="restriction-remove",
     ),
     path("billing/", billing.billing, name="billing"),
+    path("billing/details/", billing_details.change, name="billing-details"),
     path("billing/<uuid:invoice_id>/", billing.invoice, name="invoice"),
+    path("billing/<uuid:invoice_id>/pdf/", invoice_files.pdf, name="invoice-pdf"),
+    path("billing/<uuid:invoice_id>/usage/", invoice_files.usage_csv, name="invoice-usage"),
+    path("billing/<uuid:invoice_id>/lines/<uuid:line_id>/", invoice_line.line, name="invoice-line"),
+    path(
+        "billing/<uuid:invoice_id>/lines/<uuid:line_id>/events/",
+        invoice_files.line_events_csv,
+        name="invoice-line-events",
+    ),
+    path(
+        "billing/credit-notes/<uuid:note_id>/pdf/",
+        invoice_files.credit_note_pdf,
+        name="credit-note-pdf",
+    ),
     path("switch/", switch.switch, name="switch"),
 ]
 urlpatterns = [

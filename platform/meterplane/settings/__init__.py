@@ -25,6 +25,7 @@ TRITON_METRICS = measured_servers(_env.triton_metrics_urls)
 CANARY_EVERY_S = _env.canary_every_s
 CANARY_MODELS = [name.strip() for name in _env.canary_models.split(",") if name.strip()]
 PROVIDER_NAME = _env.provider_name
+SELLER = _env.seller()
 EXPORT_DAYS = _env.export_days
 EVENT_OVERLAYS = _env.overlays()
 EVENT_WINDOW_DAYS = _env.event_window_days

@@ -85,6 +85,12 @@ class Environment(BaseSettings):
     canary_every_s: int = Field(default=0, ge=0)
     canary_models: str = ""
     provider_name: str = Field(default="Meterplane", min_length=1)
+    # Who invoices are from. The address by lines, which a semicolon ends; the name is the
+    # provider's where none is given.
+    seller_name: str = Field(default="", max_length=120)
+    seller_address: str = Field(default="", max_length=600)
+    seller_tax_id: str = Field(default="", max_length=60)
+    seller_email: str = Field(default="", max_length=120)
     export_days: int = Field(default=7, ge=1, le=365)
     event_overlays: Annotated[str, AfterValidator(_are_overlays)] = "amend,deprecate,backfill"
     event_window_days: int = Field(default=100, ge=1, le=3650)
@@ -96,6 +102,16 @@ class Environment(BaseSettings):
     def overlays(self) -> frozenset[str]:
         """How external events may be changed here."""
         return frozenset(p.strip() for p in self.event_overlays.split(",") if p.strip())
+
+    def seller(self) -> dict[str, str]:
+        """Who invoices are from; the address by lines."""
+        lines = [part.strip() for part in self.seller_address.split(";")]
+        return {
+            "name": self.seller_name or self.provider_name,
+            "address": "\n".join(line for line in lines if line),
+            "tax_id": self.seller_tax_id,
+            "email": self.seller_email,
+        }
 
     def webhook_secrets(self) -> list[str]:
         """Stripe webhook secrets, newest first: two during a rotation."""

@@ -32,6 +32,8 @@ RECONCILE_EVERY_S = 60  # hours are due once; a segment that comes late opens it
 FORGET_RECONCILED_EVERY_S = 3600
 DELIVER_EXPORTS_EVERY_S = 60
 LEARN_EVERY_S = 3600  # each time all events of a week are read
+GRANT_CREDIT_EVERY_S = 60
+EXPIRE_CREDIT_EVERY_S = 300  # it is no balance any more by then: this only writes it off
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
 # batches wait in a queue of their own. A worker that is told no queue serves both.
 QUEUE, BATCH_QUEUE = "celery", "batches"
@@ -114,6 +116,16 @@ app.conf.update(
             "schedule": FORGET_RECONCILED_EVERY_S,
         },
         "learn reservations": {"task": "policy.learn_reservations", "schedule": LEARN_EVERY_S},
+        "grant credit": {
+            "task": "credits.grant_due",
+            "schedule": GRANT_CREDIT_EVERY_S,
+            "options": {"expires": GRANT_CREDIT_EVERY_S},
+        },
+        "expire credit": {
+            "task": "invoicing.expire_credit",
+            "schedule": EXPIRE_CREDIT_EVERY_S,
+            "options": {"expires": EXPIRE_CREDIT_EVERY_S},
+        },
     },
 )
 if settings.CANARY_EVERY_S:

@@ -1,6 +1,7 @@
 """What the portal's templates say in one word: icons, amounts, instants, states."""
 
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from django import template
@@ -61,10 +62,19 @@ def minor(amount_minor: int, currency: str) -> str:
     return amounts.minor(amount_minor, currency)
 
 
+@register.simple_tag
+def exact_amount(text: str | None, currency: str) -> str:
+    """Decimal text with every digit it has, such as a tier's price; a dash where there is none."""
+    if text is None:
+        return amounts.NOTHING
+    sign = "\N{MINUS SIGN}" if text.startswith("-") else ""
+    return f"{sign}{amounts.symbol(currency)}{Decimal(text.removeprefix('-')):,f}"
+
+
 @register.filter
-def count(quantity: int) -> str:
-    """`1,234,567`."""
-    return f"{quantity:,}"
+def count(quantity: int | Decimal | str) -> str:
+    """`1,234,567`; of a declared meter `1,234.5`."""
+    return f"{quantity:,}" if isinstance(quantity, int) else f"{Decimal(quantity):,f}"
 
 
 @register.filter

@@ -1,31 +1,22 @@
-"""What is owed: the invoice to come, the invoices so far, and the lines of each."""
+"""What is owed: the invoice to come, the invoices so far, and all that each of them says."""
 
-import csv
-import io
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
-from billing.invoicing.queries import (
-    LineView,
-    invoice_with_lines,
-    list_invoices,
-    upcoming_invoice,
-)
+from billing.credits import queries as credit
+from billing.invoicing.documents import invoice_document
+from billing.invoicing.invoice_csv import lines_csv
+from billing.invoicing.parties import details
+from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
 from meterplane.kernel import amounts
-from meterplane.kernel.money import minor_to_text, pico_to_text
-from meterplane.metering.usage_written import literal
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
 
-CSV_HEADER = [
-    "position", "model", "meter", "quantity", "unit_price", "amount", "currency",
-    "period_start", "period_end", "late", "tier",
-]  # fmt: skip
+CREDIT_HISTORY_MAX = 20
 
 
 @require_GET
@@ -39,6 +30,9 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "lines": lines,
         "decimals": _decimals(lines),
         "invoices": list_invoices(),
+        "details": details(),
+        "credit": credit.balance(),
+        "credit_history": credit.history(CREDIT_HISTORY_MAX),
     }
     return render_page(request, acting, "billing", "portal/billing/page.html", context)
 
@@ -46,15 +40,16 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
 @require_GET
 @member_page
 def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpResponse:
-    found = invoice_with_lines(invoice_id)
+    found = invoice_document(invoice_id)
     if found is None:
         raise Http404
     if request.GET.get("format") == "csv":
-        name = found.number or f"draft-{found.period_start:%Y-%m-%d}"
-        return csv_response(f"{name}.csv", _as_csv(found.lines, found.currency, found.total_minor))
+        name = found.invoice.number or f"draft-{found.invoice.period_start:%Y-%m-%d}"
+        return csv_response(f"{name}.csv", lines_csv(invoice_id) or "")
     context = {
-        "invoice": found,
-        "currency": found.currency,
+        "document": found,
+        "invoice": found.invoice,
+        "currency": found.invoice.currency,
         "lines": found.lines,
         "decimals": _decimals(found.lines),
     }
@@ -62,18 +57,5 @@ def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpRespo
 
 
 def _decimals(lines: Sequence[LineView]) -> int:
-    return amounts.decimals_needed([line.unit_price_pico for line in lines], amounts.PICO_DIGITS)
-
-
-def _as_csv(lines: Sequence[LineView], currency: str, total_minor: int) -> str:
-    """The invoice's lines and their total, as they stand on the page."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
-    for position, line in enumerate(lines, start=1):
-        cells: list[Any] = [position, literal(line.model), line.meter, line.quantity]
-        cells += [pico_to_text(line.unit_price_pico), minor_to_text(line.amount_minor, currency)]
-        cells += [currency, line.period_start.isoformat(), line.period_end.isoformat()]
-        writer.writerow([*cells, "yes" if line.is_late else "no", line.service_tier])
-    writer.writerow(["Total", "", "", "", "", minor_to_text(total_minor, currency), currency])
-    return text.getvalue()
+    prices = [line.unit_price_pico for line in lines if line.unit_price_pico is not None]
+    return amounts.decimals_needed(prices, amounts.PICO_DIGITS)

@@ -11,6 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_GET
 
+from billing.invoicing.line_events import billed_on
 from billing.pricing.receipts import receipt_of
 from billing.pricing.request_cost import cost_lines
 from meterplane.kernel import amounts
@@ -66,6 +67,7 @@ def request_detail(request: HttpRequest, acting: Acting, request_id: str) -> Htt
         "cost_lines": lines,
         "price_decimals": _decimals([line.unit_price_pico for line in lines]),
         "product_decimals": _decimals([line.product_pico for line in lines]),
+        "billed": billed_on(event),
         "tags": event.tags,
         "facts": _facts(event),
         "records": _records(event),

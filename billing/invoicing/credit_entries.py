@@ -1,0 +1,147 @@
+"""What taxes and credit notes are in the ledger, and what the audit expects of credit notes.
+
+A tax on top of prices is an account of its own beside the revenue; one that prices contain is taken
+out of the revenue of the meters, in proportion to it. A credit note takes back both as they were
+booked. It posts in the transaction that makes it:
+
+    open invoice   revenue, tax less; that much less is due, and drawn credit comes back
+    paid invoice   revenue, tax less; the money is to be refunded
+    ... balance    the same, refunded at once into a grant of purchased credit
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models import QuerySet, Sum
+
+from billing.invoicing.credit_lines import CREDIT
+from billing.invoicing.models import CreditNote, CreditNoteLine, CreditNoteTax
+from billing.ledger import movements
+from billing.ledger.accounts import revenue
+from billing.ledger.accounts import tax as tax_account
+from billing.ledger.entry import Entry
+from billing.ledger.sources import Expected, Page, Source
+from meterplane.kernel.money import split_by_largest_remainder
+
+CREDITED = "credit_note.made"
+KEPT = "credit_note.kept"
+NOTES_PER_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TaxPart:
+    """One tax of an invoice or a credit note."""
+
+    name: str
+    mode: str
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A credit note by account, and what of it is drawn credit that comes back."""
+
+    note: CreditNote
+    by_account: Mapping[str, int]
+    restored_minor: int
+
+    @property
+    def effect(self) -> str:
+        return self.note.effect
+
+    @property
+    def invoice_id(self) -> UUID:
+        return self.note.invoice_id
+
+
+def account_of_tax(name: str) -> str:
+    """The account of a tax: its name in the letters an account has."""
+    letters = [letter if letter.isascii() and letter.isalnum() else "-" for letter in name]
+    return tax_account("".join(letters).strip("-")[:64] or "other")
+
+
+def with_taxes(earned: Mapping[str, int], taxes: Iterable[TaxPart]) -> dict[str, int]:
+    """Revenue by account with taxes beside it: those on top added, those inside taken out."""
+    by_account = dict(sorted(earned.items()))
+    weights = [abs(amount) for amount in by_account.values()]
+    for tax in taxes:
+        if tax.mode == "inclusive" and earned:
+            sign = -1 if tax.amount_minor < 0 else 1
+            parts = split_by_largest_remainder(abs(tax.amount_minor), weights)
+            for account, part in zip(sorted(earned), parts, strict=True):
+                by_account[account] -= sign * part
+        account = account_of_tax(tax.name)
+        by_account[account] = by_account.get(account, 0) + tax.amount_minor
+    return by_account
+
+
+def added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    """The sums by account."""
+    names = sorted({*first, *second})
+    return {name: first.get(name, 0) + second.get(name, 0) for name in names}
+
+
+def corrections(notes: "QuerySet[CreditNote]") -> list[Correction]:
+    """Credit notes as the ledger sees them."""
+    found = list(notes.order_by("id"))
+    ids = [note.id for note in found]
+    earned, restored = _lines(ids)
+    taxes: dict[UUID, list[TaxPart]] = defaultdict(list)
+    rows = CreditNoteTax.objects.filter(note_id__in=ids).select_related("tax")
+    for row in rows.order_by("note_id", "tax__position"):
+        taxes[row.note_id].append(TaxPart(row.tax.name, row.tax.mode, row.amount_minor))
+    return [
+        Correction(note, with_taxes(earned[note.id], taxes[note.id]), restored[note.id])
+        for note in found
+    ]
+
+
+def entries_of_note(corrected: Correction) -> list[Entry]:
+    """What a credit note posts."""
+    note = corrected.note
+    refunded = 0 if note.effect == CreditNote.Effect.LOWERS_DUE else note.total_minor
+    made = movements.credit_note(corrected.by_account, refunded_minor=refunded)
+    entries = [(CREDITED, made)]
+    if note.effect == CreditNote.Effect.BALANCE:
+        entries.append((KEPT, movements.refund_paid(note.total_minor)))
+    return [
+        Entry(
+            kind, str(note.id), note.currency, legs, note.created_at, f"Credit note {note.number}"
+        )
+        for kind, legs in entries
+    ]
+
+
+def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID, int]]:
+    rows = (
+        CreditNoteLine.objects.filter(note_id__in=ids)
+        .order_by()
+        .values_list("note_id", "line__kind", "line__meter")
+        .annotate(sum=Sum("amount_minor"))
+    )
+    earned: dict[UUID, dict[str, int]] = defaultdict(dict)
+    restored: dict[UUID, int] = defaultdict(int)
+    for note_id, kind, meter, amount_minor in rows:
+        if meter == CREDIT:
+            restored[note_id] -= int(amount_minor)
+        else:
+            account = revenue(meter or kind)
+            earned[note_id][account] = earned[note_id].get(account, 0) + int(amount_minor)
+    return earned, restored
+
+
+def _page(after: UUID | None) -> Page:
+    notes = CreditNote.objects.order_by("id")
+    if after is not None:
+        notes = notes.filter(id__gt=after)
+    ids = list(notes.values_list("id", flat=True)[:NOTES_PER_PAGE])
+    page = corrections(CreditNote.objects.filter(id__in=ids))
+    expected = [
+        Expected(each.note.tenant_id, entry) for each in page for entry in entries_of_note(each)
+    ]
+    return Page(tuple(expected), None if len(page) < NOTES_PER_PAGE else page[-1].note.id)
+
+
+CREDIT_NOTES = Source("credit notes", frozenset({CREDITED, KEPT}), _page)

@@ -1,0 +1,97 @@
+"""The ledger entries that an invoice calls for, as a function of what it is.
+
+Pure: an invoice as values in, entries out. Which accounts move is said in `ledger.movements`.
+
+    open             finalised
+    paid             finalised, paid
+    void             finalised, voided
+    uncollectible    finalised, written off
+
+An invoice that is paid or voided after it was written off keeps that entry, and the last one takes
+the money from `bad_debt` instead of `receivable`. What moves nothing has no entry: a draft, an
+invoice over zero once it is paid, one whose lines are all zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from billing.ledger import movements
+from billing.ledger.entry import Entry, Leg
+from billing.ledger.movements import Legs
+
+FINALISED = "invoice.finalised"
+PAID = "invoice.paid"
+VOIDED = "invoice.voided"
+WRITTEN_OFF = "invoice.written_off"
+KINDS = frozenset({FINALISED, PAID, VOIDED, WRITTEN_OFF})
+
+
+@dataclass(frozen=True, slots=True)
+class Invoiced:
+    """An invoice as the ledger sees it. `earned`: the sum of its lines per account, credit aside.
+
+    `drawn_minor` is what credit pays of it: an entry of credit's own, for revenue is what was used,
+    whoever pays. The total is what is left.
+
+    `lowered` is what credit notes took from it while it was open, per account; of that,
+    `restored_minor` is credit that was given back, and the rest is not due any more.
+
+    `finalised_at` and `paid_at` are its own; `moved_at` is when it got its present status, which an
+    invoice does not keep of a void or a write-off.
+    """
+
+    id: UUID
+    name: str
+    status: str
+    currency: str
+    total_minor: int
+    earned: Mapping[str, int]
+    finalised_at: datetime | None
+    paid_at: datetime | None
+    moved_at: datetime
+    was_written_off: bool = False
+    drawn_minor: int = 0
+    lowered: Mapping[str, int] = field(default_factory=dict)
+    restored_minor: int = 0
+
+    @property
+    def due_minor(self) -> int:
+        return self.total_minor - sum(self.lowered.values()) + self.restored_minor
+
+
+def entries_of(invoice: Invoiced) -> list[Entry]:
+    """Every entry that the invoice's status calls for, in order."""
+    if invoice.status == "draft":
+        return []
+    finalised = movements.invoice_finalised(
+        invoice.total_minor + invoice.drawn_minor, invoice.earned
+    )
+    finalised_at = invoice.finalised_at or invoice.moved_at
+    moved: list[tuple[str, Legs, datetime]] = [(FINALISED, finalised, finalised_at)]
+    is_written_off = invoice.status == "uncollectible"
+    was_written_off = invoice.was_written_off and not is_written_off
+    if is_written_off or was_written_off:
+        legs = movements.invoice_written_off(invoice.due_minor)
+        moved.append((WRITTEN_OFF, legs, invoice.moved_at))
+    if invoice.status == "paid":
+        legs = movements.invoice_paid(invoice.due_minor, was_written_off=was_written_off)
+        moved.append((PAID, legs, invoice.paid_at or invoice.moved_at))
+    if invoice.status == "void":
+        drawn_minor = invoice.drawn_minor - invoice.restored_minor
+        earned = {
+            account: amount - invoice.lowered.get(account, 0)
+            for account, amount in invoice.earned.items()
+        }
+        left = movements.invoice_finalised(invoice.due_minor + drawn_minor, earned)
+        legs = movements.invoice_voided(
+            left, was_written_off=was_written_off, drawn_minor=drawn_minor
+        )
+        moved.append((VOIDED, legs, invoice.moved_at))
+    return [_entry(invoice, kind, legs, at) for kind, legs, at in moved if legs]
+
+
+def _entry(invoice: Invoiced, kind: str, legs: tuple[Leg, ...], at: datetime) -> Entry:
+    act = kind.partition(".")[2].replace("_", " ")
+    return Entry(kind, str(invoice.id), invoice.currency, legs, at, f"{invoice.name} {act}")

@@ -1,0 +1,132 @@
+"""Record invoices in the ledger, and say what must be there.
+
+Guarantees: whatever an invoice's status calls for is posted in the transaction that moves it. All
+of it is posted each time, not the last step alone: what is there already is found there, and an
+invoice that was finalised before there was a ledger gets its first entry with its next step.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Sum
+
+from billing.invoicing.credit_entries import TaxPart, added, corrections, with_taxes
+from billing.invoicing.credit_lines import CREDIT
+from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
+from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTax
+from billing.ledger.accounts import revenue
+from billing.ledger.post import post_entry
+from billing.ledger.queries import entries_by_source
+from billing.ledger.sources import Expected, Page, Source
+from meterplane.kernel import clock
+
+INVOICES_PER_PAGE = 500
+
+
+def record(invoice: Invoice, at: datetime, *, left: str) -> None:
+    """Post what its status calls for, which it has since `at` and instead of the one it `left`.
+
+    Needs the tenant's door.
+    """
+    parts = _parts([invoice.id])[invoice.id]
+    was_written_off = left == Invoice.Status.UNCOLLECTIBLE
+    for entry in entries_of(_invoiced(invoice, parts, at, was_written_off)):
+        post_entry(entry)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Of an invoice: what its lines and taxes are by account, what credit pays of it, and what
+    credit notes took from it while it was open."""
+
+    earned: dict[str, int] = field(default_factory=dict)
+    drawn_minor: int = 0
+    lowered: dict[str, int] = field(default_factory=dict)
+    restored_minor: int = 0
+
+
+def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
+    rows = (
+        InvoiceLine.objects.filter(invoice_id__in=invoice_ids)
+        .order_by()
+        .values_list("invoice_id", "kind", "meter")
+        .annotate(sum=Sum("amount_minor"))
+    )
+    parts: dict[UUID, _Parts] = defaultdict(_Parts)
+    for invoice_id, kind, meter, amount_minor in rows:
+        if meter == CREDIT:
+            parts[invoice_id].drawn_minor = -int(amount_minor)
+        else:
+            account = revenue(meter or kind)  # a discount, a minimum and the like are of no meter
+            earned = parts[invoice_id].earned
+            earned[account] = earned.get(account, 0) + int(amount_minor)
+    for invoice_id, taxes in _taxes(invoice_ids).items():
+        parts[invoice_id].earned = with_taxes(parts[invoice_id].earned, taxes)
+    for corrected in corrections(CreditNote.objects.filter(invoice_id__in=invoice_ids)):
+        if corrected.effect == CreditNote.Effect.LOWERS_DUE:
+            of = parts[corrected.invoice_id]
+            of.lowered = added(of.lowered, corrected.by_account)
+            of.restored_minor += corrected.restored_minor
+    return parts
+
+
+def _taxes(invoice_ids: Collection[UUID]) -> dict[UUID, list[TaxPart]]:
+    rows = InvoiceTax.objects.filter(invoice_id__in=invoice_ids).order_by("invoice_id", "position")
+    taxes: dict[UUID, list[TaxPart]] = defaultdict(list)
+    for row in rows:
+        taxes[row.invoice_id].append(TaxPart(row.name, row.mode, row.amount_minor))
+    return taxes
+
+
+def _invoiced(
+    invoice: Invoice, parts: _Parts, moved_at: datetime, was_written_off: bool
+) -> Invoiced:
+    return Invoiced(
+        id=invoice.id,
+        name=f"Invoice {invoice.number}",
+        status=invoice.status,
+        currency=invoice.currency,
+        total_minor=invoice.total_minor,
+        earned=parts.earned,
+        finalised_at=invoice.finalised_at,
+        paid_at=invoice.paid_at,
+        moved_at=moved_at,
+        was_written_off=was_written_off,
+        drawn_minor=parts.drawn_minor,
+        lowered=parts.lowered,
+        restored_minor=parts.restored_minor,
+    )
+
+
+def _page(after: UUID | None) -> Page:
+    """Of every tenant's invoices, what the ledger must hold.
+
+    When an old invoice was voided or written off is written nowhere but in its entry. If there is
+    none, it is entered as of now: a month that is over keeps the figures it was told with.
+    """
+    rows = Invoice.objects.exclude(status=Invoice.Status.DRAFT).order_by("id")
+    if after is not None:
+        rows = rows.filter(id__gt=after)
+    invoices = list(rows[:INVOICES_PER_PAGE])
+    parts = _parts([invoice.id for invoice in invoices])
+    written_off = entries_by_source({WRITTEN_OFF}, {str(invoice.id) for invoice in invoices})
+    expected = [
+        Expected(invoice.tenant_id, entry)
+        for invoice in invoices
+        for entry in entries_of(
+            _invoiced(
+                invoice,
+                parts[invoice.id],
+                clock.now(),
+                (invoice.tenant_id, str(invoice.id)) in written_off,
+            )
+        )
+    ]
+    is_last = len(invoices) < INVOICES_PER_PAGE
+    return Page(tuple(expected), None if is_last else invoices[-1].id)
+
+
+INVOICES = Source("invoices", KINDS, _page)

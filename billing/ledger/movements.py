@@ -1,0 +1,147 @@
+"""Which accounts each act debits and credits: the one place where that is decided.
+
+Pure. Amounts are minor units and positive unless said otherwise; what is zero makes no leg, and an
+act that moves nothing has no legs at all: there is nothing to post of it.
+
+    act                            debit                        credit
+    invoice finalised              receivable                   revenue:<meter>, tax:<name>
+    invoice paid                   payments                     receivable
+    invoice voided                 revenue:<meter>, tax:<name>  receivable
+    invoice written off            bad_debt                     receivable
+    written off, paid after all    payments                     bad_debt
+    written off, then voided       revenue:<meter>, tax:<name>  bad_debt
+    credit bought and paid         payments                     credits:purchased
+    credit given                   promotions                   credits:promotional
+    credit drawn by an invoice     credits:*                    receivable
+    drawn credit given back        receivable                   credits:*
+    bought credit expired          credits:purchased            breakage
+    given credit expired           credits:promotional          promotions
+    unused bought credit refunded  credits:purchased            refunds
+    credit note                    revenue:<meter>, tax:<name>  receivable | refunds | credits:*
+    money paid back                refunds                      payments
+    invoiced before delivery       receivable                   deferred_revenue
+    delivered                      deferred_revenue             revenue:<meter>
+
+A draw is an entry of its own beside the finalised one, so revenue is what was used, whoever paid
+for it, and what is left in `receivable` is what the customer has to pay.
+"""
+
+from collections.abc import Mapping
+
+from billing.ledger import accounts
+from billing.ledger.entry import Leg, legs, reversed_legs
+from meterplane.kernel.invariant import ensure
+
+Legs = tuple[Leg, ...]
+
+
+def invoice_finalised(total_minor: int, earned: Mapping[str, int]) -> Legs:
+    """`earned`: what the invoice is made of, per account (`revenue:*`, `tax:*`).
+
+    Any of them and the total may be negative: corrections of older periods are lines too.
+    """
+    ensure(total_minor == sum(earned.values()), "an invoice's parts add up to its total")
+    parts = [(account, -amount) for account, amount in sorted(earned.items())]
+    return legs((accounts.RECEIVABLE, total_minor), *parts)
+
+
+def invoice_paid(total_minor: int, *, was_written_off: bool = False) -> Legs:
+    """The money is at the provider."""
+    owed_in = accounts.BAD_DEBT if was_written_off else accounts.RECEIVABLE
+    return legs((accounts.PAYMENTS, total_minor), (owed_in, -total_minor))
+
+
+def invoice_written_off(total_minor: int) -> Legs:
+    """Nobody expects the money any more."""
+    return legs((accounts.BAD_DEBT, total_minor), (accounts.RECEIVABLE, -total_minor))
+
+
+def invoice_voided(finalised: Legs, *, was_written_off: bool = False, drawn_minor: int = 0) -> Legs:
+    """As if it had not been finalised, nor written off.
+
+    What was written off is what credit had not paid: `drawn_minor` stays in `receivable`, where
+    giving it back meets it.
+    """
+    undone = reversed_legs(finalised)
+    if not was_written_off:
+        return undone
+    parts = [(leg.account, leg.amount_minor) for leg in undone]
+    owed = sum(amount for account, amount in parts if account == accounts.RECEIVABLE)
+    return legs(
+        (accounts.BAD_DEBT, owed + drawn_minor),
+        (accounts.RECEIVABLE, -drawn_minor),
+        *(part for part in parts if part[0] != accounts.RECEIVABLE),
+    )
+
+
+def credit_purchased(amount_minor: int) -> Legs:
+    """Paid in advance: we owe use for it."""
+    return legs((accounts.PAYMENTS, amount_minor), (accounts.CREDITS_PURCHASED, -amount_minor))
+
+
+def credit_given(amount_minor: int) -> Legs:
+    """A promotion: it costs us what may be drawn."""
+    return legs((accounts.PROMOTIONS, amount_minor), (accounts.CREDITS_PROMOTIONAL, -amount_minor))
+
+
+def credit_drawn(*, purchased_minor: int = 0, promotional_minor: int = 0) -> Legs:
+    """Credit pays a part of an invoice."""
+    return legs(
+        (accounts.CREDITS_PURCHASED, purchased_minor),
+        (accounts.CREDITS_PROMOTIONAL, promotional_minor),
+        (accounts.RECEIVABLE, -purchased_minor - promotional_minor),
+    )
+
+
+def credit_restored(*, purchased_minor: int = 0, promotional_minor: int = 0) -> Legs:
+    """A correction gives back what was drawn."""
+    return reversed_legs(
+        credit_drawn(purchased_minor=purchased_minor, promotional_minor=promotional_minor)
+    )
+
+
+def credit_expired(*, purchased_minor: int = 0, promotional_minor: int = 0) -> Legs:
+    """What was bought is earned without use; what was given was not needed."""
+    return legs(
+        (accounts.CREDITS_PURCHASED, purchased_minor),
+        (accounts.BREAKAGE, -purchased_minor),
+        (accounts.CREDITS_PROMOTIONAL, promotional_minor),
+        (accounts.PROMOTIONS, -promotional_minor),
+    )
+
+
+def credit_refunded(amount_minor: int) -> Legs:
+    """Unused bought credit is to be paid back; `refund_paid` follows."""
+    return legs((accounts.CREDITS_PURCHASED, amount_minor), (accounts.REFUNDS, -amount_minor))
+
+
+def credit_note(
+    corrected: Mapping[str, int], *, refunded_minor: int = 0, credited_minor: int = 0
+) -> Legs:
+    """`corrected`: what an invoice is less by, per account (`revenue:*`, `tax:*`).
+
+    Of that, `refunded_minor` is to be paid back, `credited_minor` becomes credit, and the rest is
+    not owed any more.
+    """
+    owed_less = sum(corrected.values()) - refunded_minor - credited_minor
+    return legs(
+        *sorted(corrected.items()),
+        (accounts.REFUNDS, -refunded_minor),
+        (accounts.CREDITS_PURCHASED, -credited_minor),
+        (accounts.RECEIVABLE, -owed_less),
+    )
+
+
+def refund_paid(amount_minor: int) -> Legs:
+    """The provider paid money back."""
+    return legs((accounts.REFUNDS, amount_minor), (accounts.PAYMENTS, -amount_minor))
+
+
+def revenue_deferred(amount_minor: int) -> Legs:
+    """Invoiced before it is delivered, such as a commitment."""
+    return legs((accounts.RECEIVABLE, amount_minor), (accounts.DEFERRED_REVENUE, -amount_minor))
+
+
+def revenue_recognised(amount_minor: int, meter: str) -> Legs:
+    """Delivered what had been invoiced before."""
+    return legs((accounts.DEFERRED_REVENUE, amount_minor), (accounts.revenue(meter), -amount_minor))

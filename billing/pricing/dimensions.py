@@ -1,0 +1,118 @@
+"""What entries may price: the meters, and the dimensions usage of each is told apart by.
+
+This is the one place that says so, and it is honest: a dimension that usage does not carry cannot
+be matched, so it is refused here and not silently never met. Of the product's own meters usage is
+summed by model and service tier. A declared meter brings its own dimensions, such as the region or
+the GPU type that external events carry: `region` means its dimension `region`, `data.region` or
+`tags.region`, whichever it declares.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import get_args
+
+from billing.pricing.book import Meter
+from meterplane.catalog.meters import BUILT_IN, DATA, REQUEST, TAG, MeterDefinition, versions_of
+from meterplane.contracts.usage import ServiceTier
+from meterplane.kernel.errors import CallerError
+from meterplane.metering.meters.sources import is_rolled_up
+
+METERS: tuple[Meter, ...] = get_args(Meter)
+DIMENSIONS = ("model", "service_tier")
+SERVICE_TIERS: tuple[str, ...] = get_args(ServiceTier)
+# Asked for in price lists, and not on the usage of requests.
+_NOT_CARRIED = {
+    "token_kind": "the meter says it: input_tokens or output_tokens",
+    "priority": "requests are not summed by priority",
+    "region": "requests do not say where they were served",
+    "gpu_type": "requests do not say on what they were served",
+}
+_ADDITIVE = frozenset({"sum", "count"})
+
+
+@dataclass(frozen=True, slots=True)
+class PricedMeter:
+    """What can be priced by: how its dimensions are called by entries, and by the meter."""
+
+    slug: str
+    name: str
+    unit: str
+    dimensions: Mapping[str, str]
+
+
+def priced_meter(slug: str, at: datetime, field: str) -> PricedMeter:
+    """The meter as entries see it. Raises `CallerError` `meter_unknown` naming `field`."""
+    if slug in BUILT_IN:
+        it = BUILT_IN[slug].definition
+        return PricedMeter(slug, it.name, it.unit, {name: name for name in DIMENSIONS})
+    try:
+        versions = versions_of(slug)
+    except CallerError:
+        raise CallerError(
+            "meter_unknown",
+            f"There is no meter {slug[:64]!r}. It is one of {', '.join(BUILT_IN)}, or declared by"
+            " POST /api/v1/meters.",
+            status=422,
+            field=field,
+        ) from None
+    newest = next((v for v in reversed(versions) if v.effective_from <= at), versions[-1])
+    it = newest.definition
+    return PricedMeter(slug, it.name, it.unit, {_short(name): name for name in it.dimensions})
+
+
+def check_match(meter: PricedMeter, match: Mapping[str, str], at: datetime, field: str) -> None:
+    """Raises `CallerError` for a dimension the meter's usage does not carry, or a value it cannot
+    have."""
+    for name in match:
+        if name in meter.dimensions:
+            continue
+        known = ", ".join(sorted(meter.dimensions)) or "none"
+        why = "" if meter.slug not in BUILT_IN else _NOT_CARRIED.get(name, "")
+        raise CallerError(
+            "dimension_unknown",
+            f"Usage of {meter.slug} cannot be matched by {name[:80]!r}"
+            f"{f' ({why})' if why else ''}; it carries {known}.",
+            status=422,
+            field=f"{field}.{name[:80]}",
+        )
+    tier = match.get("service_tier")
+    if tier is not None and meter.slug in BUILT_IN and tier not in SERVICE_TIERS:
+        raise CallerError(
+            "dimension_value_unknown",
+            f"{tier[:80]!r} is no service tier; it is one of {', '.join(SERVICE_TIERS)}.",
+            status=422,
+            field=f"{field}.service_tier",
+        )
+    if meter.slug not in BUILT_IN:
+        _check_declared(meter, [meter.dimensions[name] for name in match], field)
+
+
+def _check_declared(meter: PricedMeter, dimensions: Sequence[str], field: str) -> None:
+    """A closed period is counted again whenever something arrives late: for years, and in parts."""
+    for version in versions_of(meter.slug):
+        it = version.definition
+        if it.event_type == REQUEST and not is_rolled_up(it, dimensions):
+            raise CallerError(
+                "meter_not_kept",
+                f"Version {version.number} of {meter.slug} counts from single requests, which are"
+                " not kept for ever: price a sum or count of what roll-ups have.",
+                status=422,
+                field=field,
+            )
+        if dimensions and not _divides(it):
+            raise CallerError(
+                "meter_not_divisible",
+                f"Parts of {meter.slug} do not add up to the whole"
+                f" ({it.aggregation}, rounding {it.rounding.rule}): price it without a match.",
+                status=422,
+                field=field,
+            )
+
+
+def _divides(it: MeterDefinition) -> bool:
+    return it.aggregation in _ADDITIVE and it.rounding.rule == "none"
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(DATA).removeprefix(TAG)

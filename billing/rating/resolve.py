@@ -1,0 +1,130 @@
+"""Which price a quantity is rated at. Pure.
+
+The entry that wins among those of the contract and of the version it is pinned to (`entry`); a
+version of before there were entries has unit prices by model, meter and tier, which count as
+entries that name both dimensions.
+
+Guarantees: each distinct quantity is looked up once. What has no price is refused, never free.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+from uuid import UUID
+
+from billing.pricing.book import PublishedBook
+from billing.pricing.contract import Contract
+from billing.pricing.dimensions import DIMENSIONS
+from billing.pricing.entry import Entry, EntryIndex, Match, winner
+from billing.pricing.marginal import plain_unit_price_pico
+from billing.rating.values import METERS, Quantity, UsageCannotBeRated
+from meterplane.contracts.usage import ServiceTier
+
+
+class Resolved(NamedTuple):
+    """The entry (None in a version without entries), and its unit price if that is all it says."""
+
+    entry: Entry | None
+    unit_price_pico: int | None
+
+
+_Asked = tuple[UUID, UUID | None, str, str, ServiceTier, Match | None]
+
+
+class Resolver:
+    """Look-ups in one set of versions and contracts, all in one currency."""
+
+    def __init__(
+        self,
+        prices: Mapping[UUID, PublishedBook],
+        contracts: Mapping[UUID, Contract],
+        currency: str,
+    ) -> None:
+        self._prices = prices
+        self._currency = currency
+        self._books: dict[UUID, EntryIndex] = {}
+        self._own = {each.id: EntryIndex(each.terms.entries) for each in contracts.values()}
+        self._plain: dict[UUID, int | None] = {}
+        self._known: dict[_Asked, Resolved] = {}
+
+    def of(self, quantity: Quantity) -> Resolved:
+        """Raises `UsageCannotBeRated` for what has no price here."""
+        asked = (
+            quantity.price_version_id,
+            quantity.contract_id,
+            quantity.meter,
+            quantity.model,
+            quantity.service_tier,
+            quantity.dimensions,
+        )
+        found = self._known.get(asked)
+        if found is None:
+            found = self._known[asked] = self._resolve(quantity)
+        return found
+
+    def _resolve(self, quantity: Quantity) -> Resolved:
+        version = self._version(quantity)
+        dimensions = quantity.dimensions
+        if dimensions is None:
+            told = (quantity.model, quantity.service_tier)
+            dimensions = tuple(zip(DIMENSIONS, told, strict=True))
+        own = None
+        if quantity.contract_id is not None:
+            own = self._own[quantity.contract_id].find(quantity.meter, dimensions)
+        if not version.entries and quantity.meter in METERS:
+            listed = _listed(version, quantity)
+            if own is not None and (listed is None or own.specificity >= len(DIMENSIONS)):
+                return self._entry(own, quantity)
+            if listed is None:
+                raise _refused(quantity, _what_is_missing(version, quantity))
+            return Resolved(None, listed)
+        entry = winner(own, self._index(version).find(quantity.meter, dimensions))
+        if entry is None:
+            raise _refused(quantity, _what_is_missing(version, quantity))
+        return self._entry(entry, quantity)
+
+    def _entry(self, entry: Entry, quantity: Quantity) -> Resolved:
+        if quantity.meter not in METERS:
+            return Resolved(entry, None)
+        try:
+            return Resolved(entry, self._plain[entry.id])
+        except KeyError:
+            plain = self._plain[entry.id] = plain_unit_price_pico(entry.price_model)
+            return Resolved(entry, plain)
+
+    def _version(self, quantity: Quantity) -> PublishedBook:
+        version = self._prices.get(quantity.price_version_id)
+        if version is None:
+            raise _refused(quantity, "there is no such price version")
+        if version.currency != self._currency:
+            raise _refused(quantity, f"priced in {version.currency}, billed in {self._currency}")
+        return version
+
+    def _index(self, version: PublishedBook) -> EntryIndex:
+        index = self._books.get(version.version_id)
+        if index is None:
+            index = self._books[version.version_id] = EntryIndex(version.entries)
+        return index
+
+
+def _listed(version: PublishedBook, quantity: Quantity) -> int | None:
+    prices = version.prices.get(quantity.model)
+    if prices is None:
+        return None
+    meter = next(each for each in METERS if each == quantity.meter)
+    return prices.of(meter, quantity.service_tier)
+
+
+def _what_is_missing(version: PublishedBook, quantity: Quantity) -> str:
+    prices = version.prices.get(quantity.model)
+    if prices is None:
+        return "the version has no price for this model"
+    if prices.of("requests", quantity.service_tier) is None:
+        return f"the version has no {quantity.service_tier} prices for this model"
+    return "no entry of the version matches it"
+
+
+def _refused(quantity: Quantity, why: str) -> UsageCannotBeRated:
+    return UsageCannotBeRated(
+        f"{quantity.units} {quantity.service_tier} {quantity.meter} of {quantity.model} at price"
+        f" version {quantity.price_version_id}: {why}"
+    )

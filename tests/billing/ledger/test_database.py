@@ -1,0 +1,201 @@
+"""What PostgreSQL refuses by itself, whoever asks: with SQL, past every line of ours."""
+
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.errors import (
+    CheckViolation,
+    ForeignKeyViolation,
+    InsufficientPrivilege,
+    RestrictViolation,
+    UniqueViolation,
+)
+
+from billing.ledger.post import post
+from meterplane.kernel import clock
+from meterplane.kernel.ids import uuid7
+from tenants.scoping import tenant_scope
+from tests.billing.ledger.rig import held, legs, role
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ENTRY = """
+    INSERT INTO ledger_entry (id, tenant_id, kind, source_id, currency, leg_count, content_hash,
+                              memo, effective_at, created_at)
+    VALUES (%(id)s, %(tenant)s, 'raw.test', %(source)s, %(currency)s, %(leg_count)s, '', '',
+            now(), now())
+"""
+LEG = """
+    INSERT INTO ledger_leg (id, tenant_id, entry_id, position, account, currency, amount_minor)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+CHANGES = [
+    "UPDATE {} SET tenant_id = tenant_id", "DELETE FROM {}", "TRUNCATE {} CASCADE",
+]  # fmt: skip
+
+
+@pytest.fixture
+def sale(acme):
+    """An entry of two legs, committed."""
+    with tenant_scope(acme.id):
+        moved = legs("receivable 5, revenue:requests -5")
+        return post(kind="test.sale", source_id="1", currency="USD", legs=moved, at=clock.now())
+
+
+def enter(connection, tenant, entry=None, leg_count=2, currency="USD", moved=()) -> UUID:
+    """An entry by SQL, with legs of (position, account, amount) or (..., currency)."""
+    entry_id = entry or uuid7()
+    if entry is None:
+        values = {"id": entry_id, "tenant": tenant.id, "source": str(entry_id),
+                  "currency": currency, "leg_count": leg_count}  # fmt: skip
+        connection.execute(ENTRY.encode(), values)
+    for position, account, amount, *other in moved:
+        row = [uuid7(), tenant.id, entry_id, position, account, *(other or [currency]), amount]
+        connection.execute(LEG.encode(), row)
+    return entry_id
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("table", ["ledger_entry", "ledger_leg", "ledger_balance"])
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        ("meterplane_app", InsufficientPrivilege),
+        ("meterplane_system", InsufficientPrivilege),
+        ("meterplane_owner", RestrictViolation),
+        ("postgres", RestrictViolation),  # unless it switches triggers off
+    ],
+)
+def test_nobody_changes_what_was_posted(acme, sale, name, refusal, table, change):
+    with pytest.raises(refusal), role(name, acme.id) as connection:
+        connection.execute(change.format(table).encode())
+    assert held(acme.id) == {"receivable": 5, "revenue:requests": -5}
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        ("meterplane_app", InsufficientPrivilege),
+        ("meterplane_system", InsufficientPrivilege),
+        ("meterplane_owner", RestrictViolation),
+    ],
+)
+def test_nobody_writes_a_balance(acme, name, refusal):
+    with pytest.raises(refusal), role(name, acme.id) as connection:
+        connection.execute(
+            "INSERT INTO ledger_balance VALUES (gen_random_uuid(), 'USD', 'receivable', 1, 1, %s)",
+            [acme.id],
+        )
+
+
+def test_the_systems_role_reads_and_does_not_post(acme, sale):
+    with role("meterplane_system") as system:
+        assert system.execute("SELECT count(*) FROM ledger_leg").fetchone() == (2,)
+        with pytest.raises(InsufficientPrivilege):
+            enter(system, acme)
+
+
+def test_a_whole_entry_by_sql_is_taken_and_moves_the_balances(acme):
+    with role("meterplane_app", acme.id) as app:
+        enter(app, acme, moved=[(1, "payments", 7), (2, "receivable", -7)])
+    assert held(acme.id) == {"payments": 7, "receivable": -7}
+
+
+@pytest.mark.parametrize(
+    ("moved", "told"),
+    [
+        ([(1, "receivable", 5), (2, "payments", -4)], "1 USD apart"),
+        ([(1, "receivable", 5)], "has 1 legs, it says 2"),
+        ([], "has 0 legs, it says 2"),
+        ([(1, "receivable", 5), (3, "payments", -5)], "has no leg 3"),
+        ([(0, "receivable", 5), (1, "payments", -5)], "has no leg 0"),
+        ([(1, "receivable", 5, "EUR"), (2, "payments", -5, "EUR")], "in EUR"),
+    ],
+)
+def test_an_entry_that_is_not_balanced_is_not_committed(acme, moved, told):
+    with pytest.raises(RestrictViolation, match=told), role("meterplane_app", acme.id) as app:
+        enter(app, acme, moved=moved)
+    assert held(acme.id) == {}
+
+
+@pytest.mark.parametrize(
+    ("moved", "refusal"),
+    [
+        ([(1, "receivable", 0)], CheckViolation),
+        ([(1, "cash", 1)], CheckViolation),
+        ([(1, "revenue:", 1)], CheckViolation),
+        ([(1, "receivable", 10**15 + 1)], CheckViolation),
+        ([(1, "receivable", 1), (1, "payments", -1)], UniqueViolation),
+    ],
+)
+def test_a_leg_that_is_none_is_refused(acme, moved, refusal):
+    with pytest.raises(refusal), role("meterplane_app", acme.id) as app:
+        enter(app, acme, moved=moved)
+
+
+@pytest.mark.parametrize("leg_count", [0, 1, 501])
+def test_an_entry_has_at_least_two_legs(acme, leg_count):
+    with pytest.raises(CheckViolation), role("meterplane_app", acme.id) as app:
+        enter(app, acme, leg_count=leg_count)
+
+
+@pytest.mark.parametrize("position", [1, 2])
+def test_no_leg_is_added_to_an_earlier_entry(acme, sale, position):
+    with pytest.raises(UniqueViolation), role("meterplane_app", acme.id) as app:
+        enter(app, acme, entry=sale, moved=[(position, "receivable", 1)])
+    # Nor two more that add up to zero, beyond its last.
+    more = [(3, "receivable", 1), (4, "payments", -1)]
+    with (
+        pytest.raises(RestrictViolation, match="has no leg 3"),
+        role("meterplane_app", acme.id) as app,
+    ):
+        enter(app, acme, entry=sale, moved=more)
+    assert held(acme.id) == {"receivable": 5, "revenue:requests": -5}
+
+
+def test_a_source_is_posted_once(acme):
+    values = {
+        "id": uuid7(), "tenant": acme.id, "source": "1", "currency": "USD", "leg_count": 2,
+    }  # fmt: skip
+    with role("meterplane_app", acme.id) as app:
+        app.execute(ENTRY.encode(), values)
+        with pytest.raises(UniqueViolation, match="ledger_entry_source_once"):
+            app.execute(ENTRY.encode(), values | {"id": uuid7()})
+        app.rollback()
+
+
+def test_no_more_credit_is_drawn_than_there_is(acme):
+    bought = [(1, "payments", 50), (2, "credits:purchased", -50)]
+    with role("meterplane_app", acme.id) as app:
+        enter(app, acme, moved=bought)
+    with role("meterplane_app", acme.id) as app:
+        enter(app, acme, moved=[(1, "credits:purchased", 50), (2, "receivable", -50)])
+    with (
+        pytest.raises(CheckViolation, match="credit_not_overdrawn"),
+        role("meterplane_app", acme.id) as app,
+    ):
+        enter(app, acme, moved=[(1, "credits:purchased", 1), (2, "receivable", -1)])
+
+
+def test_another_tenants_ledger_is_neither_seen_nor_posted_to(acme, sale, onboard):
+    other = onboard("other")
+    with role("meterplane_app", other.id) as app:
+        for table in (b"ledger_entry", b"ledger_leg", b"ledger_balance"):
+            assert app.execute(b"SELECT count(*) FROM " + table).fetchone() == (0,)
+    with (
+        pytest.raises(InsufficientPrivilege, match="row-level security"),
+        role("meterplane_app", other.id) as app,
+    ):
+        enter(app, acme, moved=[(1, "receivable", 1), (2, "payments", -1)])
+    # Nor does a leg of one hang on the other's entry, where nothing hides it.
+    with (
+        pytest.raises(ForeignKeyViolation, match="ledger_leg_entry_same_tenant"),
+        role("postgres") as admin,
+    ):
+        enter(admin, other, entry=enter(admin, acme), moved=[(1, "receivable", 1)])
+
+
+def test_the_ledger_is_not_reached_without_a_door(acme, sale):
+    with pytest.raises(psycopg.errors.UndefinedObject), role("meterplane_app") as app:
+        app.execute("SELECT * FROM ledger_entry")

@@ -1,0 +1,251 @@
+"""Entries with tiers, contracts and late usage in tables: checked with a pocket calculator."""
+
+from decimal import Decimal
+
+import pytest
+
+from billing.rating.rate import Quantity, UsageCannotBeRated, rate
+from tests.billing.rating.agreements import (
+    GRADUATED,
+    VOLUME,
+    bill,
+    book,
+    contract,
+    entry,
+    period,
+    told,
+    used,
+)
+from tests.billing.rating.cases import table, version
+
+OCTOBER = period("10-01 11-01")
+CLOSED_OCTOBER = period("10-01 11-01", late=True)
+NOVEMBER = period("11-01 12-01")
+TIERS = book(1, entry(1, "requests", "", GRADUATED))
+STEPS = book(1, entry(1, "requests", "", VOLUME))
+
+
+def test_tiers_count_everything_an_entry_matched_across_models():
+    rated = bill(used("1 a 800\n1 b 700", OCTOBER), TIERS, OCTOBER)
+    # 1,000 x 0.01 + 500 x 0.005 = 12.50; each model for itself would be 8 + 7.
+    assert told(rated) == "10-01 usage e1 1500 1250"
+    line = rated.lines[0]
+    assert line.explanation == "1,500 requests: 1,000 x $0.01 + 500 x $0.005 = $12.50"
+    assert line.breakdown is not None
+    assert [(each["quantity"], each["amount"]) for each in line.breakdown["tiers"]] == [
+        ("1000", "10"),
+        ("500", "2.5"),
+    ]
+    assert line.breakdown["matched"] == [
+        {"model": "a", "service_tier": "standard", "quantity": "800"},
+        {"model": "b", "service_tier": "standard", "quantity": "700"},
+    ]
+    assert (line.model, line.unit_price_pico, line.price_model) == (
+        "",
+        None,
+        GRADUATED | {"tiers": [each | {"flat_amount": "0"} for each in GRADUATED["tiers"]]},
+    )
+
+
+def test_the_most_specific_entry_wins_and_unit_prices_keep_a_line_for_each_model():
+    prices = book(
+        1,
+        entry(1, "requests", "", "0.01"),
+        entry(2, "requests", "model=a", "0.02"),
+        entry(3, "requests", "model=a service_tier=batch", "0.005"),
+    )
+    rated = bill(used("1 a 100\n1 a 100 batch\n1 b 100\n1 c 100", OCTOBER), prices, OCTOBER)
+    assert told(rated) == table("""
+        10-01 usage e2 100 200
+        10-01 usage e3 100 50
+        10-01 usage e1 100 100
+        10-01 usage e1 100 100
+    """)
+    assert [line.model for line in rated.lines] == ["a", "a", "b", "c"]
+
+
+def test_a_version_that_begins_in_the_month_begins_its_tiers():
+    prices = TIERS | book(2, entry(2, "requests", "", VOLUME))
+    rated = bill(used("1 a 1500\n2 a 1500", OCTOBER), prices, OCTOBER)
+    assert told(rated) == table("""
+        10-01 usage e1 1500 1250
+        10-01 usage e2 1500 750
+    """)
+
+
+def test_late_usage_moves_the_whole_quantity_to_another_tier_and_gives_money_back():
+    october = bill(used("1 a 900", OCTOBER), STEPS, OCTOBER)
+    assert told(october) == "10-01 usage e1 900 900"
+    now = used("1 a 900\n1 b 300", CLOSED_OCTOBER)
+    november = bill(
+        now + used("1 a 100", NOVEMBER), STEPS, CLOSED_OCTOBER, NOVEMBER, invoices=[october]
+    )
+    # 1,200 x 0.005 = 6.00, and 9.00 were billed.
+    assert told(november) == table("""
+        11-01 usage e1 100 100
+        10-01 late adjustment e1 300 -300
+    """)
+    assert november.lines[1].explanation.endswith("= $6.00; less $9.00 billed before = -$3.00")
+    assert november.total_minor == -200
+    december = bill(
+        now + used("1 a 100", period("11-01 12-01", late=True)),
+        STEPS,
+        CLOSED_OCTOBER,
+        period("11-01 12-01", late=True),
+        period("12-01 12-31"),
+        invoices=[october, november],
+    )
+    assert december.lines == ()  # what is billed is billed: nothing is owed twice
+
+
+def test_a_month_closed_in_parts_pays_its_tiers_and_flat_amounts_once():
+    flat = {"type": "graduated", "tiers": [{"up_to": None, "unit_amount": "0.01",
+                                            "flat_amount": "5"}]}  # fmt: skip
+    for model in (GRADUATED, VOLUME, flat):
+        prices = book(1, entry(1, "requests", "", model))
+        first, rest = period("10-01 10-11"), period("10-11 11-01")
+        early = bill(used("1 a 700", first), prices, first)
+        closed = period("10-01 10-11", late=True)
+        late = used("1 a 750", closed) + used("1 a 550", rest)
+        second = bill(late, prices, closed, rest, invoices=[early])
+        whole = bill(used("1 a 1300", OCTOBER), prices, OCTOBER)
+        assert early.total_minor + second.total_minor == whole.total_minor
+
+
+def test_a_minimum_of_a_price_is_due_once_its_month_is_over():
+    prices = book(1, entry(1, "requests", "", {"type": "unit", "unit_amount": "0.01",
+                                               "minimum_amount": "5"}))  # fmt: skip
+    running = period("10-01 10-20")
+    assert bill(used("1 a 100", running), prices, running).total_minor == 100
+    assert bill(used("1 a 100", OCTOBER), prices, OCTOBER).total_minor == 500
+
+
+def test_late_units_at_a_plain_price_are_a_line_of_their_own_where_the_cent_is_the_same():
+    prices = book(1, entry(1, "requests", "", "0.01"))
+    october = bill(used("1 a 7", OCTOBER), prices, OCTOBER)
+    november = bill(
+        used("1 a 9", CLOSED_OCTOBER), prices, CLOSED_OCTOBER, NOVEMBER, invoices=[october]
+    )
+    assert told(november) == "10-01 late usage e1 2 2"
+    assert november.lines[0].explanation == "2 requests x $0.01 = $0.02"
+
+
+def test_late_units_never_add_up_roundings():
+    prices = book(1, entry(1, "requests", "", "0.005"))
+    october = bill(used("1 a 1", OCTOBER), prices, OCTOBER)
+    assert october.total_minor == 1  # half a cent
+    november = bill(
+        used("1 a 2", CLOSED_OCTOBER), prices, CLOSED_OCTOBER, NOVEMBER, invoices=[october]
+    )
+    # Two are one cent, and it was billed. Another half for itself would be a second cent.
+    assert told(november) == "10-01 late adjustment e1 1 0"
+
+
+def test_a_discount_and_bounds_are_lines_of_their_own_in_their_order():
+    prices = book(1, entry(1, "requests", "", "0.01"))
+    quantities = used("1 a 10000", OCTOBER, contract_id=contract().id)
+
+    def agreed(**terms):
+        return told(bill(quantities, prices, OCTOBER, contracts=[contract(**terms)]))
+
+    usage = "10-01 usage e1 10000 10000"
+    assert agreed() == usage
+    assert agreed(discount_percent="12.5") == f"{usage}\n10-01 discount Discount 0 -1250"
+    assert agreed(discount_percent="10", maximum_minor=8000) == table(f"""
+        {usage}
+        10-01 discount Discount 0 -1000
+        10-01 maximum Maximum_spend 0 -1000
+    """)
+    assert agreed(discount_percent="50", minimum_minor=6000, commitment_minor=7500) == table(f"""
+        {usage}
+        10-01 discount Discount 0 -5000
+        10-01 minimum Minimum_spend 0 1000
+        10-01 commitment Commitment 0 1500
+    """)
+
+
+def test_what_is_missing_to_a_minimum_is_due_when_the_month_is_over_even_if_nothing_was_used():
+    held = contract(minimum_minor=3000)
+    assert bill([], {}, period("10-01 10-20"), contracts=[held]).lines == ()
+    assert told(bill([], {}, OCTOBER, contracts=[held])) == "10-01 minimum Minimum_spend 0 3000"
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "due"),
+    [("10-01", "", 3100), ("10-17", "", 1500), ("10-01", "10-11", 1000), ("10-30", "11-15", 200)],
+)
+def test_a_month_held_in_part_has_that_part_of_the_minimum_by_the_day(starts, ends, due):
+    held = contract(starts=starts, ends=ends, minimum_minor=3100)
+    assert bill([], {}, OCTOBER, contracts=[held]).total_minor == due
+
+
+def test_late_usage_of_a_month_with_a_minimum_takes_from_the_true_up():
+    prices = book(1, entry(1, "requests", "", "0.01"))
+    held = [contract(ends="11-01", minimum_minor=5000, discount_percent="10")]
+    first = used("1 a 1000", OCTOBER, contract_id=held[0].id)
+    october = bill(first, prices, OCTOBER, contracts=held)
+    assert october.total_minor == 5000
+    now = used("1 a 3000", CLOSED_OCTOBER, contract_id=held[0].id)
+    november = bill(now, prices, CLOSED_OCTOBER, NOVEMBER, invoices=[october], contracts=held)
+    assert told(november) == table("""
+        10-01 late usage e1 2000 2000
+        10-01 late discount Discount 0 -200
+        10-01 late minimum Minimum_spend 0 -1800
+    """)
+    assert november.total_minor == 0
+
+
+def test_a_contracts_entry_wins_over_the_books_unless_that_is_more_specific():
+    prices = book(
+        1,
+        entry(1, "requests", "model=a", "0.02"),
+        entry(2, "requests", "", "0.01"),
+        entry(3, "requests", "model=c service_tier=standard", "0.03"),
+    )
+    held = contract()
+    own = [
+        entry(11, "requests", "model=a", "0.001", contract_id=held.id),
+        entry(12, "requests", "model=c", "0.001", contract_id=held.id),
+    ]
+    rated = bill(
+        used("1 a 1000\n1 b 1000\n1 c 1000", OCTOBER, contract_id=held.id),
+        prices,
+        OCTOBER,
+        contracts=[contract(own=own)],
+    )
+    assert told(rated) == table("""
+        10-01 usage e11 1000 100
+        10-01 usage e2 1000 1000
+        10-01 usage e3 1000 3000
+    """)
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("JPY", 13), ("USD", 1250), ("KWD", 12500)])
+def test_the_minor_unit_is_the_currencys(currency, amount):
+    prices = book(1, entry(1, "requests", "", GRADUATED), currency=currency)
+    rated = bill(used("1 a 1500", OCTOBER), prices, OCTOBER, currency=currency)
+    assert rated.total_minor == amount
+
+
+def test_a_declared_meter_may_have_fractions():
+    prices = book(1, entry(1, "gpu_seconds", "", "0.05"), entry(2, "gpu_seconds", "region=eu", "1"))
+    quantities = [
+        Quantity(OCTOBER, "", "gpu_seconds", version(1), Decimal(units), dimensions=dimensions)
+        for units, dimensions in (
+            ("10.25", ()),
+            ("0.75", (("region", "us"),)),
+            ("2.5", (("region", "eu"),)),
+        )
+    ]
+    assert told(bill(quantities, prices, OCTOBER)) == table("""
+        10-01 usage e1 11.00 55
+        10-01 usage e2 2.5 250
+    """).replace("11.00", "11")
+
+
+def test_usage_without_an_entry_and_less_than_was_billed_is_refused():
+    with pytest.raises(UsageCannotBeRated, match="no price for this model"):
+        rate(used("1 a 1", OCTOBER), book(1, entry(1, "requests", "model=b", "1")), "USD")
+    october = bill(used("1 a 900", OCTOBER), STEPS, OCTOBER)
+    with pytest.raises(UsageCannotBeRated, match="more was invoiced than was used"):
+        bill(used("1 a 899", CLOSED_OCTOBER), STEPS, CLOSED_OCTOBER, NOVEMBER, invoices=[october])
