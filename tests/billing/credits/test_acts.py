@@ -58,7 +58,8 @@ def drawn(tenant, prices, cents) -> Invoice:
 
 
 def void(tenant, invoice) -> bool:
-    with tenant_scope(tenant.id):
+    """A day later."""
+    with clock.frozen(clock.now() + timedelta(days=1)), tenant_scope(tenant.id):
         return advance(invoice.id, News("void", clock.now()))
 
 
@@ -175,16 +176,16 @@ def test_what_rolls_over_lasts_as_long_again_and_once(november):
 
 
 def test_a_voided_invoice_gives_back_what_it_drew_in_reverse_once(november, prices):
-    for minor, key in ((30, "first"), (50, "second"), (40, "third")):
-        give(november, minor, key, priority=len(key))
+    for minor, key, priority in ((30, "first", 1), (50, "last", 3), (40, "second", 2)):
+        give(november, minor, key, priority=priority)
     before = remaining(november)
     invoice = drawn(november, prices, 100)
-    assert [each[1:] for each in moved(november)] == [("first", 30), ("third", 40), ("second", 30)]
+    assert [each[1:] for each in moved(november)] == [("first", 30), ("second", 40), ("last", 30)]
     assert void(november, invoice)
     assert not void(november, invoice)
     assert moved(november)[3:] == [
-        ("restored", "second", 30),
-        ("restored", "third", 40),
+        ("restored", "last", 30),
+        ("restored", "second", 40),
         ("restored", "first", 30),
     ]
     assert remaining(november) == before
@@ -197,7 +198,7 @@ def test_a_correction_gives_a_part_back_last_drawn_first(november, prices):
     give(november, 50, "second", priority=2)
     invoice = drawn(november, prices, 60)
     note, other = uuid7(), uuid7()
-    with tenant_scope(november.id):
+    with clock.frozen(utc(11, 2, 5)), tenant_scope(november.id):
         arguments = {"tenant_id": november.id, "invoice_id": invoice.id}
         assert restore_credit(**arguments, source_id=note, amount_minor=40) == 40
         assert restore_credit(**arguments, source_id=note, amount_minor=40) == 40
@@ -217,6 +218,7 @@ def test_what_is_given_back_after_its_expiry_is_written_off(november, prices):
     invoice = drawn(november, prices, 30)
     with clock.frozen(utc(11, 5)):
         assert void(november, invoice)
+    with clock.frozen(utc(11, 7)):
         expire_credits()
     assert [each[0] for each in moved(november)] == ["drawn", "restored", "expired"]
     check_conservation(november)
