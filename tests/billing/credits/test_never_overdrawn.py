@@ -26,6 +26,7 @@ from tests.billing.world import utc
 pytestmark = pytest.mark.django_db
 committing = pytest.mark.django_db(transaction=True)  # other connections must see it
 SEED = 20261130
+WALK_SEED = 6  # one whose short walk meets every kind of movement
 
 
 @pytest.fixture
@@ -266,7 +267,7 @@ def walk(tenant, prices, seed: int, steps: int) -> dict[str, int]:
 
 
 def test_on_a_random_walk_every_cent_of_credit_is_accounted_for(acme, prices):
-    done = walk(acme, prices, SEED, steps=40)
+    done = walk(acme, prices, WALK_SEED, steps=36)
     assert min(done[kind] for kind in CreditMovement.Kind.values) > 0, done
 
 
