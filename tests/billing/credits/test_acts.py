@@ -282,4 +282,4 @@ def test_the_audit_misses_an_entry_of_credit_that_is_not_there(november):
             request_digest="",
         )  # fmt: skip
     [verdict] = [each for each in audit() if not each.holds]
-    assert verdict.check == "credit grants"
+    assert verdict.check == "credit_grants"
