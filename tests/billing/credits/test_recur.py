@@ -141,9 +141,8 @@ def test_a_months_credit_pays_its_month_and_what_is_left_rolls_over(acme, prices
     check_conservation(acme)
 
 
-@pytest.mark.parametrize("day", [1, 29, 30, 31])
-def test_the_database_finds_what_is_due_at_its_instant(acme, day):
-    starts_at = utc(1, day, 13, 5)
+def test_the_database_finds_what_is_due_at_its_instant(acme):
+    starts_at = utc(1, 31, 13, 5)
     with clock.frozen(starts_at):
         monthly(acme, starts_at)
     for months in range(1, 14):
