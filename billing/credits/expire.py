@@ -63,9 +63,9 @@ def _write_off(tenant_id: UUID, of: CreditGrant, remaining_minor: int) -> None:
     rolled_minor = min(remaining_minor, of.rollover_max_minor or 0)
     if rolled_minor and CreditGrant.objects.filter(rolled_from=of).exists():
         rolled_minor = 0
-    if rolled_minor:
+    if rolled_minor and of.expires_at is not None:
         _move(tenant_id, of, CreditMovement.Kind.ROLLED_OVER, rolled_minor, of.id)
-        _succeed(tenant_id, of, rolled_minor)
+        _succeed(tenant_id, of, rolled_minor, of.expires_at)
     expired_minor = remaining_minor - rolled_minor
     if expired_minor:
         movement_id = uuid7()
@@ -86,14 +86,14 @@ def _move(
     )
 
 
-def _succeed(tenant_id: UUID, of: CreditGrant, amount_minor: int) -> None:
+def _succeed(tenant_id: UUID, of: CreditGrant, amount_minor: int, begins_at: datetime) -> None:
     terms = GrantTerms(
         kind=of.kind,
         currency=of.currency,
         amount_minor=amount_minor,
         priority=of.priority,
-        effective_at=of.expires_at,
-        expires_at=of.expires_at + (of.expires_at - of.effective_at),
+        effective_at=begins_at,
+        expires_at=begins_at + (begins_at - of.effective_at),
         models_only=tuple(of.models_only),
         meters_only=tuple(of.meters_only),
         reason=of.reason,
@@ -104,6 +104,6 @@ def _succeed(tenant_id: UUID, of: CreditGrant, amount_minor: int) -> None:
         idempotency_key=f"rollover:{of.id}",
         created_by=SYSTEM,
         request_digest=digest_of(terms),
-        effective_at=of.expires_at,
+        effective_at=begins_at,
         rolled_from=of,
     )

@@ -98,9 +98,9 @@ def _page_of_movements(after: UUID | None) -> Page:
     return Page(tuple(expected), None if len(page) < SOURCES_PER_PAGE else page[-1])
 
 
-GRANTS = Source("credit grants", frozenset({GRANTED}), _page_of_grants)
+GRANTS = Source("credit_grants", frozenset({GRANTED}), _page_of_grants)
 MOVEMENTS = Source(
-    "credit movements",
+    "credit_movements",
     frozenset(f"credit.{kind}" for kind in (_K.DRAWN, _K.RESTORED, _K.EXPIRED, _K.REFUNDED)),
     _page_of_movements,
 )

@@ -8,7 +8,7 @@ import logging
 
 from celery import shared_task
 
-from billing.credits.recur import grant_due, tenants_with_recurrences
+from billing.credits.recur import grant_due, tenants_with_credit_due
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 @shared_task(name="credits.grant_due")
 def grant_due_credit() -> None:
     """Every occurrence that is due. One organisation that fails does not keep others waiting."""
-    for tenant_id in tenants_with_recurrences():
+    for tenant_id in tenants_with_credit_due():
         try:
             grant_due(tenant_id)
         except Exception:

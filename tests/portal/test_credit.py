@@ -33,17 +33,18 @@ def test_credit_is_shown_with_its_scope_and_expiry_in_the_order_of_drawing(owner
     page = owner.get("/billing/")
     assert "$510.50" in page.text
     rows = next(table for table in tables(page) if "Pays for" in table[0])[1:]
-    assert [row[0] for row in rows] == ["Purchased spring offer", "Promotional for a friend"]
-    assert [row[1] for row in rows] == ["All models", "tiny-lm Input tokens"]
-    assert rows[0][2].startswith("2026-11-12")
+    assert [row[0] for row in rows] == ["Purchasedspring offer", "Promotionalfor a friend"]
+    assert [row[1] for row in rows] == ["All models", "tiny-lmInput tokens"]
+    assert rows[0][2] == "12 Nov 202615:20:00"
     assert rows[1][2] == "never"
-    assert [row[3] for row in rows] == ["$10.50 of $10.50", "$500.00 of $500.00"]
+    assert [row[3] for row in rows] == ["$10.50of $10.50", "$500.00of $500.00"]
 
 
 def test_what_became_of_credit_leads_to_the_invoice_that_drew_it(owner, customer):
     bought = give(customer, 50_000, "bought", kind="purchased")
     with clock.frozen(clock.now() + timedelta(seconds=1)):
         invoice = close_period(customer.id, clock.now())
+    with clock.frozen(clock.now() + timedelta(seconds=2)):
         refund_credit(tenant_id=customer.id, grant_id=bought)
         assert invoice is not None
         page = owner.get("/billing/")

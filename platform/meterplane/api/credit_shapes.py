@@ -143,8 +143,7 @@ class CreditDetailOut(CreditOut):
         shape = MovementOut(
             self.context["movements"], many=True, context={"currency": grant.currency}
         )
-        told: list[dict[str, Any]] = shape.data
-        return told
+        return [dict(each) for each in shape.data]
 
 
 class RecurringCreditOut(serializers.Serializer[Any]):

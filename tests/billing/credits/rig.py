@@ -10,6 +10,7 @@ from billing.credits.models import CreditGrant, CreditMovement, CreditRemaining
 from billing.credits.terms import GrantTerms
 from billing.invoicing.models import Invoice, InvoiceLine
 from billing.ledger.queries import balances
+from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
 from tests.billing.world import ingest, used
 from tests.conftest import OnboardedOrganisation
@@ -30,7 +31,8 @@ def give(tenant: OnboardedOrganisation, minor: int, key: str = "", **terms: Any)
 
 def spend(tenant: OnboardedOrganisation, version: UUID, at: datetime, cents: int) -> None:
     """Usage of one line of an invoice, minilm's input, over so many cents."""
-    ingest(used(tenant, version, at, "minilm", tokens_in=cents * TOKENS_A_CENT))
+    with clock.frozen(max(at, clock.now())):  # what comes from the future is not taken in
+        ingest(used(tenant, version, at, "minilm", tokens_in=cents * TOKENS_A_CENT))
 
 
 def remaining(tenant: OnboardedOrganisation) -> dict[str, int]:
@@ -41,10 +43,17 @@ def remaining(tenant: OnboardedOrganisation) -> dict[str, int]:
 
 
 def moved(tenant: OnboardedOrganisation) -> list[tuple[str, str, int]]:
-    """(kind, reason of the grant, amount) of every movement, in the order of its writing."""
+    """(kind, reason of the grant, amount) of every movement, in time; of one instant as told here.
+
+    What is drawn first comes first, then what is given back, refunded, rolled over, written off.
+    """
+    rank = ["drawn", "restored", "refunded", "rolled_over", "expired"]
     with tenant_scope(tenant.id):
-        rows = CreditMovement.objects.select_related("grant").order_by("id")
-        return [(row.kind, row.grant.reason, row.amount_minor) for row in rows]
+        rows = sorted(
+            CreditMovement.objects.select_related("grant"),
+            key=lambda row: (row.recorded_at, rank.index(row.kind), row.position),
+        )
+    return [(row.kind, row.grant.reason, row.amount_minor) for row in rows]
 
 
 def credit_of(tenant: OnboardedOrganisation, invoice: Invoice | None) -> list[tuple[str, int]]:
@@ -69,10 +78,11 @@ def check_conservation(tenant: OnboardedOrganisation) -> None:
     """Of every grant what was granted is accounted for, and the ledger holds what remains."""
     with tenant_scope(tenant.id):
         sums = {"purchased": 0, "promotional": 0}
+        movements = list(CreditMovement.objects.values_list("grant_id", "kind", "amount_minor"))
         for row in CreditRemaining.objects.select_related("grant"):
             went = dict.fromkeys(CreditMovement.Kind.values, 0)
-            for each in CreditMovement.objects.filter(grant_id=row.grant_id):
-                went[each.kind] += each.amount_minor
+            for grant_id, kind, amount_minor in movements:
+                went[kind] += amount_minor if grant_id == row.grant_id else 0
             assert row.grant.amount_minor == (
                 row.remaining_minor
                 + went["drawn"]

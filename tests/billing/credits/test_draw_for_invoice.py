@@ -108,7 +108,8 @@ def test_what_credit_does_not_cover_is_owed(october, prices):
 def test_a_grant_pays_for_its_models_and_meters_alone(october, prices, scope, paid):
     give(october, 1_000, "scoped", **scope)
     spend(october, prices, utc(10, 5), 100)
-    ingest(used(october, prices, utc(10, 6), "tiny-lm", tokens_in=1_000_000, requests=12))
+    with clock.frozen(utc(10, 6)):
+        ingest(used(october, prices, utc(10, 6), "tiny-lm", tokens_in=1_000_000, requests=12))
     invoice = closed(october)
     assert invoice.total_minor == 312 - paid
     assert credit_of(october, invoice) == ([("scoped", -paid)] if paid else [])

@@ -1,7 +1,6 @@
 """What remains of a grant is never negative: by PostgreSQL alone, under races, on random walks."""
 
 import random
-from contextlib import nullcontext
 from datetime import timedelta
 from threading import Barrier, Thread
 
@@ -27,6 +26,7 @@ from tests.billing.world import utc
 pytestmark = pytest.mark.django_db
 committing = pytest.mark.django_db(transaction=True)  # other connections must see it
 SEED = 20261130
+WALK_SEED = 6  # one whose short walk meets every kind of movement
 
 
 @pytest.fixture
@@ -102,7 +102,6 @@ def test_an_invoice_that_is_not_there_draws_nothing(november):
 @pytest.mark.parametrize("as_system", [False, True])
 def test_no_role_changes_what_is_written(november, as_system):
     give(november, 100, "some")
-    door = system_scope("test") if as_system else nullcontext()
     statements = [
         "UPDATE credit_grant SET amount_minor = 200",
         "DELETE FROM credit_grant",
@@ -115,9 +114,9 @@ def test_no_role_changes_what_is_written(november, as_system):
         "UPDATE credit_recurrence SET amount_minor = 1",
     ]
     for statement in statements:
+        door = system_scope("test") if as_system else tenant_scope(november.id)
         with pytest.raises(DatabaseError, match="permission denied"), transaction.atomic(), door:
             connection.cursor().execute(statement)
-        door = system_scope("test") if as_system else nullcontext()
     assert remaining(november) == {"some": 100}
 
 
@@ -173,7 +172,7 @@ def test_closes_grants_refunds_and_expiry_at_once_conserve_every_cent(november, 
     chance = random.Random(SEED)
     print("seed", SEED)
     last: list[Invoice] = []
-    for round_no in range(6):
+    for round_no in range(3):
         began = utc(11, 2 + 2 * round_no)
         with clock.frozen(began):
             bought = give(november, 80, f"bought {round_no}", kind="purchased")
@@ -228,7 +227,7 @@ def walk(tenant, prices, seed: int, steps: int) -> dict[str, int]:
         )  # fmt: skip
     for step in range(steps):
         at = min(at + timedelta(minutes=chance.randrange(1, 105_000 // steps * 2)), close)
-        act = chance.choice(("give", "give", "spend", "close", "close", "void", "refund", "sweep"))
+        act = chance.choice(("give", "give", "spend", "close", "void", "refund", "refund", "sweep"))
         with clock.frozen(at):
             if act == "give":
                 ends = chance.choice((None, None, at + timedelta(days=chance.randrange(1, 30))))
@@ -268,7 +267,7 @@ def walk(tenant, prices, seed: int, steps: int) -> dict[str, int]:
 
 
 def test_on_a_random_walk_every_cent_of_credit_is_accounted_for(acme, prices):
-    done = walk(acme, prices, SEED, steps=40)
+    done = walk(acme, prices, WALK_SEED, steps=36)
     assert min(done[kind] for kind in CreditMovement.Kind.values) > 0, done
 
 

@@ -1,12 +1,19 @@
 """What recurs is granted once a month, whoever looks, however late."""
 
+from datetime import timedelta
 from threading import Barrier, Thread
 
 import pytest
 from django.db import connections
 
 from billing.credits.models import CreditGrant
-from billing.credits.recur import end_recurrence, grant_due, grant_monthly, months_after
+from billing.credits.recur import (
+    end_recurrence,
+    grant_due,
+    grant_monthly,
+    months_after,
+    tenants_with_credit_due,
+)
 from billing.credits.tasks import grant_due_credit
 from billing.credits.terms import RecurrenceTerms
 from billing.invoicing.close import close_period
@@ -65,6 +72,7 @@ def test_each_month_is_granted_at_its_instant_and_ends_with_the_next(acme):
         grant_due_credit()
         grant_due_credit()
         assert lives(acme) == [("10-01", "11-01")]
+    assert tenants_with_credit_due() == [acme.id]
     grant_due_credit()  # on 24 November: a worker that was away
     assert lives(acme) == [("10-01", "11-01"), ("11-01", "12-01")]
 
@@ -86,6 +94,7 @@ def test_nothing_begins_at_its_end_or_after_it(acme):
     other = monthly(acme, utc(11, 20), "other")
     end_recurrence(tenant_id=acme.id, recurrence_id=other, ends_at=utc(11, 21))
     with clock.frozen(utc(12, 25)):
+        assert tenants_with_credit_due() == []
         assert grant_due(acme.id) == 0
 
 
@@ -130,6 +139,19 @@ def test_a_months_credit_pays_its_month_and_what_is_left_rolls_over(acme, prices
         ("drawn", 20),
     ]
     check_conservation(acme)
+
+
+def test_the_database_finds_what_is_due_at_its_instant(acme):
+    starts_at = utc(1, 31, 13, 5)
+    with clock.frozen(starts_at):
+        monthly(acme, starts_at)
+    for months in range(1, 14):
+        due_at = months_after(starts_at, months)
+        with clock.frozen(due_at - timedelta(milliseconds=1)):
+            assert tenants_with_credit_due() == []
+        with clock.frozen(due_at):
+            assert tenants_with_credit_due() == [acme.id]
+            assert grant_due(acme.id) == 1
 
 
 @committing

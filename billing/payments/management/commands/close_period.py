@@ -115,11 +115,11 @@ class Command(BaseCommand):
         )
         for line in view.lines:
             amount = minor_to_text(line.amount_minor, view.currency)
-            if line.unit_price_pico is not None:
-                unit = pico_to_text(line.unit_price_pico)
-                use = f"{line.model:<20} {line.meter:<14} {line.quantity:>14,} x {unit:<12}"
-                self.stdout.write(f"  {use} {amount:>12}")
-            else:
-                self.stdout.write(f"  {line.description:<63} {amount:>12}")
+            if line.unit_price_pico is None:
+                self.stdout.write(f"  {line.description[:64]:<64} {amount:>12}")
+                continue
+            unit = pico_to_text(line.unit_price_pico)
+            use = f"{line.model:<20} {line.meter:<14} {line.quantity:>14,} x {unit:<12}"
+            self.stdout.write(f"  {use} {amount:>12}")
         total = minor_to_text(view.total_minor, view.currency)
         self.stdout.write(f"  {'total':<64} {total:>12} {view.currency}")
