@@ -100,10 +100,11 @@ def publish(
         starts_at = effective_at or (now if current else THE_BEGINNING)
         if current:
             _supersede(current, starts_at, now)
-        if draft.prices.exists():
-            store_entries(draft.id, entries)
-        else:
+        if draft.entries.exists():
+            draft.prices.all().delete()
             _store_prices(draft, offer.prices)
+        else:
+            store_entries(draft.id, entries)
         draft.status = PriceBookVersion.Status.PUBLISHED
         draft.effective_at = starts_at
         draft.published_at = now

@@ -182,6 +182,8 @@ def price_form(draft, prices):
     """What the page of a draft sends: (standard, batch) of each price in the page's order."""
     rows = list(draft.prices.order_by("model", "meter"))
     form: dict[str, object] = {
+        "entries-TOTAL_FORMS": 0,
+        "entries-INITIAL_FORMS": 0,
         "prices-TOTAL_FORMS": len(rows),
         "prices-INITIAL_FORMS": len(rows),
         "prices-MIN_NUM_FORMS": 0,

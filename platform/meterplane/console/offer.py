@@ -1,26 +1,31 @@
 """What models cost: the versions of the price books.
 
-A draft's prices can be edited here; a published version never again (PostgreSQL refuses too).
+A draft's prices and entries can be edited here; a published version never again (PostgreSQL
+refuses too). A draft that has entries is rated by those, and gets its prices as it is published.
 """
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.admin import TabularInline
 
-from billing.pricing.models import Price, PriceBook, PriceBookVersion
-from billing.pricing.publish import create_draft, publish
-from billing.pricing.queries import prices_of
+from billing.invoicing.preview import preview_version
+from billing.pricing.copy import draft_copy
+from billing.pricing.entry_json import read_entries
+from billing.pricing.models import Price, PriceBook, PriceBookVersion, PriceEntry
+from billing.pricing.publish import publish
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
-from meterplane.kernel import amounts
+from meterplane.kernel import amounts, clock
 from meterplane.kernel.errors import CallerError
 from meterplane.policy.compile import recompile_everyone
 
+PREVIEWED_MAX = 50
 VERSION_LABELS = {"draft": "warning", "published": "success", "superseded": "info"}
 
 
@@ -73,6 +78,47 @@ class PriceInline(TabularInline):  # type: ignore[misc]  # unfold carries no typ
         return rows
 
 
+class EntryForm(forms.ModelForm):  # type: ignore[type-arg]
+    """One entry, checked as the API checks it."""
+
+    class Meta:
+        model = PriceEntry
+        fields = ("position", "meter", "match", "price_model", "display_name")
+
+    def clean(self) -> dict[str, Any]:
+        """Names what is wrong, and where in the price model."""
+        said = super().clean() or {}
+        names = ("meter", "match", "price_model", "display_name")
+        entry = {name: said[name] for name in names if said.get(name) not in (None, "")}
+        if "price_model" in entry:
+            try:
+                read_entries([entry], clock.now(), path="entry")
+            except CallerError as refused:
+                raise forms.ValidationError(refused.message) from None
+        return said
+
+
+class EntryInline(TabularInline):  # type: ignore[misc]  # unfold carries no types
+    """What usage is rated by: a meter, a match and a price model in JSON."""
+
+    model = PriceEntry
+    form = EntryForm
+    extra = 0
+    ordering = ("position",)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True  # whoever may see the version
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_draft(obj) and request.user.is_staff
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_draft(obj) and request.user.is_staff
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_draft(obj) and request.user.is_staff
+
+
 @admin.register(PriceBookVersion, site=site)
 class VersionPage(ReadOnly):
     """Draft a copy, edit its prices, publish it."""
@@ -80,8 +126,8 @@ class VersionPage(ReadOnly):
     list_display = ("__str__", "book", "shown_status", "effective_at", "published_at")
     list_select_related = ("book",)
     list_filter = ("status", "book")
-    inlines = (PriceInline,)
-    actions = ("draft_a_copy", "publish_now")
+    inlines = (EntryInline, PriceInline)
+    actions = ("draft_a_copy", "preview", "publish_now", "publish_with_gaps")
     readonly_fields = (
         "id", "book", "number", "status", "effective_at", "published_at", "superseded_at",
     )  # fmt: skip
@@ -97,23 +143,51 @@ class VersionPage(ReadOnly):
 
     @admin.action(description="Draft a copy of its prices")
     def draft_a_copy(self, request: HttpRequest, rows: "QuerySet[PriceBookVersion]") -> None:
-        for row in rows.select_related("book"):
-            prices = prices_of(row.id)
-            if prices is None:
+        for row in rows:
+            if is_draft(row):
                 messages.error(request, f"{row} is a draft itself: edit it")
                 continue
-            draft = create_draft(
-                book=row.book.name, currency=row.book.currency, prices=prices.prices
-            )
+            draft = draft_copy(row.id)
             self.note(request, draft, f"drafted from {row}")
             messages.success(request, f"{draft} holds the prices of {row}")
 
     @admin.action(description="Publish now: requests admitted from here on pay these prices")
     def publish_now(self, request: HttpRequest, rows: "QuerySet[PriceBookVersion]") -> None:
+        self._publish(request, rows, ())
+
+    @admin.action(description="Publish now, and stop selling what has no price in it")
+    def publish_with_gaps(self, request: HttpRequest, rows: "QuerySet[PriceBookVersion]") -> None:
+        self._publish(request, rows, ("gap",))
+
+    @admin.action(description="Preview: who would pay how much more for last month's usage")
+    def preview(self, request: HttpRequest, rows: "QuerySet[PriceBookVersion]") -> None:
+        for row in rows:
+            try:
+                deltas = preview_version(row.id)
+            except CallerError as refused:
+                messages.error(request, refused.message)
+                continue
+            for each in deltas[:PREVIEWED_MAX]:
+                if each.problem:
+                    messages.error(request, f"{each.tenant}: {each.problem}")
+                    continue
+                old, new, more = (
+                    amounts.minor(minor or 0, each.currency)
+                    for minor in (each.old_minor, each.new_minor, each.difference_minor)
+                )
+                messages.info(request, f"{each.tenant}: {old} would be {new} ({more})")
+            messages.info(request, f"v{row.number} concerns {len(deltas)} of the organisations")
+
+    def _publish(
+        self,
+        request: HttpRequest,
+        rows: "QuerySet[PriceBookVersion]",
+        confirm: tuple[str, ...],
+    ) -> None:
         for row in rows:
             try:
                 with transaction.atomic():
-                    publish(row.id)
+                    publish(row.id, confirm=confirm)
             except CallerError as refused:
                 messages.error(request, refused.message)
                 continue

@@ -7,6 +7,7 @@ PAGES = (
     "plans",
     "served",
     "offer",
+    "agreed",
     "metered",
     "quarantined",
     "sent",

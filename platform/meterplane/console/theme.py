@@ -66,6 +66,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Models", "deployed_code", "catalog_model_changelist"),
                     _item("Price books", "menu_book", "pricing_pricebook_changelist"),
                     _item("Versions", "history", "pricing_pricebookversion_changelist"),
+                    _item("Contracts", "handshake", "pricing_tenantcontract_changelist"),
                 ],
             },
             {

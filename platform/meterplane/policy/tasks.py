@@ -23,6 +23,12 @@ def fold_grants() -> None:
     grants.fold_grants()
 
 
+@shared_task(name="policy.follow_prices")
+def follow_prices() -> None:
+    """Prices and contracts that begin to apply by the clock alone."""
+    follow.follow_prices()
+
+
 @shared_task(name="policy.return_stranded_grants")
 def return_stranded_grants() -> None:
     """What a lost Redis had been granted and nobody spent."""

@@ -31,6 +31,7 @@ LOOK_AT_TRITON_EVERY_S = 60
 RECONCILE_EVERY_S = 60  # hours are due once; a segment that comes late opens its hour again
 FORGET_RECONCILED_EVERY_S = 3600
 DELIVER_EXPORTS_EVERY_S = 60
+FOLLOW_PRICES_EVERY_S = 60
 LEARN_EVERY_S = 3600  # each time all events of a week are read
 GRANT_CREDIT_EVERY_S = 60
 EXPIRE_CREDIT_EVERY_S = 300  # it is no balance any more by then: this only writes it off
@@ -99,6 +100,11 @@ app.conf.update(
             "task": "policy.raise_alerts",
             "schedule": RAISE_ALERTS_EVERY_S,
             "options": {"expires": RAISE_ALERTS_EVERY_S},
+        },
+        "follow prices": {
+            "task": "policy.follow_prices",
+            "schedule": FOLLOW_PRICES_EVERY_S,
+            "options": {"expires": FOLLOW_PRICES_EVERY_S},
         },
         "fold grants": {"task": "policy.fold_grants", "schedule": FOLD_GRANTS_EVERY_S},
         "look at Triton": {
