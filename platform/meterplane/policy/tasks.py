@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from meterplane.policy import alerts, grants, learn, reap, stranded
+from meterplane.policy import follow_prices as follow
 
 
 @shared_task(name="policy.learn_reservations")
