@@ -17,10 +17,11 @@ from uuid import UUID
 from django.db.models import Max
 
 from billing.invoicing.close import one_closer_at_a_time, open_period
-from billing.pricing.contract import Contract, Terms, read_terms
+from billing.pricing.book import METERS
+from billing.pricing.contract import Contract, Terms
 from billing.pricing.contract_json import contract_to_json
 from billing.pricing.contract_queries import contract_of, list_contracts
-from billing.pricing.dimensions import METERS
+from billing.pricing.contract_read import read_terms
 from billing.pricing.entry_json import entry_to_json
 from billing.pricing.models import ContractEvent, PriceBook, TenantContract
 from billing.pricing.queries import DEFAULT_BOOK, prices_of, published_version

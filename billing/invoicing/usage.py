@@ -15,9 +15,9 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from billing.pricing.book import Meter, PublishedBook
+from billing.pricing.book import METERS, Meter, PublishedBook
 from billing.pricing.contract import Contract
-from billing.pricing.dimensions import METERS, priced_meter
+from billing.pricing.dimensions import priced_meter
 from billing.pricing.entry import match_of
 from billing.pricing.queries import DEFAULT_BOOK, prices_of, timeline_of
 from billing.rating.values import Period, Quantity, month_after, month_of

@@ -12,6 +12,10 @@ from billing.pricing.entry import Entry
 from meterplane.contracts.usage import ServiceTier
 
 Meter = Literal["input_tokens", "output_tokens", "requests"]
+METERS: tuple[Meter, ...] = get_args(Meter)
+# What usage of these meters is told apart by, and so the dimensions an entry of theirs can match.
+DIMENSIONS = ("model", "service_tier")
+SERVICE_TIERS: tuple[ServiceTier, ...] = get_args(ServiceTier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from billing.pricing.book import PublishedBook
+from billing.pricing.book import METERS, PublishedBook
 from billing.pricing.cost_port import measured_cost_pico
 from billing.pricing.derive import Offer
-from billing.pricing.dimensions import METERS
 from billing.pricing.entry import Entry, EntryIndex, ambiguous, match_in_words
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.errors import CallerError

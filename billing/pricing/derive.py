@@ -7,11 +7,9 @@ are the highest that one more unit can have (`marginal`).
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from billing.pricing.book import ModelPrices
-from billing.pricing.dimensions import METERS
+from billing.pricing.book import METERS, ModelPrices
 from billing.pricing.entry import Entry, EntryIndex, match_of
 from billing.pricing.marginal import highest_unit_price_pico, unit_model
-from meterplane.catalog.meters import BUILT_IN
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.ids import uuid7
 
@@ -49,13 +47,13 @@ def unit_entries(prices: Mapping[str, ModelPrices]) -> Iterator[Entry]:
                 pico = price.of(meter, tier)
                 if pico is None:
                     continue
-                name = BUILT_IN[meter].definition.name
+                name = meter.replace("_", " ")
                 yield Entry(
                     id=uuid7(),
                     meter=meter,
                     match=match_of({"model": model, "service_tier": tier}),
                     price_model=unit_model(pico),
-                    display_name=f"{model}: {'batch ' if tier == 'batch' else ''}{name.lower()}",
+                    display_name=f"{model}: {'batch ' if tier == 'batch' else ''}{name}",
                 )
 
 

@@ -1,26 +1,21 @@
 """What entries may price: the meters, and the dimensions usage of each is told apart by.
 
-This is the one place that says so, and it is honest: a dimension that usage does not carry cannot
-be matched, so it is refused here and not silently never met. Of the product's own meters usage is
-summed by model and service tier. A declared meter brings its own dimensions, such as the region or
-the GPU type that external events carry: `region` means its dimension `region`, `data.region` or
-`tags.region`, whichever it declares.
+This is the one place that says so, with `book.DIMENSIONS`, and it is honest: a dimension that usage
+does not carry cannot be matched, so it is refused here and not silently never met. Of the product's
+own meters usage is summed by model and service tier. A declared meter brings its own dimensions,
+such as the region or the GPU type that external events carry: `region` means its dimension
+`region`, `data.region` or `tags.region`, whichever it declares.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import get_args
 
-from billing.pricing.book import Meter
+from billing.pricing.book import DIMENSIONS, SERVICE_TIERS
 from meterplane.catalog.meters import BUILT_IN, DATA, REQUEST, TAG, MeterDefinition, versions_of
-from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.errors import CallerError
 from meterplane.metering.meters.sources import is_rolled_up
 
-METERS: tuple[Meter, ...] = get_args(Meter)
-DIMENSIONS = ("model", "service_tier")
-SERVICE_TIERS: tuple[str, ...] = get_args(ServiceTier)
 # Asked for in price lists, and not on the usage of requests.
 _NOT_CARRIED = {
     "token_kind": "the meter says it: input_tokens or output_tokens",

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-from billing.pricing.book import PublishedBook
+from billing.pricing.book import DIMENSIONS, PublishedBook
 from billing.pricing.contract import Contract
-from billing.pricing.dimensions import DIMENSIONS
 from billing.pricing.entry import Entry, EntryIndex, Match, winner
 from billing.pricing.marginal import plain_unit_price_pico
 from billing.rating.values import METERS, Quantity, UsageCannotBeRated

@@ -11,14 +11,18 @@ from decimal import Decimal
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-from billing.pricing.book import Meter
+from billing.pricing.book import METERS, SERVICE_TIERS
 from billing.pricing.contract import Contract
 from billing.pricing.entry import Match
 from meterplane.contracts.usage import ServiceTier
 from meterplane.kernel.invariant import InvariantBroken
 
-METERS: tuple[Meter, ...] = get_args(Meter)  # also the order of a model's lines
-TIERS: tuple[ServiceTier, ...] = get_args(ServiceTier)  # and those of one tier before the next's
+__all__ = [
+    "KINDS", "METERS", "TIERS", "Account", "Billed", "LineKind", "Period", "Quantity", "RatedLine",
+    "RatedPeriod", "UsageCannotBeRated", "month_after", "month_of",
+]  # fmt: skip
+
+TIERS = SERVICE_TIERS  # meters in their order are that of a model's lines, one tier's together
 
 # In the order they are reckoned in and stand on an invoice.
 LineKind = Literal["usage", "adjustment", "discount", "maximum", "minimum", "commitment"]

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing.invoicing.preview import preview_migrations, preview_version
-from billing.pricing.entry_json import read_entries
+from billing.pricing.entry_read import read_entries
 from billing.pricing.models import PriceBook, PriceBookVersion
 from billing.pricing.publish import check_draft, create_draft, publish
 from meterplane.api import pricing_shapes as shapes

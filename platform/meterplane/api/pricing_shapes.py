@@ -3,8 +3,7 @@
 from typing import Any
 
 from billing.invoicing.queries import LineView
-from billing.pricing.book import ModelPrices
-from billing.pricing.dimensions import METERS
+from billing.pricing.book import METERS, ModelPrices
 from billing.pricing.entry_json import entry_to_json
 from billing.pricing.entry_rows import entries_of
 from billing.pricing.models import PriceBookVersion

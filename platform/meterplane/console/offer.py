@@ -15,7 +15,7 @@ from unfold.admin import TabularInline
 
 from billing.invoicing.preview import preview_version
 from billing.pricing.copy import draft_copy
-from billing.pricing.entry_json import read_entries
+from billing.pricing.entry_read import read_entries
 from billing.pricing.models import Price, PriceBook, PriceBookVersion, PriceEntry
 from billing.pricing.publish import publish
 from meterplane.console import shown

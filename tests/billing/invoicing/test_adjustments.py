@@ -12,7 +12,7 @@ from billing.invoicing.close import close_period, describe, open_period, rate_op
 from billing.invoicing.models import Invoice, InvoiceLine
 from billing.invoicing.queries import invoice_with_lines
 from billing.invoicing.rerate import rerate
-from billing.pricing.entry_json import read_entries
+from billing.pricing.entry_read import read_entries
 from billing.pricing.publish import create_draft, publish
 from meterplane.catalog.meters_change import create_meter
 from meterplane.catalog.meters_check import read_definition

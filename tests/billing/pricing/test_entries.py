@@ -9,7 +9,8 @@ from billing.pricing import cost_port
 from billing.pricing.book import ModelPrices
 from billing.pricing.copy import draft_copy
 from billing.pricing.entry import ambiguous
-from billing.pricing.entry_json import entry_to_json, read_entries
+from billing.pricing.entry_json import entry_to_json
+from billing.pricing.entry_read import read_entries
 from billing.pricing.models import PriceBookVersion, PriceEntry
 from billing.pricing.publish import check_draft, create_draft, publish
 from billing.pricing.queries import prices_of
