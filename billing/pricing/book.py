@@ -4,11 +4,11 @@ Unit prices are integers in pico (1e-12) of the book's currency per unit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args, overload
 from uuid import UUID
 
-from billing.pricing.entry import Entry
+from billing.pricing.entry import Entry, EntryIndex
 from meterplane.contracts.usage import ServiceTier
 
 Meter = Literal["input_tokens", "output_tokens", "requests"]
@@ -66,3 +66,8 @@ class PublishedBook:
     prices: Mapping[str, ModelPrices]
     entries: tuple[Entry, ...] = ()
     book: str = ""
+    index: EntryIndex = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """What was looked up in a version once need not be for the next tenant."""
+        object.__setattr__(self, "index", EntryIndex(self.entries))

@@ -16,9 +16,11 @@ from itertools import combinations
 from typing import NamedTuple
 from uuid import UUID
 
+from billing.pricing.marginal import plain_unit_price_pico
 from billing.pricing.price_model import PriceModel
 
 Match = tuple[tuple[str, str], ...]  # (dimension, value), by dimension
+FOUND_MAX = 10_000  # 800 models x 3 meters x 2 tiers, twice; values of external events are any
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Ambiguity(NamedTuple):
 class EntryIndex:
     """The entries of one version or contract, by what they match."""
 
-    __slots__ = ("_by_meter", "_found")
+    __slots__ = ("_by_meter", "_found", "_plain")
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._by_meter: dict[str, dict[tuple[str, ...], dict[tuple[str, ...], Entry]]] = {}
@@ -61,6 +63,7 @@ class EntryIndex:
             values = tuple(value for _, value in entry.match)
             self._by_meter.setdefault(entry.meter, {}).setdefault(names, {})[values] = entry
         self._found: dict[tuple[str, Match], Entry | None] = {}
+        self._plain: dict[UUID, int | None] = {}
 
     def __contains__(self, meter: str) -> bool:
         return meter in self._by_meter
@@ -79,8 +82,18 @@ class EntryIndex:
         try:
             return self._found[key]
         except KeyError:
+            if len(self._found) >= FOUND_MAX:
+                self._found.clear()
             found = self._found[key] = self._search(meter, dict(dimensions))
             return found
+
+    def unit_price_pico(self, entry: Entry) -> int | None:
+        """Of one of its entries: the price of each unit, if that is all it says."""
+        try:
+            return self._plain[entry.id]
+        except KeyError:
+            plain = self._plain[entry.id] = plain_unit_price_pico(entry.price_model)
+            return plain
 
     def _search(self, meter: str, dimensions: Mapping[str, str]) -> Entry | None:
         for names, entries in self._by_meter.get(meter, {}).items():  # the most specific first

@@ -14,7 +14,6 @@ from uuid import UUID
 from billing.pricing.book import DIMENSIONS, PublishedBook
 from billing.pricing.contract import Contract
 from billing.pricing.entry import Entry, EntryIndex, Match, winner
-from billing.pricing.marginal import plain_unit_price_pico
 from billing.rating.values import METERS, Quantity, UsageCannotBeRated
 from meterplane.contracts.usage import ServiceTier
 
@@ -40,9 +39,7 @@ class Resolver:
     ) -> None:
         self._prices = prices
         self._currency = currency
-        self._books: dict[UUID, EntryIndex] = {}
         self._own = {each.id: EntryIndex(each.terms.entries) for each in contracts.values()}
-        self._plain: dict[UUID, int | None] = {}
         self._known: dict[_Asked, Resolved] = {}
 
     def of(self, quantity: Quantity) -> Resolved:
@@ -72,23 +69,20 @@ class Resolver:
         if not version.entries and quantity.meter in METERS:
             listed = _listed(version, quantity)
             if own is not None and (listed is None or own.specificity >= len(DIMENSIONS)):
-                return self._entry(own, quantity)
+                return self._entry(own, version, quantity)
             if listed is None:
                 raise _refused(quantity, _what_is_missing(version, quantity))
             return Resolved(None, listed)
-        entry = winner(own, self._index(version).find(quantity.meter, dimensions))
+        entry = winner(own, version.index.find(quantity.meter, dimensions))
         if entry is None:
             raise _refused(quantity, _what_is_missing(version, quantity))
-        return self._entry(entry, quantity)
+        return self._entry(entry, version, quantity)
 
-    def _entry(self, entry: Entry, quantity: Quantity) -> Resolved:
+    def _entry(self, entry: Entry, version: PublishedBook, quantity: Quantity) -> Resolved:
         if quantity.meter not in METERS:
             return Resolved(entry, None)
-        try:
-            return Resolved(entry, self._plain[entry.id])
-        except KeyError:
-            plain = self._plain[entry.id] = plain_unit_price_pico(entry.price_model)
-            return Resolved(entry, plain)
+        index = version.index if entry.contract_id is None else self._own[entry.contract_id]
+        return Resolved(entry, index.unit_price_pico(entry))
 
     def _version(self, quantity: Quantity) -> PublishedBook:
         version = self._prices.get(quantity.price_version_id)
@@ -97,12 +91,6 @@ class Resolver:
         if version.currency != self._currency:
             raise _refused(quantity, f"priced in {version.currency}, billed in {self._currency}")
         return version
-
-    def _index(self, version: PublishedBook) -> EntryIndex:
-        index = self._books.get(version.version_id)
-        if index is None:
-            index = self._books[version.version_id] = EntryIndex(version.entries)
-        return index
 
 
 def _listed(version: PublishedBook, quantity: Quantity) -> int | None:
