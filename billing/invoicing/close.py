@@ -37,6 +37,7 @@ from tenants.queries import organisation
 from tenants.scoping import tenant_scope
 from tenants.synthetic import is_synthetic
 
+DESCRIPTION_CHARS_MAX = 500  # the payment provider takes no more
 MONTHS_PER_CALL_MAX = 120  # ten years: more is a wrong date, not a late close
 
 
@@ -97,13 +98,13 @@ def rate_open(period: OpenPeriod, until: datetime, currency: str) -> RatedPeriod
 
 
 def describe(line: RatedLine) -> str:
-    """A line's text on the invoice."""
+    """A line's text on the invoice; where its numbers are that long, its beginning."""
     is_plain = line.unit_price_pico is not None
     text = f"{line.model if is_plain else line.display_name}: {line.explanation}"
     if line.period.is_late:
         starts_on, ends_on = line.period.starts_at.date(), line.period.ends_at.date()
         text += f" (used from {starts_on} until {ends_on}, arrived later)"
-    return text
+    return text if len(text) <= DESCRIPTION_CHARS_MAX else f"{text[: DESCRIPTION_CHARS_MAX - 3]}..."
 
 
 def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:

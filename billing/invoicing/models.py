@@ -222,7 +222,7 @@ class InvoiceLine(TenantModel):
     service_tier = models.CharField(max_length=16, default="standard", db_default="standard")
     meter = models.CharField(max_length=64, blank=True)
     display_name = models.CharField(max_length=120, blank=True, default="", db_default="")
-    description = models.CharField(max_length=600)
+    description = models.CharField(max_length=500)
     quantity = models.DecimalField(max_digits=56, decimal_places=18)
     unit_price_pico = models.BigIntegerField(null=True)
     # DO_NOTHING: the database refuses by itself; Django would look for lines of every tenant.

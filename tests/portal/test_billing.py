@@ -2,10 +2,16 @@
 
 import csv
 import io
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
+from billing.invoicing.close import close_period
+from meterplane.kernel import clock
+from tests.billing.invoicing.test_adjustments import publish_entries, requests
+from tests.billing.rating.agreements import GRADUATED
+from tests.billing.world import ingest, used
 from tests.portal import history
 from tests.portal.test_usage import tables
 
@@ -56,3 +62,21 @@ def test_without_usage_billing_says_what_would_make_an_invoice(owner, organisati
     page = owner.get("/billing/").text
     assert "Nothing to invoice so far" in page
     assert "close-period --org acme --now" in page
+
+
+def test_a_line_with_tiers_opens_to_show_them(owner, third_of_november, organisation):
+    version = publish_entries(requests(GRADUATED, "Calls"))
+    ingest(used(organisation, version, clock.now() - timedelta(hours=1), requests=1500))
+    page = owner.get("/billing/")
+    (line,) = tables(page)[0][1:-1]
+    assert line[-1] == "$12.50"
+    assert "<details" in page.text
+    assert "Tier 1: 1,000 × $0.01" in page.text
+    assert "Tier 2: 500 × $0.005" in page.text
+    assert "1,500 requests: 1,000 x $0.01 + 500 x $0.005 = $12.50" in page.text
+    invoice = close_period(organisation.id, clock.now())
+    assert invoice is not None
+    shown = owner.get(f"/billing/{invoice.id}/").text
+    assert "Tier 2: 500 × $0.005" in shown
+    rows = list(csv.reader(io.StringIO(owner.get(f"/billing/{invoice.id}/?format=csv").text)))
+    assert (rows[1][3], rows[1][4], rows[1][5], rows[1][11]) == ("1500", "", "12.50", "usage")

@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='invoiceline',
             name='description',
-            field=models.CharField(max_length=600),
+            field=models.CharField(max_length=500),
         ),
         migrations.AlterField(
             model_name='invoiceline',
