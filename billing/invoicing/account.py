@@ -44,11 +44,12 @@ class Owing:
 def owing(starts_at: datetime, until: datetime) -> Owing:
     """All that decides what the period [starts_at, until) owes, and what closed ones owe late.
 
+    Where months of it were not closed yet, each is a period of its own: so will its invoice be.
     `starts_at` may be that of a closed period: then it is as it was to be closed, at what is known
     now, with what later invoices say left out.
     """
     closed = _closed_periods(starts_at)
-    periods = (*closed, Period(starts_at, until))
+    periods = (*closed, *(_by_month(starts_at, until) or [Period(starts_at, until)]))
     reader = UsageReader(contracts_between(periods[0].starts_at, until))
     quantities = [each for period in periods for each in reader.quantities_of(period)]
     account = Account(
@@ -77,13 +78,17 @@ def _closed_periods(before: datetime) -> list[Period]:
 def _months_before(first_start: datetime) -> list[Period]:
     """Months before the first period that turned out to have usage after all."""
     first_usage = first_usage_at()
-    months: list[Period] = []
     if first_usage is None:
-        return months
+        return []
     start = max(month_of(first_usage), month_of(first_start - LATE_WINDOW))
-    while start < first_start:
-        end = min(month_after(start), first_start)
-        months.append(Period(start, end, is_late=True))
+    return _by_month(start, first_start, is_late=True)
+
+
+def _by_month(start: datetime, until: datetime, *, is_late: bool = False) -> list[Period]:
+    months: list[Period] = []
+    while start < until:
+        end = min(month_after(start), until)
+        months.append(Period(start, end, is_late))
         start = end
     return months
 

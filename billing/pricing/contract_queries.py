@@ -26,8 +26,11 @@ def contracts_between(start: datetime, end: datetime) -> list[Contract]:
 
 def contract_at(instant: datetime) -> Contract | None:
     """The contract that holds at an instant."""
-    found = [each for each in list_contracts() if each.holds_at(instant)]
-    return found[0] if found else None
+    holds = Q(ends_at__isnull=True) | Q(ends_at__gt=instant)
+    row = (
+        TenantContract.objects.filter(holds, starts_at__lte=instant).select_related("book").first()
+    )
+    return contract_of(row) if row is not None else None
 
 
 def list_contracts() -> list[Contract]:

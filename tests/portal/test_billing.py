@@ -15,6 +15,8 @@ from tests.billing.world import ingest, used
 from tests.portal import history
 from tests.portal.test_usage import tables
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+
 
 @pytest.fixture
 def invoice(third_of_november, organisation):
@@ -71,12 +73,12 @@ def test_a_line_with_tiers_opens_to_show_them(owner, third_of_november, organisa
     (line,) = tables(page)[0][1:-1]
     assert line[-1] == "$12.50"
     assert "<details" in page.text
-    assert "Tier 1: 1,000 × $0.01" in page.text
-    assert "Tier 2: 500 × $0.005" in page.text
+    assert f"Tier 1: 1,000 {TIMES} $0.01" in page.text
+    assert f"Tier 2: 500 {TIMES} $0.005" in page.text
     assert "1,500 requests: 1,000 x $0.01 + 500 x $0.005 = $12.50" in page.text
     invoice = close_period(organisation.id, clock.now())
     assert invoice is not None
     shown = owner.get(f"/billing/{invoice.id}/").text
-    assert "Tier 2: 500 × $0.005" in shown
+    assert f"Tier 2: 500 {TIMES} $0.005" in shown
     rows = list(csv.reader(io.StringIO(owner.get(f"/billing/{invoice.id}/?format=csv").text)))
     assert (rows[1][3], rows[1][4], rows[1][5], rows[1][11]) == ("1500", "", "12.50", "usage")
