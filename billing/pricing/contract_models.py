@@ -20,13 +20,14 @@ class TenantContract(TenantModel):
 
     number = models.PositiveIntegerField()
     note = models.CharField(max_length=200, blank=True, default="")
-    book = models.ForeignKey("pricing.PriceBook", on_delete=models.PROTECT, related_name="+")
+    # DO_NOTHING: the database refuses by itself; Django would look for contracts of every tenant.
+    book = models.ForeignKey("pricing.PriceBook", on_delete=models.DO_NOTHING, related_name="+")
     currency = models.CharField(max_length=3)
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True, blank=True)
     pinned_version = models.ForeignKey(
         "pricing.PriceBookVersion",
-        on_delete=models.PROTECT,
+        on_delete=models.DO_NOTHING,
         related_name="+",
         null=True,
         blank=True,

@@ -47,7 +47,8 @@ def contract_by_id(contract_id: UUID) -> Contract | None:
 
 def events_of(contract_id: UUID) -> list[ContractEvent]:
     """What happened to a contract, the first thing first."""
-    return list(ContractEvent.objects.filter(contract_id=contract_id).order_by("at", "id"))
+    rows = ContractEvent.objects.filter(contract_id=contract_id)
+    return sorted(rows, key=lambda each: (each.at, each.before is not None))
 
 
 def book_of_tenant(at: datetime) -> PublishedBook | None:

@@ -46,12 +46,13 @@ def published_version(at: datetime, book: str = DEFAULT_BOOK) -> PublishedBook |
 
 def timeline_of(book: str) -> list[tuple[datetime, UUID]]:
     """The versions of `book` and the instants they apply from; each until the next one's."""
-    return list(
+    rows = (
         PriceBookVersion.objects.exclude(status=PriceBookVersion.Status.DRAFT)
         .filter(book__name=book)
         .order_by("effective_at")
         .values_list("effective_at", "id")
     )
+    return [(effective_at, version_id) for effective_at, version_id in rows if effective_at]
 
 
 def prices_of(version_id: UUID) -> PublishedBook | None:

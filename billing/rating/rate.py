@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain
 from uuid import UUID
 
 from billing.pricing.book import PublishedBook
@@ -91,7 +90,7 @@ def rate(
     if account.contracts:
         agreed = agreed_lines(
             account.contracts,
-            _usage_minor(chain(shown, tiered), account.billed),
+            _usage_minor([*shown, *tiered, *account.billed]),
             _by_month(each for each in account.billed if each.kind not in _USAGE),
             periods,
             account.periods[-1].ends_at,
@@ -192,8 +191,8 @@ def _refuse_vanished(used: Mapping[tuple[datetime, str], int | Decimal], account
     invoiced: dict[tuple[datetime, str], int | Decimal] = defaultdict(int)
     for each in account.billed:
         if each.meter in METERS:
-            month = (month_of(each.period.starts_at), each.meter)
-            invoiced[month] = _plus(invoiced[month], each.quantity)
+            key = (month_of(each.period.starts_at), each.meter)
+            invoiced[key] = _plus(invoiced[key], each.quantity)
     for (month, meter), units in invoiced.items():
         now = used.get((month, meter), 0)
         if now < units:
@@ -263,10 +262,10 @@ def _summed(billed: Iterable[Billed]) -> list[Billed]:
     return list(facts.values())
 
 
-def _usage_minor(lines: Iterable[RatedLine], billed: Iterable[Billed]) -> dict[AgreedKey, int]:
+def _usage_minor(lines: Iterable[RatedLine | Billed]) -> dict[AgreedKey, int]:
     """What the usage of each contract owes in each month, by its lines of now and before."""
     owed: dict[AgreedKey, int] = defaultdict(int)
-    for each in chain(lines, billed):
+    for each in lines:
         if each.contract_id is not None and each.kind in _USAGE:
             key = AgreedKey(month_of(each.period.starts_at), each.contract_id)
             owed[key] += each.amount_minor

@@ -68,8 +68,15 @@ def tiered_lines(
             line = _gone(key, fact, period, currency) if fact is not None else None
         if line is not None:
             lines.append(line)
-    return sorted(
-        lines, key=lambda line: (line.period.starts_at, line.display_name, str(line.entry_id))
+    return sorted(lines, key=_order)
+
+
+def _order(line: RatedLine) -> tuple[object, ...]:
+    return (
+        line.period.starts_at,
+        line.display_name,
+        str(line.price_version_id),
+        str(line.entry_id),
     )
 
 

@@ -130,7 +130,7 @@ def test_a_draft_can_still_be_edited_and_thrown_away():
 
 def test_batch_prices_are_published_with_the_others_and_none_means_not_offered():
     publish(draft(BATCHED).id)
-    publish(draft(CHEAP).id)
+    publish(draft(CHEAP).id, confirm=["gap"])
     batched, later = PriceBookVersion.objects.order_by("number")
     for version, prices in ((batched, BATCHED), (later, CHEAP)):
         found = prices_of(version.id)
