@@ -89,9 +89,8 @@ def month_of_contract(
     def text(amount_minor: int) -> str:
         return with_sign(minor_to_text(amount_minor, currency), currency)
 
-    percent = Fraction(terms.discount_percent)
-    part = Fraction(usage_minor) * percent / 100
-    discount = -divide_half_away(part.numerator, part.denominator)
+    part = usage_minor * Fraction(terms.discount_percent)
+    discount = -divide_half_away(part.numerator, part.denominator * 100)
     shown = format(terms.discount_percent.normalize(), "f")
     yield Owed("discount", discount, f"{shown} % of {text(usage_minor)} = {text(discount)}")
     spent = usage_minor + discount
