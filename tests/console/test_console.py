@@ -1,5 +1,6 @@
 """Operators see every tenant, change them through verbs only, and nobody else sees anything."""
 
+import json
 import re
 from datetime import timedelta
 
@@ -10,7 +11,10 @@ from django.urls import reverse
 from billing.invoicing.close import close_period
 from billing.payments.models import WebhookEvent
 from billing.pricing.book import ModelPrices
+from billing.pricing.entry_read import read_entries
 from billing.pricing.models import Price, PriceBookVersion
+from billing.pricing.publish import create_draft
+from billing.pricing.queries import prices_of
 from meterplane.console.site import site
 from meterplane.kernel import clock
 from meterplane.metering.ingest import ingest_segment
@@ -266,3 +270,42 @@ def test_an_action_the_gateways_could_not_hear_of_is_told_not_thrown(
     admission_redis.cache_clear()
     assert answer.status_code == 200
     assert "could not be told" in answer.content.decode()
+
+
+def test_an_entry_of_a_draft_is_edited_as_json_and_checked(operator, db):
+    publish_prices()
+    unit = {"type": "unit", "unit_amount": "0.01"}
+    entries = [
+        {"meter": meter, "price_model": unit}
+        for meter in ("requests", "input_tokens", "output_tokens")
+    ]
+    draft = create_draft(
+        book="standard", currency="USD", entries=read_entries(entries, clock.now())
+    )
+    path = reverse("console:pricing_pricebookversion_change", args=[draft.id])
+    assert "price_model" in operator.get(path).text
+
+    def post(model):
+        form = price_form(draft, [])
+        rows = list(draft.entries.order_by("position"))
+        form |= {"entries-TOTAL_FORMS": len(rows), "entries-INITIAL_FORMS": len(rows)}
+        for number, row in enumerate(rows):
+            form |= {
+                f"entries-{number}-id": str(row.id),
+                f"entries-{number}-version": str(draft.id),
+                f"entries-{number}-position": row.position,
+                f"entries-{number}-meter": row.meter,
+                f"entries-{number}-match": "{}",
+                f"entries-{number}-price_model": json.dumps(model if number == 0 else unit),
+                f"entries-{number}-display_name": row.display_name,
+            }
+        return operator.post(path, form)
+
+    refused = post(unit | {"unit_amount": 0.5})
+    assert refused.status_code == 200
+    assert "entry[0].price_model.unit_amount is a JSON float" in refused.text
+    assert post(unit | {"unit_amount": "0.5"}).status_code == 302
+    act(operator, "console:pricing_pricebookversion_changelist", "publish_with_gaps", draft.id)
+    prices = prices_of(draft.id)
+    assert prices is not None
+    assert {each.request_pico for each in prices.prices.values()} == {5 * 10**11}
