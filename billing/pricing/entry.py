@@ -65,17 +65,6 @@ class EntryIndex:
         self._found: dict[tuple[str, Match], Entry | None] = {}
         self._plain: dict[UUID, int | None] = {}
 
-    def __contains__(self, meter: str) -> bool:
-        return meter in self._by_meter
-
-    def __bool__(self) -> bool:
-        return bool(self._by_meter)
-
-    @property
-    def meters(self) -> Iterable[str]:
-        """Every meter that has an entry."""
-        return self._by_meter.keys()
-
     def find(self, meter: str, dimensions: Match) -> Entry | None:
         """The most specific entry that matches; None if none does."""
         key = (meter, dimensions)

@@ -12,11 +12,13 @@ from billing.invoicing.preview import preview_migrations, preview_version
 from billing.invoicing.queries import invoice_with_lines, upcoming_invoice
 from billing.pricing.book import ModelPrices
 from billing.pricing.contract_queries import contract_at, events_of, list_contracts
+from billing.pricing.entry_read import read_entries
 from billing.pricing.models import ContractEvent, TenantContract
-from billing.pricing.publish import create_draft
+from billing.pricing.publish import create_draft, publish
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants.scoping import tenant_scope
+from tests.billing.rating.agreements import GRADUATED
 from tests.billing.world import ingest, lines_of, publish_prices, used, utc
 from tests.tenants.test_keys import compiled
 
@@ -198,6 +200,30 @@ def test_requests_are_admitted_at_the_version_of_the_contract(closed, prices):
     end(tenant_id=closed.id, contract_id=made.id, at=None, by="sales")
     with clock.frozen(clock.now() + timedelta(seconds=1)):
         assert version() == dearer
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount_minor"),
+    [("JPY", 13), ("KWD", 12_500)],  # 12.5 of it
+)
+def test_a_tenant_of_another_currency_has_a_contract_on_a_book_in_it(
+    late_november, onboard, currency, amount_minor
+):
+    with clock.frozen(utc(9, 10)):
+        tenant = onboard("abroad", currency=currency)
+    unit = {"type": "unit", "unit_amount": "0"}
+    free = [{"meter": each, "price_model": unit} for each in ("input_tokens", "output_tokens")]
+    priced = [{"meter": "requests", "price_model": GRADUATED}]
+    draft = create_draft(
+        book="abroad", currency=currency, entries=read_entries([*free, *priced], clock.now())
+    )
+    version = publish(draft.id, confirm=["gap"]).version_id
+    agreed(tenant, starts_at="2026-09-01T00:00:00Z", book="abroad")
+    assert compiled(tenant.id, tenant.key_id).price_version_id == version
+    ingest(used(tenant, version, utc(10, 5), requests=1500))
+    october = close_period(tenant.id, utc(11, 1))
+    assert october is not None
+    assert (october.currency, october.total_minor) == (currency, amount_minor)
 
 
 def test_another_tenants_contract_is_not_there(closed, onboard):
