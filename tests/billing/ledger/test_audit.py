@@ -14,7 +14,7 @@ from meterplane.kernel import clock
 from meterplane.kernel.invariant import InvariantBroken
 from tenants.scoping import tenant_scope
 from tests.billing.invoicing.drafts import draft
-from tests.billing.ledger.rig import held, tamper
+from tests.billing.ledger.rig import held, role, tamper
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHECKS = ["sums", "contents", "balances", "trial", "invoices", "kinds"]
@@ -48,8 +48,6 @@ def failing() -> dict[str, list[str]]:
 
 
 def found_id(invoice, act="finalised") -> str:
-    from tests.billing.ledger.rig import role
-
     with role("postgres") as admin:
         return str(admin.execute(f"SELECT {entry(invoice, act)}".encode()).fetchone()[0])
 
