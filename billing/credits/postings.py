@@ -98,9 +98,10 @@ def _page_of_movements(after: UUID | None) -> Page:
     return Page(tuple(expected), None if len(page) < SOURCES_PER_PAGE else page[-1])
 
 
-GRANTS = Source("credit_grants", frozenset({GRANTED}), _page_of_grants)
+GRANTS = Source("credit_grants", "every grant of credit", frozenset({GRANTED}), _page_of_grants)
 MOVEMENTS = Source(
     "credit_movements",
+    "everything drawn, given back, expired and refunded",
     frozenset(f"credit.{kind}" for kind in (_K.DRAWN, _K.RESTORED, _K.EXPIRED, _K.REFUNDED)),
     _page_of_movements,
 )

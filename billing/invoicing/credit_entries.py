@@ -144,4 +144,4 @@ def _page(after: UUID | None) -> Page:
     return Page(tuple(expected), None if len(page) < NOTES_PER_PAGE else page[-1].note.id)
 
 
-CREDIT_NOTES = Source("credit notes", frozenset({CREDITED, KEPT}), _page)
+CREDIT_NOTES = Source("credit_notes", "every credit note", frozenset({CREDITED, KEPT}), _page)

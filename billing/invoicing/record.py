@@ -20,8 +20,9 @@ from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTa
 from billing.ledger.accounts import revenue
 from billing.ledger.post import post_entry
 from billing.ledger.queries import entries_by_source
-from billing.ledger.sources import Expected, Page, Source
+from billing.ledger.sources import Expected, Page, Source, Unclear
 from meterplane.kernel import clock
+from meterplane.kernel.invariant import InvariantBroken
 
 INVOICES_PER_PAGE = 500
 
@@ -113,20 +114,16 @@ def _page(after: UUID | None) -> Page:
     invoices = list(rows[:INVOICES_PER_PAGE])
     parts = _parts([invoice.id for invoice in invoices])
     written_off = entries_by_source({WRITTEN_OFF}, {str(invoice.id) for invoice in invoices})
-    expected = [
-        Expected(invoice.tenant_id, entry)
-        for invoice in invoices
-        for entry in entries_of(
-            _invoiced(
-                invoice,
-                parts[invoice.id],
-                clock.now(),
-                (invoice.tenant_id, str(invoice.id)) in written_off,
-            )
-        )
-    ]
+    expected, unclear = list[Expected](), list[Unclear]()
+    for invoice in invoices:
+        was_written_off = (invoice.tenant_id, str(invoice.id)) in written_off
+        seen = _invoiced(invoice, parts[invoice.id], clock.now(), was_written_off)
+        try:
+            expected += [Expected(invoice.tenant_id, entry) for entry in entries_of(seen)]
+        except InvariantBroken as broken:  # it was tampered with: named, and the others are read
+            unclear.append(Unclear(invoice.tenant_id, f"invoice {invoice.id}", str(broken)))
     is_last = len(invoices) < INVOICES_PER_PAGE
-    return Page(tuple(expected), None if is_last else invoices[-1].id)
+    return Page(tuple(expected), None if is_last else invoices[-1].id, tuple(unclear))
 
 
-INVOICES = Source("invoices", KINDS, _page)
+INVOICES = Source("invoices", "every invoice, payment, void and write-off", KINDS, _page)

@@ -22,18 +22,32 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
+class Unclear:
+    """Something of a source of which nobody can say what the ledger must hold, and why."""
+
+    tenant_id: UUID
+    subject: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Some of what is expected, and after which id the next page begins; None: there is none."""
 
     expected: tuple[Expected, ...]
     next_after: UUID | None
+    unclear: tuple[Unclear, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`kinds` are of this source alone; `page(after)` is read in the system's door."""
+    """`kinds` are of this source alone; `page(after)` is read in the system's door.
+
+    `name` is a word, `each` what has its entries: "every invoice, payment and write-off".
+    """
 
     name: str
+    each: str
     kinds: frozenset[str]
     page: Callable[[UUID | None], Page]
 

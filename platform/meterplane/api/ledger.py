@@ -40,7 +40,7 @@ class StatementQuery(serializers.Serializer[Any]):
     until = serializers.DateTimeField()
 
 
-class BalanceOut(serializers.Serializer[Any]):
+class AccountBalanceOut(serializers.Serializer[Any]):
     """What an account holds: above zero on the debit side, below on the credit side."""
 
     account = serializers.CharField()
@@ -54,14 +54,14 @@ class BalanceOut(serializers.Serializer[Any]):
         return minor_to_text(row.balance_minor, row.currency)
 
 
-class LegOut(serializers.Serializer[Any]):
+class LedgerLegOut(serializers.Serializer[Any]):
     """One side of an entry."""
 
     account = serializers.CharField()
     amount = serializers.CharField()
 
 
-class EntryOut(serializers.Serializer[Any]):
+class LedgerEntryOut(serializers.Serializer[Any]):
     """What happened to a source at `effective_at`. The amounts of its legs add up to zero."""
 
     id = serializers.UUIDField()
@@ -73,7 +73,7 @@ class EntryOut(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     legs = serializers.SerializerMethodField()
 
-    @extend_schema_field(LegOut(many=True))
+    @extend_schema_field(LedgerLegOut(many=True))
     def get_legs(self, entry: queries.EntryView) -> list[dict[str, str]]:
         """Debits and credits, in order."""
         return [
@@ -85,8 +85,8 @@ class EntryOut(serializers.Serializer[Any]):
 class LedgerOut(serializers.Serializer[Any]):
     """All balances, and entries, the newest first. `next_cursor` null: there are no older ones."""
 
-    balances = BalanceOut(many=True)
-    entries = EntryOut(many=True)
+    balances = AccountBalanceOut(many=True)
+    entries = LedgerEntryOut(many=True)
     next_cursor = serializers.UUIDField(allow_null=True)
 
 

@@ -40,6 +40,7 @@ def role(name: str, tenant_id: UUID | None = None):
         if tenant_id is not None:
             connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant_id)])
         yield connection
+        connection.commit()  # in here: a commit that fails must close, too
 
 
 def tamper(*statements: str) -> None:

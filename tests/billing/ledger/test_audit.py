@@ -14,7 +14,7 @@ from meterplane.kernel import clock
 from meterplane.kernel.invariant import InvariantBroken
 from tenants.scoping import tenant_scope
 from tests.billing.invoicing.drafts import draft
-from tests.billing.ledger.rig import held, tamper
+from tests.billing.ledger.rig import held, role, tamper
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHECKS = [
@@ -51,8 +51,6 @@ def failing() -> dict[str, list[str]]:
 
 
 def found_id(invoice, act="finalised") -> str:
-    from tests.billing.ledger.rig import role
-
     with role("postgres") as admin:
         return str(admin.execute(f"SELECT {entry(invoice, act)}".encode()).fetchone()[0])
 
@@ -185,6 +183,12 @@ def test_an_entry_that_nothing_calls_for(invoices, acme):
     }
 
 
+def test_an_invoice_that_was_changed_behind_its_entries(invoices):
+    tamper(f"UPDATE invoice_line SET amount_minor = 7 WHERE invoice_id = '{invoices[1].id}'")
+    (first, _) = failing()["invoices"]
+    assert first == f"invoice {invoices[1].id}: an invoice's parts add up to its total"
+
+
 def test_an_entry_of_a_kind_that_nobody_vouches_for(acme):
     with tenant_scope(acme.id):
         made = post(kind="gift", source_id="1", currency="USD", legs=movements.invoice_paid(1),
@@ -193,9 +197,9 @@ def test_an_entry_of_a_kind_that_nobody_vouches_for(acme):
 
 
 def test_two_sources_do_not_share_a_kind():
-    other = sources.Source("others", frozenset({"invoice.paid"}), lambda _: sources.Page((), None))
-    with pytest.raises(InvariantBroken):
-        sources.register(other)
+    kinds = frozenset({"invoice.paid"})
+    with pytest.raises(InvariantBroken, match="the same kind"):
+        sources.register(sources.Source("others", "each", kinds, lambda _: sources.Page((), None)))
 
 
 def test_invoices_from_before_the_ledger_are_told_of_and_posted_once(invoices, acme):

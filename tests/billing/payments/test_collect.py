@@ -10,6 +10,7 @@ from django.db import IntegrityError, connections
 
 from billing.invoicing.close import close_period
 from billing.invoicing.models import Invoice, InvoiceLine
+from billing.ledger.audit import audit
 from billing.payments import tasks
 from billing.payments.accounts import attach_test_card
 from billing.payments.collect import collect, resume
@@ -22,6 +23,7 @@ from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.invariant import InvariantBroken
 from tenants.scoping import tenant_scope
+from tests.billing.ledger.rig import held
 from tests.billing.payments.rig import (
     ADayLater,
     Faulty,
@@ -41,7 +43,7 @@ STEPS = ["customer", "draft", "lines", "verify", "finalise", "pay", "mirror"]
 
 
 def assert_collected(tenant, invoice, there):
-    """Paid on both sides, once, line by line the same."""
+    """Paid on both sides, once, line by line the same; and once in the ledger."""
     ours = read(tenant.id, invoice)
     assert (ours.status, ours.collection_state, ours.collection_note) == ("paid", "done", "")
     [theirs] = there.invoices(tenant)
@@ -59,6 +61,9 @@ def assert_collected(tenant, invoice, there):
     assert sorted(there.lines(theirs.id)) == sorted(lines)
     assert ours.hosted_url == theirs.hosted_invoice_url
     assert ours.paid_at is not None
+    balances = held(tenant.id)
+    assert (balances["payments"], balances.get("receivable", 0)) == (ours.total_minor, 0)
+    assert all(verdict.holds for verdict in audit())
     return theirs
 
 
