@@ -1,6 +1,7 @@
-"""Celery's entry into invoicing: credit that expired is written off once no period needs it.
+"""Celery's entries into invoicing: months that are over are closed, and credit that expired is
+written off once no period needs it.
 
-Looks for work and finishes it: lost or doubled, a message changes nothing.
+Each looks for work and finishes it: lost or doubled, a message changes nothing.
 """
 
 import logging
@@ -9,11 +10,33 @@ from uuid import UUID
 from celery import shared_task
 
 from billing.credits.expire import expire_credit, tenants_with_expired_credit
+from billing.invoicing import due
 from billing.invoicing.close import open_period
 from billing.invoicing.usage import month_after
+from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
 
 log = logging.getLogger(__name__)
+
+CLOSE_FOR_S = 240  # at a time; below a worker's limit for a task, and its place is others' again
+
+
+@shared_task(name="invoicing.close_months")
+def close_months() -> None:
+    """Ring for each part of the organisations, if there is anybody whose month is over."""
+    if due.count_due(due.month_due(clock.now())):
+        for shard in range(due.SHARDS):
+            close_shard.delay(shard)
+
+
+@shared_task(name="invoicing.close_shard")
+def close_shard(shard: int) -> None:
+    """Close a part of them. What is left when its time is up is rung for again."""
+    stop = due.seconds_from_now(CLOSE_FOR_S)
+    for _ in due.close_shard(due.month_due(clock.now()), shard, stop=stop):
+        pass
+    if stop():
+        close_shard.delay(shard)
 
 
 @shared_task(name="invoicing.expire_credit")

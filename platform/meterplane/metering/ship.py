@@ -86,7 +86,7 @@ class _Shipped:
     @property
     def wait_s(self) -> float:
         """Until it is sent again."""
-        return min(RESEND_AFTER_S * 2 ** (self.sends - 1), RESEND_AFTER_S_MAX)
+        return min(RESEND_AFTER_S * 2.0 ** (self.sends - 1), RESEND_AFTER_S_MAX)
 
 
 @dataclass(slots=True)
@@ -230,7 +230,8 @@ class Shipper:
         for shipped in again:
             self._send_together(journal, [shipped])
         while first:
-            together, size = [], 0
+            together: list[_Shipped] = []
+            size = 0
             while first and len(together) < TOGETHER_MAX and size < TOGETHER_BYTES_MAX:
                 size += first[0].size
                 together.append(first.popleft())

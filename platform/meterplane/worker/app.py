@@ -33,6 +33,7 @@ FORGET_RECONCILED_EVERY_S = 3600
 DELIVER_EXPORTS_EVERY_S = 60
 FOLLOW_PRICES_EVERY_S = 60
 LEARN_EVERY_S = 3600  # each time all events of a week are read
+CLOSE_MONTHS_EVERY_S = 900  # an hour after its end a month is due
 GRANT_CREDIT_EVERY_S = 60
 EXPIRE_CREDIT_EVERY_S = 300  # it is no balance any more by then: this only writes it off
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
@@ -126,6 +127,11 @@ app.conf.update(
             "task": "credits.grant_due",
             "schedule": GRANT_CREDIT_EVERY_S,
             "options": {"expires": GRANT_CREDIT_EVERY_S},
+        },
+        "close months": {
+            "task": "invoicing.close_months",
+            "schedule": CLOSE_MONTHS_EVERY_S,
+            "options": {"expires": CLOSE_MONTHS_EVERY_S},
         },
         "expire credit": {
             "task": "invoicing.expire_credit",
