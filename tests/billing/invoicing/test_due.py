@@ -1,4 +1,4 @@
-"""Everybody's month is closed once, by however many workers, and one that cannot be stops nobody."""
+"""Everybody's month is closed once, by however many workers; one that cannot be stops nobody."""
 
 from io import StringIO
 from threading import Thread
