@@ -1,0 +1,196 @@
+"""Closing a month for thousands of customers, and one customer's spend until now.
+
+Customers, keys and a month of hourly sums are written by PostgreSQL itself; then the month is closed
+as `manage.py close_months` does, in one process per core beside a PostgreSQL that shares them. The
+smaller run of the same says whether it grows in line with their number. Afterwards every invoice is
+held against the sums: quantities and amounts, to the cent, by SQL that knows nothing of rating.
+"""
+
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from meterplane.kernel.invariant import ensure
+from tests.benchmarks.ingest.server import Server, own_server
+
+CUSTOMERS, CUSTOMERS_QUICK = 10_000, 1_000
+AGGREGATES = 1_000  # of each: 8 models x 5 keys x 25 days
+MODELS, KEYS, DAYS = 8, 5, 25
+MONTH_S_MAX = 300
+MEMORY_MB_MAX = 500
+SPEND_MS_MAX = 20
+SPENDS = 60
+PROCESSES = 2
+MONTH = datetime(2026, 10, 1, tzinfo=UTC)
+END = datetime(2026, 11, 1, tzinfo=UTC)
+
+_CUSTOMERS = """
+INSERT INTO organisation (id, slug, name, currency, standing, standing_reason, priority, weight,
+                          is_demo, created_at)
+SELECT gen_random_uuid(), 'customer-' || n, 'Customer ' || n, 'USD', 'active', '', 'normal', 1,
+       false, %(from)s
+  FROM generate_series(1, %(customers)s) AS n
+"""
+_SUMS = """
+INSERT INTO usage_hour (tenant_id, hour, project_id, key_id, model, surface, status, price_version_id,
+  currency, service_tier, deployment, events, requests, tokens_in, tokens_out, rows, bytes_in,
+  bytes_out, cost_nano, total_ms_sum, tensor_bytes_in, tensor_bytes_out, compute_us_sum,
+  first_byte_ms_sum)
+SELECT o.id, %(from)s + d * interval '1 day', o.id, md5(o.id::text || k)::uuid, 'model-' || m, 'openai.chat',
+       'ok', %(version)s, 'USD', 'standard', '', 10, 10, 1000 + d * 7 + k + m, 300 + d * 3 + k, 10,
+       0, 0, 0, 0, 0, 0, 0, 0
+  FROM organisation o, generate_series(0, %(days)s - 1) AS d, generate_series(1, %(keys)s) AS k,
+       generate_series(1, %(models)s) AS m
+ WHERE o.slug LIKE 'customer-%%'
+"""
+# What each invoice must say, reckoned from the sums and the prices alone.
+_AUDIT = """
+WITH used AS (
+  SELECT tenant_id, model, unnest(ARRAY['input_tokens', 'output_tokens', 'requests']) AS meter,
+         unnest(ARRAY[sum(tokens_in), sum(tokens_out), sum(requests)]) AS quantity
+    FROM usage_hour GROUP BY tenant_id, model
+), owed AS (
+  SELECT u.tenant_id, u.model, u.meter, u.quantity,
+         round(u.quantity * p.unit_price_pico / 1e12, 2) * 100 AS amount_minor
+    FROM used u JOIN price p ON (p.version_id, p.model, p.meter) = (%(version)s, u.model, u.meter)
+)
+SELECT count(*) FILTER (
+         WHERE (o.quantity, o.amount_minor) IS DISTINCT FROM (l.quantity, l.amount_minor)),
+       count(*), (SELECT count(*) FROM invoice),
+       (SELECT sum(total_minor) FROM invoice) = sum(o.amount_minor)
+  FROM owed o FULL JOIN invoice_line l USING (tenant_id, model, meter)
+"""
+
+
+def measure(quick: bool) -> bool:
+    """Print what closing takes; True if every target is met."""
+    sizes = (CUSTOMERS_QUICK,) if quick else (CUSTOMERS_QUICK, CUSTOMERS)
+    found = [_in_own_process(customers) for customers in sizes]
+    if not quick:
+        each_s = [took_s / customers for customers, (_, took_s) in zip(sizes, found, strict=True)]
+        print(f"\n  each of {CUSTOMERS:,} takes {each_s[1] / each_s[0]:.2f} of the time of each of"
+              f" {CUSTOMERS_QUICK:,}")  # fmt: skip
+    return all(met for met, _ in found)
+
+
+def _in_own_process(customers: int) -> tuple[bool, float]:
+    """Django is set up once in a process, for one server."""
+    context = multiprocessing.get_context("fork")
+    told: Any = context.SimpleQueue()
+    process = context.Process(target=_run, args=(customers, told))
+    process.start()
+    process.join()
+    ensure(process.exitcode == 0, "the run came to its end")
+    found: tuple[bool, float] = told.get()
+    return found
+
+
+def _run(customers: int, told: Any) -> None:
+    with own_server("/var/tmp") as server:
+        told.put(_close(server, customers))
+
+
+def _close(server: Server, customers: int) -> tuple[bool, float]:
+    from billing.invoicing import due
+    from meterplane.kernel import clock
+
+    version = _publish()
+    began = time.monotonic()
+    values = {"customers": customers, "from": MONTH, "version": version, "days": DAYS, "keys": KEYS,
+              "models": MODELS}  # fmt: skip
+    with server.connect() as admin:
+        admin.execute(_CUSTOMERS, values)
+        # Hours are held to keys, which nobody asks for here: 50,000 of them are not made.
+        admin.execute("SET session_replication_role = replica")
+        admin.execute(_SUMS, values)
+        admin.execute("VACUUM ANALYZE")
+    print(f"\n  {customers:,} customers with {AGGREGATES:,} aggregates each: written in"
+          f" {time.monotonic() - began:.0f} s")  # fmt: skip
+    with clock.frozen(END + timedelta(hours=2)):
+        spend_ms = _spend(server)
+        assert due.count_due(END) == customers
+        cpu_s, began = server.cpu_s(), time.monotonic()
+        python_s, peak_mb, problems = _in_processes()
+        took_s = time.monotonic() - began
+        cpu_s = server.cpu_s() - cpu_s
+    with server.connect() as admin:
+        wrong, lines, invoices, totals_agree = admin.execute(
+            _AUDIT, {"version": version}
+        ).fetchone()
+    sound = (wrong, problems, invoices, totals_agree) == (0, 0, customers, True)
+    print(f"  closed in {took_s:.1f} s with {PROCESSES} processes:"
+          f" {customers / took_s:.0f} a second; a customer costs"
+          f" {python_s / customers * 1000:.1f} ms of Python and"
+          f" {cpu_s / customers * 1000:.1f} of PostgreSQL")  # fmt: skip
+    print(f"  memory of a process: {peak_mb} MB at most; load {os.getloadavg()[0]:.1f}")
+    print(f"  {invoices:,} invoices, {lines:,} lines, {wrong} differ from the sums,"
+          f" {problems} organisations could not be closed")  # fmt: skip
+    print(f"  one customer's spend until now: p50 {statistics.median(spend_ms):.1f} ms,"
+          f" p99 {max(spend_ms):.1f} ms")  # fmt: skip
+    fast = took_s <= MONTH_S_MAX * customers / CUSTOMERS
+    return (
+        sound and fast and peak_mb <= MEMORY_MB_MAX and statistics.median(spend_ms) <= SPEND_MS_MAX
+    )
+
+
+def _publish() -> Any:
+    from billing.pricing.book import ModelPrices
+    from billing.pricing.publish import create_draft, publish
+
+    prices = {
+        f"model-{number}": ModelPrices(150_000 * number, 600_000 * number, 1_000_000)
+        for number in range(1, MODELS + 1)
+    }
+    draft = create_draft(book="standard", currency="USD", prices=prices)
+    return publish(draft.id, confirm=["gap"]).version_id
+
+
+def _spend(server: Server) -> list[float]:
+    """Milliseconds of the invoice to come, of one customer after the other."""
+    from billing.invoicing.queries import upcoming_invoice
+    from tenants.scoping import tenant_scope
+
+    with server.connect() as admin:
+        found = admin.execute(
+            "SELECT id FROM organisation WHERE slug LIKE 'customer-%%' ORDER BY id LIMIT %s",
+            [SPENDS + 1],
+        ).fetchall()
+    took_ms = []
+    for (tenant_id,) in found:
+        began = time.perf_counter()
+        with tenant_scope(tenant_id):
+            assert upcoming_invoice(END - timedelta(hours=1)) is not None
+        took_ms.append((time.perf_counter() - began) * 1000)
+    return took_ms[1:]  # the first connects
+
+
+def _in_processes() -> tuple[float, int, int]:
+    """Seconds of processor, the most memory of one process in MB, and who could not be closed."""
+    from django.db import connections
+
+    connections.close_all()
+    context = multiprocessing.get_context("fork")
+    told: Any = context.SimpleQueue()
+    workers = [context.Process(target=_work, args=(first, told)) for first in range(PROCESSES)]
+    for worker in workers:
+        worker.start()
+    found = [told.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    return sum(f[0] for f in found), max(f[1] for f in found), sum(f[2] for f in found)
+
+
+def _work(first: int, told: Any) -> None:
+    from billing.invoicing import due
+
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    problems = 0
+    for shard in range(first, due.SHARDS, PROCESSES):
+        problems += sum(bool(each.problem) for each in due.close_shard(END, shard))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    spent = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    told.put((spent, used.ru_maxrss // 1024, problems))
