@@ -31,7 +31,9 @@ SAME = """
 
 @pytest.mark.parametrize(("sent", "text"), [row.split() for row in SAME.strip().splitlines()])
 def test_a_number_has_one_text(sent, text):
-    assert decimal_to_text(text_to_decimal(sent)) == text
+    number = text_to_decimal(sent)
+    assert decimal_to_text(number) == text
+    assert number.is_signed() == text.startswith("-"), "zero has no sign"
 
 
 @pytest.mark.parametrize(
