@@ -1,7 +1,7 @@
 """Closing a month for thousands of customers, and one customer's spend until now.
 
-Customers, keys and a month of hourly sums are written by PostgreSQL itself; then the month is closed
-as `manage.py close_months` does, in one process per core beside a PostgreSQL that shares them. The
+Customers and a month of hourly sums are written by PostgreSQL itself; then the month is closed as
+`manage.py close_months` does, in one process per core beside a PostgreSQL that shares them. The
 smaller run of the same says whether it grows in line with their number. Afterwards every invoice is
 held against the sums: quantities and amounts, to the cent, by SQL that knows nothing of rating.
 """
@@ -36,12 +36,12 @@ SELECT gen_random_uuid(), 'customer-' || n, 'Customer ' || n, 'USD', 'active', '
   FROM generate_series(1, %(customers)s) AS n
 """
 _SUMS = """
-INSERT INTO usage_hour (tenant_id, hour, project_id, key_id, model, surface, status, price_version_id,
-  currency, service_tier, deployment, events, requests, tokens_in, tokens_out, rows, bytes_in,
+INSERT INTO usage_hour (tenant_id, hour, project_id, key_id, model, surface, status,
+  price_version_id, currency, service_tier, deployment, events, requests, tokens_in, tokens_out, rows, bytes_in,
   bytes_out, cost_nano, total_ms_sum, tensor_bytes_in, tensor_bytes_out, compute_us_sum,
   first_byte_ms_sum)
-SELECT o.id, %(from)s + d * interval '1 day', o.id, md5(o.id::text || k)::uuid, 'model-' || m, 'openai.chat',
-       'ok', %(version)s, 'USD', 'standard', '', 10, 10, 1000 + d * 7 + k + m, 300 + d * 3 + k, 10,
+SELECT o.id, %(from)s + d * interval '1 day', o.id, md5(o.id::text || k)::uuid,
+       'model-' || m, 'openai.chat', 'ok', %(version)s, 'USD', 'standard', '', 10, 10, 1000 + d * 7 + k + m, 300 + d * 3 + k, 10,
        0, 0, 0, 0, 0, 0, 0, 0
   FROM organisation o, generate_series(0, %(days)s - 1) AS d, generate_series(1, %(keys)s) AS k,
        generate_series(1, %(models)s) AS m
@@ -132,9 +132,8 @@ def _close(server: Server, customers: int) -> tuple[bool, float]:
     print(f"  one customer's spend until now: p50 {statistics.median(spend_ms):.1f} ms,"
           f" p99 {max(spend_ms):.1f} ms")  # fmt: skip
     fast = took_s <= MONTH_S_MAX * customers / CUSTOMERS
-    return (
-        sound and fast and peak_mb <= MEMORY_MB_MAX and statistics.median(spend_ms) <= SPEND_MS_MAX
-    )
+    lean = peak_mb <= MEMORY_MB_MAX and statistics.median(spend_ms) <= SPEND_MS_MAX
+    return sound and fast and lean, took_s
 
 
 def _publish() -> Any:
