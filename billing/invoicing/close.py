@@ -24,7 +24,7 @@ from billing.invoicing.account import owing
 from billing.invoicing.credit_lines import drawn_credit
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.invoicing.tax import tax
-from billing.invoicing.taxation import assigned_rates, record_taxes, tax_note
+from billing.invoicing.taxation import assigned_rates, exemption, record_taxes, tax_note
 from billing.invoicing.usage import month_after, month_of
 from billing.rating.rate import RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
@@ -71,7 +71,10 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
             period = open_period()
             if period.starts_at >= until:
                 return _closed_at(until, period)
-            _close(tenant_id, period, min(until, month_after(period.starts_at)))
+            ends_at = min(until, month_after(period.starts_at))
+            invoice = _close(tenant_id, period, ends_at)
+            if ends_at == until:
+                return invoice
     raise CallerError(
         "period_too_long",
         f"More than {MONTHS_PER_CALL_MAX} months are open; close them in parts.",
@@ -107,7 +110,7 @@ def describe(line: RatedLine) -> str:
     return text if len(text) <= DESCRIPTION_CHARS_MAX else f"{text[: DESCRIPTION_CHARS_MAX - 3]}..."
 
 
-def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
+def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | None:
     currency = organisation().currency
     seen = arrivals.hold()  # before usage is read: a line's events are those that had arrived
     rated = rate_open(period, ends_at, currency)
@@ -125,11 +128,13 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
         usage_snapshot=seen.snapshot,
     )
     if not rated.lines:
-        return
+        return None
     invoice_id = uuid7()
     lines = _lines(invoice_id, closed, rated)
-    taxed = tax({line.position: line.amount_minor for line in lines}, assigned_rates())
-    invoice = Invoice.objects.create(
+    exempt = exemption()
+    rates = [] if exempt else assigned_rates()
+    taxed = tax({line.position: line.amount_minor for line in lines}, rates)
+    invoice: Invoice = Invoice.objects.create(
         id=invoice_id,
         tenant_id=tenant_id,
         period=closed,
@@ -139,11 +144,12 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> None:
         total_minor=taxed.total_minor,
         tax_exclusive_minor=taxed.exclusive_minor,
         tax_inclusive_minor=taxed.inclusive_minor,
-        tax_note=tax_note(),
+        tax_note=tax_note(exempt),
         content_hash=rated.content_hash,
     )
     record_taxes(invoice, taxed)
     InvoiceLine.objects.bulk_create(lines)
+    return invoice
 
 
 def _lines(invoice_id: UUID, closed: BillingPeriod, rated: RatedPeriod) -> list[InvoiceLine]:

@@ -106,21 +106,19 @@ def end_exemption() -> None:
 
 
 def exemption() -> TaxExemption | None:
+    """Why an invoice made now carries no tax, if it does not."""
     found: TaxExemption | None = TaxExemption.objects.first()
     return found
 
 
 def assigned_rates() -> list[Rate]:
-    """The rates the next invoice is made with, in a fixed order; none while exempt."""
-    if exemption() is not None:
-        return []
+    """The rates of who is not exempt, in a fixed order."""
     assigned = AssignedTax.objects.filter(rate__retired_at__isnull=True).select_related("rate")
     return sorted((_rate(each.rate) for each in assigned), key=lambda r: (r.name, r.units, r.id))
 
 
-def tax_note() -> str:
-    """Why an invoice made now carries no tax; empty where it may."""
-    found = exemption()
+def tax_note(found: TaxExemption | None) -> str:
+    """What an invoice says of an exemption; empty where there is none."""
     if found is None:
         return ""
     if found.kind == TaxExemption.Kind.REVERSE_CHARGE:

@@ -80,5 +80,6 @@ def test_a_line_with_tiers_opens_to_show_them(owner, third_of_november, organisa
     assert invoice is not None
     shown = owner.get(f"/billing/{invoice.id}/").text
     assert f"Tier 2: 500 {TIMES} $0.005" in shown
-    rows = list(csv.reader(io.StringIO(owner.get(f"/billing/{invoice.id}/?format=csv").text)))
-    assert (rows[1][3], rows[1][4], rows[1][5], rows[1][11]) == ("1500", "", "12.50", "usage")
+    (row,) = csv.DictReader(io.StringIO(owner.get(f"/billing/{invoice.id}/?format=csv").text))
+    told = [row[name] for name in ("kind", "quantity", "unit_price", "amount")]
+    assert told == ["usage", "1500", "", "12.50"]

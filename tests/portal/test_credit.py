@@ -1,5 +1,7 @@
 """The billing page shows what credit is left, what for, until when, and what became of the rest."""
 
+import csv
+import io
 from datetime import timedelta
 
 import pytest
@@ -56,8 +58,9 @@ def test_what_became_of_credit_leads_to_the_invoice_that_drew_it(owner, customer
         assert lines[-2][0] == "Purchased credit: bought"
         assert lines[-2][-1].startswith("−$")  # noqa: RUF001 (a true minus sign is meant)
         assert lines[-1][-1] == "$0.00"
-        sheet = owner.get(f"/billing/{invoice.id}/?format=csv").text.splitlines()
-    assert sheet[-2].split(",")[2:4] == ["credit", "0"]
+        sheet = owner.get(f"/billing/{invoice.id}/?format=csv").text
+    *_, last = csv.DictReader(io.StringIO(sheet))
+    assert (last["kind"], last["quantity"]) == ("credit", "0")
 
 
 def test_one_organisation_does_not_see_the_credit_of_another(owner, organisation, onboard):
