@@ -38,8 +38,8 @@ SELECT gen_random_uuid(), 'customer-' || n, 'Customer ' || n, 'USD', 'active', '
 _SUMS = """
 INSERT INTO usage_hour (tenant_id, hour, project_id, key_id, model, surface, status,
   price_version_id, currency, service_tier, deployment, events, requests, tokens_in, tokens_out,
-  rows, bytes_in, bytes_out, cost_nano, total_ms_sum, tensor_bytes_in, tensor_bytes_out, compute_us_sum,
-  first_byte_ms_sum)
+  rows, bytes_in, bytes_out, cost_nano, total_ms_sum, tensor_bytes_in, tensor_bytes_out,
+  compute_us_sum, first_byte_ms_sum)
 SELECT o.id, %(from)s + d * interval '1 day', o.id, md5(o.id::text || k)::uuid,
        'model-' || m, 'openai.chat', 'ok', %(version)s, 'USD',
        'standard', '', 10, 10, 1000 + d * 7 + k + m, 300 + d * 3 + k, 10,
