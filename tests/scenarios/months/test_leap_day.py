@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.scenarios.months.story import on, table
+from tests.billing.world import ingest
+from tests.scenarios.months.story import instant, on, table
 
 pytestmark = pytest.mark.django_db
 
@@ -62,8 +63,9 @@ def test_a_february_counts_its_days(begins, year, days):
         with on(f"{year}-02-01 {hour:02}:00"):
             acme.agrees(starts_at, commitment="290", ends_at=ends_at)
 
-    for day in range(1, days + 1):
-        acme.uses(f"{year}-02-{day:02} 12:00", tokens_in=500_000)
+    noons = [instant(f"{year}-02-{day:02} 12:00") for day in range(1, days + 1)]
+    with on(f"{year}-02-{days} 12:00"):
+        ingest(*(acme.event(noon, tokens_in=500_000) for noon in noons))
     acme.uses(f"{year}-02-14", tokens_in=100_000_000)
     # The last millisecond of the last day is February's; the next one is March's, and nobody's
     # contract's.
