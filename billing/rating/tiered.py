@@ -72,11 +72,13 @@ def tiered_lines(
 
 
 def _order(line: RatedLine) -> tuple[object, ...]:
+    """Total: lines come out of a set, and their order is hashed."""
     return (
         line.period.starts_at,
         line.display_name,
         str(line.price_version_id),
         str(line.entry_id),
+        str(line.contract_id),
     )
 
 

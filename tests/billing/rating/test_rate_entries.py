@@ -1,5 +1,6 @@
 """Entries with tiers, contracts and late usage in tables: checked with a pocket calculator."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -71,6 +72,17 @@ def test_a_version_that_begins_in_the_month_begins_its_tiers():
         10-01 usage e1 1500 1250
         10-01 usage e2 1500 750
     """)
+
+
+def test_contracts_that_share_a_month_and_an_entry_have_lines_in_one_order():
+    # Eight orders by chance would be this one once in 40,320 runs.
+    days = [f"10-{day:02}" for day in range(1, 10)]
+    held = [contract(n + 1, days[n], days[n + 1]) for n in range(8)]
+    quantities = [
+        replace(used("1 a 10", OCTOBER)[0], units=each.number, contract_id=each.id) for each in held
+    ]
+    rated = bill(quantities, TIERS, OCTOBER, contracts=held)
+    assert [line.quantity for line in rated.lines] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_late_usage_moves_the_whole_quantity_to_another_tier_and_gives_money_back():
