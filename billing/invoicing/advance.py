@@ -54,21 +54,25 @@ def advance(invoice_id: UUID, news: News) -> bool:
         invoice.payment_attempts = max(invoice.payment_attempts, news.attempts)
         invoice.save(update_fields=["hosted_url", "payment_attempts"])
     way = _WAY.get((invoice.status, news.status), ())
-    if (
-        way and news.status == _S.VOID
-    ):  # before any step posts: credit's turn comes before the ledger's
+    if way and invoice.status == _S.DRAFT:
+        _finalise(invoice, news.at)
+    if way and news.status == _S.VOID:
         restore_credit(tenant_id=invoice.tenant_id, invoice_id=invoice.id, source_id=invoice.id)
     for status in way:
         _step(invoice, status, news.at)
     return bool(way)
 
 
+def _finalise(invoice: Invoice, at: datetime) -> None:
+    """Before anything moves: the series' turn comes before credit's, and that before the ledger's,
+    or two invoices of a tenant could wait for each other."""
+    invoice.number = _next_number(invoice.tenant_id)
+    invoice.finalised_at = at
+    invoice.buyer, invoice.seller = buyer_now(), seller_now()
+
+
 def _step(invoice: Invoice, status: str, at: datetime) -> None:
     left = invoice.status
-    if invoice.status == _S.DRAFT:
-        invoice.number = _next_number(invoice.tenant_id)
-        invoice.finalised_at = at
-        invoice.buyer, invoice.seller = buyer_now(), seller_now()
     if status == _S.PAID:
         invoice.paid_at = at
     invoice.status = status

@@ -16,8 +16,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet, Sum
 
-from billing.invoicing.credit_lines import CREDIT
-from billing.invoicing.models import CreditNote, CreditNoteLine, CreditNoteTax
+from billing.invoicing.models import CreditNote, CreditNoteLine, CreditNoteTax, InvoiceLine
 from billing.ledger import movements
 from billing.ledger.accounts import revenue
 from billing.ledger.accounts import tax as tax_account
@@ -124,7 +123,7 @@ def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID
     earned: dict[UUID, dict[str, int]] = defaultdict(dict)
     restored: dict[UUID, int] = defaultdict(int)
     for note_id, kind, meter, amount_minor in rows:
-        if meter == CREDIT:
+        if kind == InvoiceLine.Kind.CREDIT:
             restored[note_id] -= int(amount_minor)
         else:
             account = revenue(meter or kind)

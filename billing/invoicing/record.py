@@ -14,7 +14,6 @@ from uuid import UUID
 from django.db.models import Sum
 
 from billing.invoicing.credit_entries import TaxPart, added, corrections, with_taxes
-from billing.invoicing.credit_lines import CREDIT
 from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
 from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTax
 from billing.ledger.accounts import revenue
@@ -58,7 +57,7 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     )
     parts: dict[UUID, _Parts] = defaultdict(_Parts)
     for invoice_id, kind, meter, amount_minor in rows:
-        if meter == CREDIT:
+        if kind == InvoiceLine.Kind.CREDIT:
             parts[invoice_id].drawn_minor = -int(amount_minor)
         else:
             account = revenue(meter or kind)  # a discount, a minimum and the like are of no meter

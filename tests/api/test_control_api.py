@@ -126,8 +126,9 @@ def test_bad_input_names_the_field_and_what_to_do(operator, organisation):
         "/api/v1/organisations/acme/keys", {"name": "x", "project": "nope"}, format="json"
     )
     assert (bad.status_code, bad.json()["code"]) == (404, "project_not_found")
-    bad = operator.post("/api/v1/organisations", b"{", content_type="application/json")
-    assert (bad.status_code, bad.json()["code"]) == (400, "parse_error")
+    for body in (b"{", b"[" * 100_000, b'{"slug": "\\ud800"}', b'{"\\udfff": 1}'):
+        bad = operator.post("/api/v1/organisations", body, content_type="application/json")
+        assert (bad.status_code, bad.json()["code"]) == (400, "parse_error")
 
 
 def test_a_missing_organisation_is_a_problem_not_a_page(operator):

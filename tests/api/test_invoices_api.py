@@ -137,6 +137,15 @@ REFUSED = [
     ("post", "invoices/{nobody}/credit-notes", {"reason": "no"}, 400, "invalid"),
     ("put", "taxes", {"rates": ["{nobody}"]}, 404, "tax_rate_not_found"),
     ("put", "taxes", {"rates": [], "exemption": {"kind": "no", "reason": "x"}}, 400, "invalid"),
+    *[
+        ("post", "invoices/{nobody}/credit-notes",
+         {"reason": "other", "idempotency_key": "k",
+          "lines": [{"line": str(NOBODY), "amount": amount}]}, 400, "credit_amount_invalid")
+        for amount in ("1e17x", "0.001", "1e24", "0.0000000000001", "NaN")
+    ],
+    ("post", "invoices/{nobody}/credit-notes",
+     {"reason": "other", "idempotency_key": "k",
+      "lines": [{"line": str(NOBODY), "amount": "99999999999999999"}]}, 404, "invoice_not_found"),
     ("put", "billing-details", {"country": "D1"}, 400, "billing_details_invalid"),
     ("put", "billing-details", {"tax_ids": [{"type": "eu_vat", "value": "1"}]}, 400,
      "billing_details_invalid"),

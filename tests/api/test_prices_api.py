@@ -103,6 +103,11 @@ def test_what_is_wrong_is_a_problem_with_its_field(operator):
     assert draft["findings"] == []  # no model is named or on offer
     publish_prices()
     at = f"/api/v1/price-versions/{draft['id']}"
+    for month in ("9999-12", "2026-13", ""):
+        assert refused(f"{at}/preview?month={month}", None, 400, "get") == (
+            "month_invalid",
+            "month",
+        )
     found = operator.ask("get", at)["findings"]
     assert {each["code"] for each in found} == {"prices_incomplete"}
     assert refused(f"{at}/publish", {"confirm": ["gap"]})[0] == "prices_incomplete"

@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from meterplane.kernel import clock
+from meterplane.metering import arrivals
 from meterplane.metering.ingest import ingest_segment
 from meterplane.metering.models import UsageEvent, UsageHour
 from tenants.scoping import tenant_scope
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 OLD_EVENTS = "0002_content_and_currency"
 KEY_SWAP = "0004_hours_by_tier_and_deployment"
+BEFORE_ARRIVALS = "0014_days_in_files"
 
 
 @contextmanager
@@ -76,3 +78,25 @@ def test_a_key_swap_that_was_cut_off_can_be_run_again(organisation):
     ingest_segment(message([settle(organisation, deployment=arm) for arm in ("a", "b")]))
     with tenant_scope(organisation.id):
         assert UsageHour.objects.count() == 2
+
+
+@pytest.mark.long
+def test_what_remembers_arrivals_can_be_run_again_after_it_was_cut_off(organisation):
+    migrate("metering", BEFORE_ARRIVALS)
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
+        admin.execute("ALTER TABLE journal_segment ADD COLUMN taken_in_by xid8")
+        admin.execute(
+            "CREATE FUNCTION hold_usage_arrivals(OUT seen_at timestamptz, OUT seen text)"
+            " LANGUAGE sql AS 'SELECT now(), NULL::text'"
+        )
+        admin.execute("ALTER FUNCTION hold_usage_arrivals() OWNER TO meterplane_owner")
+        admin.execute("CREATE INDEX journal_segment_ingested ON journal_segment (ingested_at)")
+        cut_off = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass"
+        admin.execute(cut_off, ["journal_segment_ingested"])
+    migrate()
+    with psycopg.connect(environment.database_url("postgres")) as admin:
+        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = %s::regclass"
+        assert admin.execute(valid, ["journal_segment_ingested"]).fetchone() == (True,)
+    ingest_segment(message([settle(organisation)]))
+    with tenant_scope(organisation.id):
+        assert arrivals.hold().is_exact

@@ -1,6 +1,6 @@
 """Credit notes, taxes and billing details: what an operator writes of invoices."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from meterplane.api import invoice_shapes as shapes
 from meterplane.api.exports import AnyBytes
 from meterplane.api.invoices import file_response
 from meterplane.api.organisations import named_organisation
+from meterplane.kernel.decimals import EXACT, NotExact, text_to_decimal
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import minor_digits, minor_to_text
 from tenants.queries import organisation
@@ -203,7 +204,7 @@ def _asked(lines: list[dict[str, Any]], currency: str) -> list[LineAsked]:
 
 def _minor(text: str, currency: str, field: str) -> int:
     digits = minor_digits(currency)
-    scaled = _decimal(text, field).scaleb(digits)
+    scaled = EXACT.scaleb(_decimal(text, field), digits)
     if scaled != scaled.to_integral_value():
         raise CallerError(
             "credit_amount_invalid", f"{currency} has {digits} decimals.", field=field
@@ -213,16 +214,18 @@ def _minor(text: str, currency: str, field: str) -> int:
 
 def _decimal(text: str, field: str) -> Decimal:
     try:
-        number = Decimal(text)
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or abs(number) >= 10**24 or number != round(number, 12):
-        raise CallerError(
-            "credit_amount_invalid",
-            "A decimal text of at most 24 digits and 12 decimals.",
-            field=field,
-        )
+        number = text_to_decimal(text)
+    except NotExact:
+        raise _not_an_amount(field) from None
+    scaled = EXACT.scaleb(number, 12)
+    if abs(number) >= 10**24 or scaled != scaled.to_integral_value():
+        raise _not_an_amount(field)
     return number
+
+
+def _not_an_amount(field: str) -> CallerError:
+    message = "A decimal text of at most 24 digits and 12 decimals."
+    return CallerError("credit_amount_invalid", message, field=field)
 
 
 def _note(note: CreditNoteView) -> dict[str, Any]:

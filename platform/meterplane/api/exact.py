@@ -1,14 +1,17 @@
-"""Bodies in which a number keeps every digit, on the way in and on the way out.
+"""Bodies of JSON: as they are read by all of the API, and those in which a number keeps every
+digit, on the way in and on the way out.
 
 Guarantees: a body is read up to its bound and no further; whatever it holds, it is a value or a
 `CallerError`. Quantities leave as the digits they are stored with.
 """
 
+import json
 from collections.abc import Mapping
 from typing import IO, Any
 
 import msgspec
-from rest_framework.parsers import BaseParser
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.renderers import BaseRenderer
 
 from meterplane.kernel.errors import CallerError
@@ -17,6 +20,27 @@ from meterplane.metering.external.exact_json import Unusable, decode
 BODY_BYTES_MAX = 4 * 1024 * 1024  # 1,000 events of 4 kB each
 
 _encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
+
+
+class AnyJSON(JSONParser):
+    """`application/json` as the framework reads it, and what it would break at is refused: a body
+    of a thousand levels, and half a character, which no answer could repeat."""
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The value. Raises `ParseError`."""
+        try:
+            body = super().parse(stream, media_type, parser_context)
+            json.dumps(body, ensure_ascii=False).encode()
+        except RecursionError:
+            raise ParseError("The body is nested deeper than anything that is read here.") from None
+        except UnicodeEncodeError:
+            raise ParseError("The body has half of a surrogate pair, which is no text.") from None
+        return body
 
 
 class ExactJSON(BaseParser):

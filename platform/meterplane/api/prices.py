@@ -13,6 +13,7 @@ from billing.invoicing.preview import preview_migrations, preview_version
 from billing.pricing.entry_read import read_entries
 from billing.pricing.models import PriceBook, PriceBookVersion
 from billing.pricing.publish import check_draft, create_draft, publish
+from billing.rating.values import month_after
 from meterplane.api import pricing_shapes as shapes
 from meterplane.api.exact import ExactJSON, ExactRenderer, object_of, text_of
 from meterplane.kernel import clock
@@ -144,7 +145,9 @@ def _month(request: Request) -> datetime | None:
     if text is None:
         return None
     try:
-        return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+        month = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+        month_after(month)  # the last one there is has no end
+        return month
     except ValueError:
         raise CallerError(
             "month_invalid", f"{text[:20]!r} is not a month like 2026-10.", field="month"

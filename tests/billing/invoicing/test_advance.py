@@ -4,13 +4,14 @@ from itertools import permutations
 from threading import Barrier, Thread
 
 import pytest
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 
 from billing.invoicing.advance import News, advance
 from billing.invoicing.close import close_period
 from billing.invoicing.models import Invoice, InvoiceSeries
 from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
+from tests.billing.credits.rig import give
 from tests.billing.world import ingest, used, utc
 
 pytestmark = pytest.mark.django_db
@@ -103,6 +104,42 @@ def test_numbers_have_no_gap_though_finalised_at_once_and_some_rolled_back(acme,
     assert failed == []
     numbers = sorted(read(acme, invoice).number or "" for invoice in drafts)
     assert numbers == [f"ACME-{number:06d}" for number in range(1, len(drafts) + 1)]
+
+
+def waits_for_a_row() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+        return cursor.fetchone() is not None
+
+
+@committing
+def test_a_draft_that_is_voided_waits_for_its_number_before_credit_and_ledger(acme, prices):
+    give(acme, 1, effective_at=utc(11, 1))
+    ingest(used(acme, prices, utc(11, 1, 12)))
+    drew = close_period(acme.id, utc(11, 2))
+    ingest(used(acme, prices, utc(11, 2, 12)))
+    other = close_period(acme.id, utc(11, 3))
+    tell(acme, other, "open")  # the series has begun
+    failed: list[Exception] = []
+
+    def void():
+        try:
+            tell(acme, drew, "void")
+        except Exception as failure:
+            failed.append(failure)
+        finally:
+            connections.close_all()
+
+    voiding = Thread(target=void)
+    with tenant_scope(acme.id):
+        InvoiceSeries.objects.select_for_update().get()  # as whoever finalises another one
+        voiding.start()
+        while not waits_for_a_row():
+            assert voiding.is_alive(), failed
+        advance(other.id, News("paid", clock.now()))
+    voiding.join()
+    assert failed == []
+    assert read(acme, drew).status == "void"
 
 
 def test_slugs_that_differ_in_case_only_have_series_of_their_own(acme, drafts, onboard, prices):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from billing.invoicing.advance import News, advance
 from billing.invoicing.close import close_period
+from billing.invoicing.credit import LineAsked, create_credit_note
 from billing.invoicing.models import Invoice
 from billing.ledger.audit import audit
 from billing.ledger.queries import entries_of
@@ -70,6 +71,20 @@ def test_a_closed_period_is_in_the_ledger_once_it_is_finalised_late_usage_too(ac
     assert held(acme.id) == {
         "receivable": 302, "revenue:output_tokens": -300, "revenue:requests": -2,
     }  # fmt: skip
+
+
+def test_a_meter_that_is_called_credit_is_revenue_and_no_credit(acme, prices):
+    invoice = draft(acme, prices, [("credit", 1000), ("requests", 207)])
+    tell(acme, invoice, "open")
+    revenue = {"revenue:credit": -1000, "revenue:requests": -207}
+    assert held(acme.id) == {"receivable": 1207} | revenue
+    with tenant_scope(acme.id):
+        line = invoice.lines.get(meter="credit")
+        create_credit_note(
+            invoice.id, reason="other", idempotency_key="a", lines=[LineAsked(line.id, 400)]
+        )
+    assert held(acme.id) == {"receivable": 807} | revenue | {"revenue:credit": -600}
+    assert all(verdict.holds for verdict in audit())
 
 
 def test_other_currencies_are_kept_apart(acme, prices):

@@ -9,12 +9,12 @@ from django.db import migrations
 
 REMEMBERED = """
 -- In two steps: the rows there are have no such transaction, and are not rewritten to get one.
-ALTER TABLE journal_segment ADD COLUMN taken_in_by xid8;
+ALTER TABLE journal_segment ADD COLUMN IF NOT EXISTS taken_in_by xid8;
 ALTER TABLE journal_segment ALTER COLUMN taken_in_by SET DEFAULT pg_current_xact_id();
 
 -- Until the transaction ends, no more usage of the door's organisation becomes visible: what takes
 -- it in has to raise `usage_revision` before it commits, and waits for this lock.
-CREATE FUNCTION hold_usage_arrivals(OUT seen_at timestamptz, OUT seen text)
+CREATE OR REPLACE FUNCTION hold_usage_arrivals(OUT seen_at timestamptz, OUT seen text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $body$
 DECLARE
   tenant uuid := current_setting('app.tenant_id')::uuid;
@@ -27,7 +27,7 @@ END $body$;
 
 -- Segments whose transaction began before `seen_at` and was not in the snapshot. No transaction of
 -- a worker lives for an hour: its task is ended after ten minutes.
-CREATE FUNCTION usage_stragglers(seen_at timestamptz, seen text) RETURNS SETOF uuid
+CREATE OR REPLACE FUNCTION usage_stragglers(seen_at timestamptz, seen text) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $body$
   SELECT segment_id FROM journal_segment s
    WHERE s.ingested_at BETWEEN usage_stragglers.seen_at - interval '1 hour'
@@ -52,9 +52,12 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL("SET lock_timeout = '5s'", migrations.RunSQL.noop),
         migrations.RunSQL(REMEMBERED, FORGOTTEN),
+        # Each step can be run again: an index whose building was cut off is there, and not valid.
         migrations.RunSQL(
-            "CREATE INDEX CONCURRENTLY IF NOT EXISTS journal_segment_ingested"
-            " ON journal_segment (ingested_at)",
+            "DROP INDEX IF EXISTS journal_segment_ingested", migrations.RunSQL.noop
+        ),
+        migrations.RunSQL(
+            "CREATE INDEX CONCURRENTLY journal_segment_ingested ON journal_segment (ingested_at)",
             "DROP INDEX journal_segment_ingested",
         ),
     ]
