@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
@@ -90,7 +91,7 @@ def _page(until: datetime, shard: int, after: UUID) -> list[UUID]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def _parameters(until: datetime) -> dict[str, object]:
+def _parameters(until: datetime) -> dict[str, Any]:
     return {"until": until, "ours": list(SLUGS)}
 
 
