@@ -45,7 +45,7 @@ CREATE TRIGGER ledger_balance_never_emptied BEFORE TRUNCATE ON ledger_balance
 # tenant's door has closed.
 BALANCED = """
 CREATE FUNCTION ledger_legs_added() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $body$
 DECLARE
   stray record;
   moved record;
@@ -79,7 +79,7 @@ CREATE TRIGGER ledger_legs_added AFTER INSERT ON ledger_leg
   REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ledger_legs_added();
 
 CREATE FUNCTION ledger_entry_adds_up() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $body$
 DECLARE
   legs bigint;
   apart record;

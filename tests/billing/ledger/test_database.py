@@ -63,6 +63,25 @@ def refused(refusal, name, tenant, act, told=None) -> None:
         act(connection)
 
 
+def test_a_temporary_table_of_the_same_name_does_not_stand_in_for_the_ledger(acme):
+    def act(connection):
+        entry = enter(connection, acme)
+        connection.execute(
+            "CREATE TEMP TABLE ledger_leg (entry_id uuid, currency text, amount_minor bigint)"
+        )
+        connection.execute("GRANT SELECT ON pg_temp.ledger_leg TO PUBLIC")
+        for amount in (5, -5):
+            connection.execute(
+                "INSERT INTO pg_temp.ledger_leg VALUES (%s, 'USD', %s)", [entry, amount]
+            )
+        for position, amount in ((1, 5), (2, 7)):
+            row = [uuid7(), acme.id, entry, position, "receivable", "USD", amount]
+            connection.execute(LEG.replace("ledger_leg", "public.ledger_leg").encode(), row)
+
+    refused(RestrictViolation, "meterplane_app", acme, act, "12 USD apart")
+    assert held(acme.id) == {}
+
+
 @pytest.mark.parametrize(
     ("name", "refusal"),
     [
