@@ -77,7 +77,8 @@ END $body$;
 CREATE TRIGGER invoice_document_guard BEFORE UPDATE ON invoice
   FOR EACH ROW EXECUTE FUNCTION invoice_document_guard();
 
-CREATE FUNCTION credit_note_guard() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE FUNCTION credit_note_guard() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $body$
 DECLARE
   credited invoice%ROWTYPE;
 BEGIN
@@ -101,7 +102,8 @@ CREATE TRIGGER credit_note_guard BEFORE INSERT ON credit_note
   FOR EACH ROW EXECUTE FUNCTION credit_note_guard();
 
 -- The invoice's row is locked by the trigger above: two notes of one invoice follow each other.
-CREATE FUNCTION credit_note_line_guard() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE FUNCTION credit_note_line_guard() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $body$
 DECLARE
   billed invoice_line%ROWTYPE;
   given numeric;
@@ -126,7 +128,8 @@ CREATE TRIGGER credit_note_line_guard BEFORE INSERT ON credit_note_line
   FOR EACH ROW EXECUTE FUNCTION credit_note_line_guard();
 
 -- Checked when the transaction commits: lines add up to the subtotal, taxes to what is said of them.
-CREATE OR REPLACE FUNCTION invoice_adds_up() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION invoice_adds_up() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $body$
 DECLARE
   touched uuid := CASE TG_TABLE_NAME WHEN 'invoice' THEN (to_jsonb(NEW) ->> 'id')::uuid
                   ELSE (to_jsonb(NEW) ->> 'invoice_id')::uuid END;
@@ -160,7 +163,8 @@ END $body$;
 CREATE CONSTRAINT TRIGGER invoice_tax_adds_up AFTER INSERT ON invoice_tax
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION invoice_adds_up();
 
-CREATE FUNCTION credit_note_adds_up() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE FUNCTION credit_note_adds_up() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $body$
 DECLARE
   touched uuid := CASE TG_TABLE_NAME WHEN 'credit_note' THEN (to_jsonb(NEW) ->> 'id')::uuid
                   ELSE (to_jsonb(NEW) ->> 'note_id')::uuid END;
