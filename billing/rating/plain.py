@@ -72,7 +72,15 @@ def plain_lines(
 
 def _in_order(keys: Iterable[PlainKey]) -> Iterator[PlainKey]:
     """None is not ordered against an id: two of one version and entry differ in nothing else."""
-    yield from sorted(keys, key=lambda key: (*key[:7], str(key.entry_id), str(key.contract_id)))
+    yield from sorted(
+        keys,
+        key=lambda key: (
+            *key[:7],
+            key.contract_id is None,  # a contract's before the book's, whenever each was made
+            str(key.entry_id),
+            str(key.contract_id),
+        ),
+    )
 
 
 def _key_of(each: Billed) -> PlainKey:

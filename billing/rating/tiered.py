@@ -77,6 +77,7 @@ def _order(line: RatedLine) -> tuple[object, ...]:
         line.period.starts_at,
         line.display_name,
         str(line.price_version_id),
+        line.contract_id is None,  # a contract's before the book's, whenever each was made
         str(line.entry_id),
         str(line.contract_id),
     )
