@@ -17,7 +17,7 @@ from billing.payments.provider import (
     ProviderRefused,
     ProviderUnavailable,
 )
-from billing.payments.stripe import Stripe
+from billing.payments.stripe import Stripe, client
 from meterplane.kernel import clock
 from tests.billing.world import utc
 from tests.stripe_sandbox.rig import KEY
@@ -110,7 +110,7 @@ def test_a_key_stripe_does_not_take_is_a_matter_of_configuration(sandbox):
 
 
 def test_nobody_there_is_unavailable(monkeypatch):
-    monkeypatch.setattr(adapter, "NETWORK_RETRIES", 0)
+    monkeypatch.setattr(client, "NETWORK_RETRIES", 0)
     with pytest.raises(ProviderUnavailable):
         Stripe(KEY, "http://127.0.0.1:9").invoice("in_1")
 
