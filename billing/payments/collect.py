@@ -14,10 +14,11 @@ import msgspec
 from django.db.models import Q
 
 from billing.invoicing.advance import News, advance
-from billing.invoicing.models import Invoice, InvoiceLine, InvoiceTax
+from billing.invoicing.models import Invoice
 from billing.payments.accounts import ensure_account
 from billing.payments.mirror import park
 from billing.payments.models import PaymentRun
+from billing.payments.orders import line_orders
 from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
 from billing.payments.run import LEASE, LeaseLost, Parked, Task, perform_run
 from meterplane.kernel import clock
@@ -50,7 +51,8 @@ def collect(
             _settle_nothing(invoice)
     if invoice.collection_state in _FINISHED:
         return _outcome(tenant_id, invoice_id)
-    lines = _line_orders(tenant_id, invoice_id)
+    with tenant_scope(tenant_id):
+        lines = line_orders(invoice_id)
     try:
         customer_id = ensure_account(tenant_id, provider)
     except ProviderRefused as refused:
@@ -101,29 +103,6 @@ def _await_payment(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
             collection_state=Invoice.Collection.PARKED
         ).update(collection_state=Invoice.Collection.AWAITING_PAYMENT, collection_note=note)
         PaymentRun.objects.filter(invoice_id=invoice_id).update(checked_at=clock.now())
-
-
-def _line_orders(tenant_id: UUID, invoice_id: UUID) -> list[LineOrder]:
-    """The lines, and each tax on top of them as a line of its own: so they add up to the total."""
-    with tenant_scope(tenant_id):
-        rows = InvoiceLine.objects.filter(invoice_id=invoice_id).order_by("position")
-        orders = [
-            LineOrder(
-                str(row.id), row.description, row.amount_minor, row.period_start, row.period_end
-            )
-            for row in rows
-        ]
-        taxes = InvoiceTax.objects.filter(invoice_id=invoice_id, mode="exclusive")
-        return orders + [
-            LineOrder(
-                str(row.id),
-                str(row),
-                row.amount_minor,
-                row.invoice.period_start,
-                row.invoice.period_end,
-            )
-            for row in taxes.select_related("invoice").order_by("position")
-        ]
 
 
 def _run(

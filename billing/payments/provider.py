@@ -59,7 +59,8 @@ class CustomerOrder:
 
 @dataclass(frozen=True, slots=True)
 class DraftOrder:
-    """An empty invoice to be filled. `digest` is over everything that must arrive."""
+    """An empty invoice to be filled. `digest` is over everything that must arrive; `lines_url` is
+    where all lines are, as the provider may get sums of them."""
 
     invoice_id: UUID
     tenant_id: UUID
@@ -67,6 +68,7 @@ class DraftOrder:
     currency: str
     digest: str
     description: str
+    lines_url: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.conf import settings
+
 from billing.invoicing.models import Invoice
 from billing.payments import steps
 from billing.payments.mirror import mirror
@@ -30,7 +32,6 @@ from billing.payments.provider import (
 )
 from billing.payments.verify import Expected, differences
 from meterplane.kernel import clock
-from meterplane.kernel.limits import INVOICE_LINES_MAX
 from tenants.scoping import tenant_scope
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,6 @@ def perform_run(task: Task) -> str:
 
     Raises `Parked`, `LeaseLost`, and what `PaymentProvider.send` raises.
     """
-    if len(task.lines) > INVOICE_LINES_MAX:
-        raise Parked(
-            f"{len(task.lines)} lines are more than the {INVOICE_LINES_MAX} an invoice holds"
-        )
     their_id = _draft(task)
     theirs = task.provider.invoice(their_id)
     is_draft = theirs.status == Invoice.Status.DRAFT
@@ -103,6 +100,7 @@ def _draft(task: Task) -> str:
         currency=invoice.currency,
         digest=run.digest,
         description=f"Usage from {invoice.period_start:%Y-%m-%d} to {invoice.period_end:%Y-%m-%d}",
+        lines_url=f"{settings.PUBLIC_WEB_URL}/billing/{invoice.id}/?format=csv",
     )
     step = _freeze(task, Kind.DRAFT, provider.draft_parameters(order))
     their_id = steps.perform(

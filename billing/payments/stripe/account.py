@@ -1,14 +1,19 @@
 """One Stripe account, or the sandbox: the same code, another key and base address."""
 
+import hashlib
 from typing import Any
 
 from django.conf import settings
 
+from billing.payments.pace import Pace
 from billing.payments.provider import Parameters, SendKind
 from billing.payments.stripe import customers, invoices
-from billing.payments.stripe.client import API_VERSION, LIST_PAGE, translated
+from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
 from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.invoices import Invoices
+
+# Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
+LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 
 _SENDS = {**customers.SENDS, **invoices.SENDS}
 
@@ -42,4 +47,7 @@ class Stripe(Customers, Invoices):
 
 def provider() -> Stripe:
     """The account of this installation. Raises `ProviderNotConfigured`."""
-    return Stripe(settings.STRIPE_API_KEY, settings.STRIPE_API_BASE)
+    key, base = settings.STRIPE_API_KEY, settings.STRIPE_API_BASE
+    account = hashlib.sha256(f"{key} {base}".encode()).hexdigest()[:16]
+    overall = LIVE_RATE_MAX if key.startswith(LIVE_PREFIXES) else TEST_RATE_MAX
+    return Stripe(key, base, Pace(account, ENDPOINT_RATE_MAX, overall))

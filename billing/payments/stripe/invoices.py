@@ -28,6 +28,7 @@ class Invoices(Client):
             "collection_method": "charge_automatically",
             "pending_invoice_items_behavior": "exclude",
             "description": order.description,
+            "footer": f"Every line as CSV: {order.lines_url}",
             "metadata": {
                 "meterplane_invoice": str(order.invoice_id),
                 "meterplane_tenant": str(order.tenant_id),

@@ -432,7 +432,9 @@ def test_below_the_minimum_charge_the_total_still_agrees_and_the_balance_is_reco
     assert [f["ending_balance_minor"] for f in facts] == ["1", "0"]
 
 
-def test_more_lines_than_stripe_takes_park_the_invoice(organisation, prices, stripe, there):
+def test_more_lines_than_stripe_takes_arrive_as_sums_that_say_where_all_are(
+    organisation, prices, stripe, there
+):
     attach_test_card(organisation.id, stripe)
     models = [f"model-{number}" for number in range(251)]
     version = publish_prices(dict.fromkeys(models, ModelPrices(0, 0, 10**12)))
@@ -440,9 +442,13 @@ def test_more_lines_than_stripe_takes_park_the_invoice(organisation, prices, str
     ingest(*[used(organisation, version, at, model) for model in models])
     invoice = close_period(organisation.id, clock.now())
     assert invoice is not None
-    outcome = collect(organisation.id, invoice.id, stripe)
-    assert outcome.note == "251 lines are more than the 250 an invoice holds"
-    assert there.invoices(organisation) == []
+    assert collect(organisation.id, invoice.id, stripe).status == "paid"
+    [theirs] = there.invoices(organisation)
+    assert (theirs.total, theirs.amount_paid) == (25_100, 25_100)
+    assert [line[1:] for line in there.lines(theirs.id)] == [
+        (25_100, f"usage, {at:%Y-%m}, requests: sum of 251 lines")
+    ]
+    assert f"/billing/{invoice.id}/?format=csv" in theirs.footer
 
 
 def test_two_hundred_and_fifty_lines_arrive(organisation, prices, stripe, there):

@@ -80,7 +80,9 @@ def test_what_is_sent_is_integers_and_texts():
             }
         ]
     }
-    draft = stripe.draft_parameters(DraftOrder(INVOICE, TENANT, "cus_1", "USD", "d", "text"))
+    draft = stripe.draft_parameters(
+        DraftOrder(INVOICE, TENANT, "cus_1", "USD", "d", "text", "https://x.example/1")
+    )
     assert (draft["auto_advance"], draft["pending_invoice_items_behavior"]) == (False, "exclude")
     assert stripe.finalise_parameters() == {"auto_advance": False}
 
@@ -138,7 +140,9 @@ def test_what_was_made_is_found_again_over_pages(stripe):
         stripe.send("customer", "", stripe.customer_parameters(other), f"pages:{number}")
     found = stripe.find_customer(TENANT, since)
     assert found is not None
-    draft = stripe.draft_parameters(DraftOrder(INVOICE, TENANT, customer, "USD", "d", "text"))
+    draft = stripe.draft_parameters(
+        DraftOrder(INVOICE, TENANT, customer, "USD", "d", "text", "https://x.example/1")
+    )
     invoice = stripe.send("draft", "", draft, "pages:draft")
     assert stripe.find_invoice(customer, INVOICE, since) == invoice
     assert stripe.find_invoice(customer, TENANT, since) is None
