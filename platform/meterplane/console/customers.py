@@ -7,7 +7,6 @@ by somebody else's page.
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action
 
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
@@ -84,7 +83,7 @@ class OrganisationPage(ReadOnly):
         with tenant_scope(row.id):
             return taxes_in_words()
 
-    @action(description="Taxes", url_path="taxes", icon="percent")
+    @shown.action(description="Taxes", url_path="taxes", icon="percent")
     def change_taxes(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return organisation_taxes(request, self.row_or_404(request, object_id))
 

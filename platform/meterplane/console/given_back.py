@@ -16,7 +16,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
-from unfold.decorators import action
 
 from billing.invoicing.credit import create_credit_note, lines_left
 from billing.invoicing.documents import CreditNoteView, credit_note
@@ -121,7 +120,7 @@ class CreditNotePage(ReadOnly):
     def total(self, row: CreditNote) -> str:
         return amounts.minor(row.total_minor, row.currency)
 
-    @action(description="PDF", url_path="pdf", icon="picture_as_pdf")
+    @shown.action(description="PDF", url_path="pdf", icon="picture_as_pdf")
     def pdf(self, request: HttpRequest, object_id: str) -> HttpResponse:
         note = self.row_or_404(request, object_id)
         with tenant_scope(note.tenant_id):
@@ -138,7 +137,8 @@ class CreditNotePage(ReadOnly):
         """With what the ledger says of it."""
         entries = {"headers": LEDGER_HEADERS, "rows": _legs(object_id)}
         context = {**(extra_context or {}), "entries": entries}
-        return super().change_view(request, object_id, form_url, context)
+        page: HttpResponse = super().change_view(request, object_id, form_url, context)
+        return page
 
 
 def give_back(request: HttpRequest, invoice: Invoice) -> HttpResponse:

@@ -5,7 +5,6 @@ To look at, but for what is given back of them (`given_back`).
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from unfold.decorators import action
 
 from billing.invoicing.account import whole
 from billing.invoicing.models import BillingPeriod, CreditNote, Invoice, InvoiceLine
@@ -99,7 +98,7 @@ class InvoicePage(ReadOnly):
     )  # fmt: skip
     readonly_fields = ("id", "total")
 
-    @action(description="Give back", url_path="give-back", icon="undo")
+    @shown.action(description="Give back", url_path="give-back", icon="undo")
     def give_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return give_back(request, self.row_or_404(request, object_id))
 
