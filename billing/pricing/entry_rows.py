@@ -57,9 +57,8 @@ def put_entry(version_id: UUID, entry: Entry, instead_of: UUID | None = None) ->
             message = f"Version {version.number} is {version.status}: only a draft changes."
             raise CallerError("version_not_draft", message, status=409)
         rows = PriceEntry.objects.filter(version=version)
-        same = (
-            rows.filter(meter=entry.meter, match=dict(entry.match)).exclude(id=instead_of).first()
-        )
+        alike = rows.filter(meter=entry.meter, match=dict(entry.match))
+        same = (alike.exclude(id=instead_of) if instead_of else alike).first()
         if same is not None:
             message = f"{same.display_name!r} prices {entry} already: change that entry."
             raise CallerError("entry_twice", message, status=409, field="meter")

@@ -56,8 +56,10 @@ def edit_entry(
 ) -> HttpResponse:
     """Shows the form, and does what its button says."""
     version = PriceBookVersion.objects.select_related("book").filter(id=version_id).first()
-    row = version and version.entries.filter(id=entry_id).first() if entry_id else None
-    if version is None or (entry_id and row is None):
+    row = (
+        PriceEntry.objects.filter(id=entry_id, version_id=version_id).first() if entry_id else None
+    )
+    if version is None or (entry_id is not None and row is None):
         raise Http404
     its_page = reverse("console:pricing_pricebookversion_change", args=[version.pk])
     if version.status != PriceBookVersion.Status.DRAFT:
@@ -101,7 +103,7 @@ def _stored_as(
     if read.entry is None:
         return False
     try:
-        put_entry(version.id, read.entry, row and row.id)
+        put_entry(version.id, read.entry, row.id if row else None)
     except CallerError as refused:
         place, message = entry_form.in_place(refused)
         read.errors[place] = message

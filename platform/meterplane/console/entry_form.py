@@ -86,8 +86,8 @@ def entry_json(said: Mapping[str, str]) -> dict[str, Any]:
         model["unit_conversion"] = conversion | _decimals(conversion)
     match = {name[6:]: text for name, text in said.items() if name.startswith("match.") and text}
     entry: dict[str, Any] = {"meter": said.get("meter", ""), "match": match, "price_model": model}
-    if name := said.get("display_name"):
-        entry["display_name"] = name
+    if shown := said.get("display_name"):
+        entry["display_name"] = shown
     return entry
 
 
