@@ -18,7 +18,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from billing.invoicing.credit import KEY_CHARS_MAX, MEMO_CHARS_MAX, LineAsked
+from billing.invoicing.credit import MEMO_CHARS_MAX, LineAsked
 from billing.invoicing.credited import LineLeft
 from billing.invoicing.models import CreditNote, Invoice, InvoiceLine
 from meterplane.console import typed
@@ -71,7 +71,7 @@ class NoteForm(forms.Form):
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
         help_text="The customer reads it on the credit note.",
     )
-    named = forms.CharField(max_length=KEY_CHARS_MAX, widget=forms.HiddenInput, initial=_name)
+    named = forms.CharField(widget=forms.HiddenInput, initial=_name, required=False)
 
     def __init__(
         self,
@@ -133,8 +133,9 @@ class NoteForm(forms.Form):
         if self.errors:
             return said
         if said["everything"] and asked:
-            self.add_error("everything", "All that is left, or amounts of lines: not both.")
-        elif not said["everything"] and not asked:
+            message = "All that is left, or amounts of lines: not both."
+            raise forms.ValidationError({"everything": message})
+        if not said["everything"] and not asked:
             raise forms.ValidationError(
                 "Say what to give back: an amount or a quantity of at least one line, or all that"
                 " is left."
