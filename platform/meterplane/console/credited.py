@@ -10,6 +10,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.credits.grant import grant
 from billing.credits.models import CreditGrant, CreditMovement, CreditRecurrence
@@ -50,11 +51,14 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
     """
 
     amount = forms.CharField(
-        max_length=40, help_text="In the organisation's currency, as 100 or 12.50."
+        max_length=40,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="In the organisation's currency, as 100 or 12.50.",
     )
     rollover_max = forms.CharField(
         max_length=40,
         required=False,
+        widget=UnfoldAdminTextInputWidget,
         help_text="How much of what is left goes over to as long again. Empty: nothing.",
     )
     named = forms.CharField(widget=forms.HiddenInput, initial=_name, max_length=120)
@@ -66,6 +70,7 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
             "reason",
         )  # fmt: skip
         help_texts = HELP
+        widgets = dict.fromkeys(("models_only", "meters_only"), UnfoldAdminTextInputWidget)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
