@@ -59,22 +59,23 @@ def test_a_look_shows_what_would_go_back_and_keeps_nothing_of_it(operator, acme,
 
 
 def test_what_is_confirmed_is_made_once_with_its_lines_and_entries(operator, acme, paid):  # noqa: F811
-    confirmed = FORM | {"amount_1": "1.00", "quantity_2": "185000", "total_minor": "251"}
+    whole = {"amount_1": "1.00", "quantity_2": "185000", "amount_3": "0.01"}
+    confirmed = FORM | whole | {"total_minor": "252"}
     first = operator.post(page(paid), confirmed)
     assert first.status_code == 302
     assert operator.post(page(paid), confirmed)["Location"] == first["Location"]
     (note,) = notes(acme)
-    assert (note.total_minor, note.effect, note.memo) == (251, "refund", "sorry")
+    assert (note.total_minor, note.effect, note.memo) == (252, "refund", "sorry")
     with tenant_scope(acme.id):
         lines = CreditNoteLine.objects.order_by("position").values_list("amount_minor", "quantity")
-        assert list(lines) == [(100, None), (111, Decimal(185000))]
+        assert list(lines) == [(100, None), (111, Decimal(185000)), (1, None)]
     shown = words(operator.get(first["Location"]))
-    for text in (note.number, "$2.51", "credit_note.made", "revenue:input_tokens", "Goodwill"):
+    for text in (note.number, "$2.52", "credit_note.made", "revenue:input_tokens", "Goodwill"):
         assert text in shown
     pdf = operator.get(reverse("console:invoicing_creditnote_pdf", args=[note.pk]))
     assert pdf.content.startswith(b"%PDF")
     told = sorted(each.change_message for each in LogEntry.objects.all())
-    assert told == [f"credit note {note.number} of $2.51", "gave back $2.51"]
+    assert told == [f"credit note {note.number} of $2.52", "gave back $2.52"]
     again = words(operator.get(page(paid)))
     assert "$3.44" in again
     assert "185,000 units" in again

@@ -116,7 +116,7 @@ def test_a_refusal_stands_beside_its_field_and_nothing_is_stored(operator, draft
     # What belongs to no field that is shown is said on top.
     for change, said in [
         ({"match.colour": "red"}, "cannot be matched by 'colour'"),
-        ({"meter": "nothing"}, "There is no meter 'nothing'"),
+        ({"meter": "nothing\0"}, "There is no meter 'nothing'"),
     ]:
         assert said in words(operator.post(new(draft), UNIT | change | {"act": "save"}))
     assert not PriceEntry.objects.filter(version=draft).exists()

@@ -121,7 +121,7 @@ def _note(request: HttpRequest, version: PriceBookVersion, message: str) -> None
 def _said(request: HttpRequest) -> Said:
     """What was typed, without the fields that are not of the entry."""
     return {
-        name: str(text)
+        name: str(text).replace("\0", "")
         for name, text in request.POST.items()
         if name in ("meter", "display_name") or name.startswith(("match.", "price_model."))
     }
