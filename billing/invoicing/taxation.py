@@ -31,20 +31,29 @@ RATES_PER_ORGANISATION_MAX = 10
 _REVERSE_CHARGE = "Reverse charge: tax is to be accounted for by the recipient"
 
 
-def create_rate(
-    *, name: str, percentage: str, mode: str, country: str = "", label: str = ""
-) -> TaxRate:
-    """A new tax rate. Raises `CallerError` `tax_rate_invalid` naming the field."""
+def check_rate(*, name: str, percentage: str, mode: str, country: str = "") -> Decimal:
+    """The percentage of a rate that can be made, exact.
+
+    Raises `CallerError` `tax_rate_invalid` naming the field.
+    """
     if not name.strip() or len(name) > 40:
         raise _invalid("name", "A tax has a name of at most 40 characters, such as VAT.")
     if mode not in TaxMode.values:
         raise _invalid("mode", "A tax is exclusive (on top of prices) or inclusive (in them).")
     if country and not (len(country) == 2 and country.isascii() and country.isupper()):
         raise _invalid("country", "A country is two capital letters, such as DE.")
+    return _percentage(percentage)
+
+
+def create_rate(
+    *, name: str, percentage: str, mode: str, country: str = "", label: str = ""
+) -> TaxRate:
+    """A new tax rate. Raises `CallerError` as `check_rate` does."""
+    checked = check_rate(name=name, percentage=percentage, mode=mode, country=country)
     with system_scope("an operator makes a tax rate"):
         made: TaxRate = TaxRate.objects.create(
             name=name.strip(),
-            percentage=_percentage(percentage),
+            percentage=checked,
             mode=mode,
             country=country,
             label=label[:80],

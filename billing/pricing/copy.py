@@ -1,14 +1,17 @@
-"""Draft a copy of a version, to be changed and published."""
+"""Draft a copy of a version, to be changed and published; and what a draft says, as entries."""
 
 from dataclasses import replace
 from uuid import UUID
 
+from django.db import transaction
+
 from billing.pricing.derive import unit_entries
 from billing.pricing.entry import Entry, Match
+from billing.pricing.entry_rows import store_entries
 from billing.pricing.models import PriceBookVersion
 from billing.pricing.price_model import PriceModel
 from billing.pricing.publish import create_draft
-from billing.pricing.queries import prices_of
+from billing.pricing.queries import prices_of, unit_prices_stored
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
 
@@ -28,6 +31,24 @@ def draft_copy(version_id: UUID) -> PriceBookVersion:
         return create_draft(book=book.book, currency=book.currency, prices=book.prices)
     entries = [replace(each, id=uuid7()) for each in book.entries]
     return create_draft(book=book.book, currency=book.currency, entries=entries)
+
+
+def unit_prices_as_entries(version_id: UUID) -> int:
+    """Say a draft's unit prices as entries, so that some can become more than that; how many.
+
+    Nothing happens to a draft that has entries, or to any other version.
+    """
+    with transaction.atomic():
+        draft = (
+            PriceBookVersion.objects.select_for_update()
+            .filter(id=version_id, status=PriceBookVersion.Status.DRAFT)
+            .first()
+        )
+        if draft is None or draft.entries.exists():
+            return 0
+        entries = list(unit_entries(unit_prices_stored(draft)))
+        store_entries(draft.id, entries)
+    return len(entries)
 
 
 def _said(entry: Entry) -> tuple[str, Match, PriceModel]:

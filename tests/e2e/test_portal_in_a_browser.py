@@ -35,6 +35,23 @@ def fits(page: Page) -> bool:
     )
 
 
+def amounts_are_in_sight(page: Page) -> bool:
+    """Each amount of each row, totals included, stands whole within the window and its card."""
+    return bool(
+        page.evaluate(
+            """() => {
+                const amounts = [...document.querySelectorAll(".table.cards td.amount")];
+                return amounts.length > 0 && amounts.every((each) => {
+                    const box = each.getBoundingClientRect();
+                    const card = each.closest(".table-container");
+                    return box.width > 0 && box.right <= card.getBoundingClientRect().right
+                        && card.scrollWidth <= card.clientWidth && card.scrollLeft === 0;
+                });
+            }"""
+        )
+    )
+
+
 def test_every_page_is_clean_in_every_look(lived, live_server, chromium):
     for theme, size in LOOKS.values():
         with window(chromium, live_server.url, theme=theme, size=size) as (page, complaints):
@@ -51,9 +68,11 @@ def test_every_page_is_clean_in_every_look(lived, live_server, chromium):
             expect(page.get_by_text("How the cost came about")).to_be_visible()
             assert fits(page)
             page.goto("/billing/")
+            assert amounts_are_in_sight(page)
             page.locator("td a[href*='/billing/']").first.click()
             expect(page.get_by_role("heading", name="ACME-000001")).to_be_visible()
             assert fits(page)
+            assert amounts_are_in_sight(page)
             assert complaints == [], (theme, size)
 
 

@@ -10,19 +10,18 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.credits.grant import grant
 from billing.credits.models import CreditGrant, CreditMovement, CreditRecurrence
 from billing.credits.queries import state_of
 from billing.credits.terms import GrantTerms, check_grant
-from meterplane.console import shown
+from meterplane.console import shown, typed
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
 from meterplane.kernel import amounts, clock
-from meterplane.kernel.decimals import EXACT, NotExact, text_to_decimal
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
-from meterplane.kernel.money import minor_digits
 
 KIND_LABELS = {"purchased": "success", "promotional": "info"}
 STATE_LABELS = {"scheduled": "info", "live": "success", "used": "info", "expired": "warning"}
@@ -52,11 +51,14 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
     """
 
     amount = forms.CharField(
-        max_length=40, help_text="In the organisation's currency, as 100 or 12.50."
+        max_length=40,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="In the organisation's currency, as 100 or 12.50.",
     )
     rollover_max = forms.CharField(
         max_length=40,
         required=False,
+        widget=UnfoldAdminTextInputWidget,
         help_text="How much of what is left goes over to as long again. Empty: nothing.",
     )
     named = forms.CharField(widget=forms.HiddenInput, initial=_name, max_length=120)
@@ -68,6 +70,7 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
             "reason",
         )  # fmt: skip
         help_texts = HELP
+        widgets = dict.fromkeys(("models_only", "meters_only"), UnfoldAdminTextInputWidget)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -93,27 +96,17 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
         return GrantTerms(
             kind=said["kind"],
             currency=currency,
-            amount_minor=_minor(said["amount"], currency, "amount"),
+            amount_minor=typed.minor(said["amount"], currency, "amount"),
             priority=said["priority"],
             effective_at=said["effective_at"],
             expires_at=said["expires_at"],
             models_only=tuple(said["models_only"] or ()),
             meters_only=tuple(said["meters_only"] or ()),
-            rollover_max_minor=_minor(rollover, currency, "rollover_max") if rollover else None,
+            rollover_max_minor=typed.minor(rollover, currency, "rollover_max")
+            if rollover
+            else None,
             reason=said["reason"],
         )
-
-
-def _minor(text: str, currency: str, field: str) -> int:
-    digits = minor_digits(currency)
-    try:
-        scaled = EXACT.scaleb(text_to_decimal(text.strip()), digits)
-    except NotExact:
-        scaled = None
-    if scaled is None or scaled != scaled.to_integral_value():
-        message = f"Write an amount in {currency}, with at most {digits} decimals."
-        raise CallerError("credit_invalid", message, field=field)
-    return int(scaled)
 
 
 class MovementInline(ReadOnlyInline):

@@ -6,14 +6,16 @@ by somebody else's page.
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
+from meterplane.console.taxed import organisation_taxes, taxes_in_words
 from tenants.keys import revoke_key
 from tenants.models import ApiKey, Limit, Member, Organisation, Project
 from tenants.queries import monthly_budget_nano
+from tenants.scoping import tenant_scope
 from tenants.standing import set_standing
 
 STANDING_LABELS = {"active": "success", "past_due": "warning", "suspended": "danger"}
@@ -58,9 +60,10 @@ class OrganisationPage(ReadOnly):
     inlines = (ProjectInline, MemberInline, LimitInline)
     fields = (
         "id", "slug", "name", "currency", "standing", "standing_reason", "plan", "budget",
-        "priority", "weight", "is_demo", "created_at",
+        "priority", "weight", "taxes", "is_demo", "created_at",
     )  # fmt: skip
-    readonly_fields = ("id", "budget")
+    readonly_fields = ("id", "budget", "taxes")
+    actions_detail = ("change_taxes",)
     list_select_related = ("plan",)
 
     @shown.column(description="Organisation", header=True, ordering="name")
@@ -74,6 +77,15 @@ class OrganisationPage(ReadOnly):
     @shown.column(description="Monthly budget")
     def budget(self, row: Organisation) -> str:
         return shown.nano(monthly_budget_nano(row), row.currency)
+
+    @shown.column(description="Taxes")
+    def taxes(self, row: Organisation) -> str:
+        with tenant_scope(row.id):
+            return taxes_in_words()
+
+    @shown.action(description="Taxes", url_path="taxes", icon="percent")
+    def change_taxes(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return organisation_taxes(request, self.row_or_404(request, object_id))
 
     @admin.action(description="Suspend: their keys stop working at once")
     def suspend(self, request: HttpRequest, rows: "QuerySet[Organisation]") -> None:

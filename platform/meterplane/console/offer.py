@@ -1,7 +1,8 @@
 """What models cost: the versions of the price books.
 
-A draft's prices and entries can be edited here; a published version never again (PostgreSQL
-refuses too). A draft that has entries is rated by those, and gets its prices as it is published.
+A draft's prices and entries can be edited here, an entry also by a form of its own
+(`entry_editor`); a published version never again (PostgreSQL refuses too). A draft that has
+entries is rated by those, and gets its prices as it is published.
 """
 
 from typing import Any
@@ -10,8 +11,11 @@ from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html
 from unfold.admin import TabularInline
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from billing.invoicing.preview import preview_version
 from billing.pricing.copy import draft_copy
@@ -19,6 +23,7 @@ from billing.pricing.entry_read import read_entries
 from billing.pricing.models import Price, PriceBook, PriceBookVersion, PriceEntry
 from billing.pricing.publish import publish
 from meterplane.console import shown
+from meterplane.console.publishing import publish_page
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
 from meterplane.kernel import amounts, clock
@@ -45,6 +50,7 @@ class PriceInline(TabularInline):  # type: ignore[misc]  # unfold carries no typ
 
     model = Price
     extra = 0
+    hide_title = True
     fields = (
         "model", "meter", "unit_price_pico", "per_million", "batch_unit_price_pico",
         "batch_per_million",
@@ -84,6 +90,9 @@ class EntryForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = PriceEntry
         fields = ("position", "meter", "match", "price_model", "display_name")
+        widgets = dict.fromkeys(
+            ("match", "price_model"), UnfoldAdminTextareaWidget(attrs={"rows": 3})
+        )
 
     def clean(self) -> dict[str, Any]:
         """Names what is wrong, and where in the price model."""
@@ -104,7 +113,17 @@ class EntryInline(TabularInline):  # type: ignore[misc]  # unfold carries no typ
     model = PriceEntry
     form = EntryForm
     extra = 0
+    hide_title = True
     ordering = ("position",)
+    fields = ("position", "meter", "match", "price_model", "display_name", "as_form")
+    readonly_fields = ("as_form",)
+
+    @shown.column(description="Form")
+    def as_form(self, row: PriceEntry) -> str:
+        if row.pk is None or not is_draft(row.version):
+            return amounts.NOTHING
+        address = reverse("console:price_entry", args=[row.version_id, row.pk])
+        return format_html('<a class="console-button" href="{}">Open</a>', address)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return True  # whoever may see the version
@@ -127,11 +146,18 @@ class VersionPage(ReadOnly):
     list_select_related = ("book",)
     list_filter = ("status", "book")
     inlines = (EntryInline, PriceInline)
+    actions_detail = ("add_entry", "publish")
     actions = ("draft_a_copy", "preview", "publish_now", "publish_with_gaps")
     readonly_fields = (
         "id", "book", "number", "status", "effective_at", "published_at", "superseded_at",
     )  # fmt: skip
     fields = readonly_fields
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> tuple[Any, ...]:
+        """Unit prices of a draft that has entries are left out: publishing replaces them."""
+        if is_draft(obj) and obj.entries.exists():
+            return (EntryInline,)
+        return self.inlines
 
     @shown.column(description="Status", label=VERSION_LABELS, ordering="status")
     def shown_status(self, row: PriceBookVersion) -> tuple[str, str]:
@@ -140,6 +166,20 @@ class VersionPage(ReadOnly):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A draft can be opened for its prices; its own fields are read-only even then."""
         return is_draft(obj) and request.user.is_staff
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """A version that is published has nothing to add or to publish."""
+        row = self.get_object(request, str(object_id))
+        return super().get_actions_detail(request, object_id) if is_draft(row) else []
+
+    @shown.action(description="Add an entry", url_path="add-entry", icon="add")
+    def add_entry(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        row = self.row_or_404(request, object_id)
+        return HttpResponseRedirect(reverse("console:price_entry_new", args=[row.pk]))
+
+    @shown.action(description="Check and publish", url_path="publish", icon="rocket_launch")
+    def publish(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return publish_page(request, self.row_or_404(request, object_id))
 
     @admin.action(description="Draft a copy of its prices")
     def draft_a_copy(self, request: HttpRequest, rows: "QuerySet[PriceBookVersion]") -> None:

@@ -1,11 +1,16 @@
-"""Invoices with their lines, how collecting them stands, and what Stripe told us. To look at."""
+"""Invoices with their lines, how collecting them stands, and what Stripe told us.
+
+To look at, but for what is given back of them (`given_back`).
+"""
 
 from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
 
 from billing.invoicing.account import whole
-from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
+from billing.invoicing.models import BillingPeriod, CreditNote, Invoice, InvoiceLine
 from billing.payments.models import PaymentRun, PaymentStep, WebhookEvent
 from meterplane.console import shown
+from meterplane.console.given_back import give_back
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
 from meterplane.kernel import amounts
@@ -58,6 +63,21 @@ class LineInline(ReadOnlyInline):
         return amounts.minor(row.amount_minor, row.invoice.currency)
 
 
+class CreditNoteInline(ReadOnlyInline):
+    """What was given back of an invoice."""
+
+    model = CreditNote
+    fields = ("total", "effect", "reason", "created_at")
+    readonly_fields = ("total",)
+    ordering = ("created_at",)
+    show_change_link = True
+    hide_title = False  # its number, and the way to it
+
+    @shown.column(description="Total")
+    def total(self, row: CreditNote) -> str:
+        return amounts.minor(row.total_minor, row.currency)
+
+
 @admin.register(Invoice, site=site)
 class InvoicePage(ReadOnly):
     """Invoices of all organisations."""
@@ -69,13 +89,18 @@ class InvoicePage(ReadOnly):
     list_select_related = ("tenant",)
     list_filter = ("status", "collection_state", "tenant")
     search_fields = ("number", "tenant__slug", "tenant__name")
-    inlines = (LineInline,)
+    inlines = (LineInline, CreditNoteInline)
+    actions_detail = ("give_back",)
     fields = (
         "id", "tenant", "number", "period_start", "period_end", "status", "total", "currency",
         "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
         "collection_note", "payment_attempts", "content_hash",
     )  # fmt: skip
     readonly_fields = ("id", "total")
+
+    @shown.action(description="Give back", url_path="give-back", icon="undo")
+    def give_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return give_back(request, self.row_or_404(request, object_id))
 
     @shown.column(description="Total", ordering="total_minor")
     def total(self, row: Invoice) -> str:

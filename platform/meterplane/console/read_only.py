@@ -7,7 +7,7 @@ operators may do is an action that calls a verb.
 
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
 
@@ -38,6 +38,13 @@ class ReadOnly(NoForms, ModelAdmin):  # type: ignore[misc]  # unfold carries no 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 
+    def row_or_404(self, request: HttpRequest, object_id: str) -> Any:
+        """The row that an action's address names; an address with no such row has no page."""
+        row = self.get_object(request, object_id)
+        if row is None:
+            raise Http404
+        return row
+
     def note(self, request: HttpRequest, row: Any, message: str) -> None:
         """Remember in the row's history which operator did what."""
         self.log_change(request, row, message)
@@ -49,3 +56,4 @@ class ReadOnlyInline(NoForms, TabularInline):  # type: ignore[misc]
     extra = 0
     can_delete = False
     show_change_link = False
+    hide_title = True  # the columns say it

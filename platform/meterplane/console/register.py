@@ -14,6 +14,8 @@ PAGES = (
     "raised",
     "owed",
     "credited",
+    "given_back",
+    "taxed",
     "entered",
     "people",
 )

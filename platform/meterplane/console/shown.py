@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from unfold.decorators import action as unfold_action
 from unfold.decorators import display
 
 from meterplane.kernel import amounts
@@ -14,6 +15,12 @@ Column = TypeVar("Column", bound=Callable[..., Any])
 def column(**shown_as: Any) -> Callable[[Column], Column]:
     """Unfold's `display`, which carries no types."""
     decorate: Callable[[Column], Column] = display(**shown_as)
+    return decorate
+
+
+def action(**shown_as: Any) -> Callable[[Column], Column]:
+    """Unfold's `action`, a page or an act of a row, which carries no types either."""
+    decorate: Callable[[Column], Column] = unfold_action(**shown_as)
     return decorate
 
 

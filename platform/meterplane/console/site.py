@@ -42,6 +42,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     def extra_urls(self) -> list[URLPattern]:
         """Pages that are not a model's; Unfold mounts what this returns."""
         # Their pages register with this site.
+        from meterplane.console.entry_editor import editor_urls
         from meterplane.console.external import external_urls
         from meterplane.console.journals import journal_urls
         from meterplane.console.metered import usage_urls
@@ -49,6 +50,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         from meterplane.console.reconciled import reconciliation_urls
 
         return [
+            *editor_urls(),
             *usage_urls(),
             *meter_urls(),
             *external_urls(),

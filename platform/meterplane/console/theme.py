@@ -1,12 +1,18 @@
 """Unfold's settings: the portal's indigo, the console's sidebar. Imported by the settings."""
 
+from collections.abc import Callable
 from typing import Any
 
+from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.functional import lazy
 
 _static = lazy(static, str)
+
+
+def _style(path: str) -> Callable[[HttpRequest], str]:
+    return lambda _request: static(path)
 
 
 def _item(title: str, icon: str, route: str) -> dict[str, Any]:
@@ -22,6 +28,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": _static("portal/favicon.svg")}
     ],
+    "STYLES": [_style("console/console.css")],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "8px",
@@ -100,6 +107,8 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
+                    _item("Credit notes", "undo", "invoicing_creditnote_changelist"),
+                    _item("Tax rates", "percent", "invoicing_taxrate_changelist"),
                     _item("Credit", "savings", "credits_creditgrant_changelist"),
                     _item("Credit movements", "swap_vert", "credits_creditmovement_changelist"),
                     _item(

@@ -166,6 +166,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
+FORMAT_MODULE_PATH = "meterplane.console.formats"
 
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / _env.meterplane_var / "static"

@@ -1,0 +1,1 @@
+"""How Django writes instants: as `shown.utc` does, for whoever reads the console's tables."""
