@@ -17,6 +17,7 @@ from uuid import UUID
 import msgspec
 
 from meterplane.catalog.models import Meter, MeterVersion
+from meterplane.contracts.usage import SERVED
 from meterplane.kernel.errors import CallerError
 
 REQUEST = "meterplane.request"  # the type of the events the gateway makes
@@ -33,7 +34,6 @@ NAMES = frozenset({
     "project", "key", "model", "surface", "status", "service_tier", "priority", "deployment",
     "region", "gpu_type", "currency", "provenance", "requested_model", "server",
 })  # fmt: skip
-SERVED = ("priority", "region", "gpu_type")  # in which class, where, and on what
 TAG = "tags."  # and the tag's name
 DATA = "data."  # and a path into an external event's data
 EXTERNAL_NAMES = frozenset({"project", "source"})

@@ -6,7 +6,7 @@ Encoded as msgpack maps; a reader ignores fields it does not know, so fields may
 their 16 bytes; a reader takes them as text, too, which is how they were written at first.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -24,6 +24,9 @@ Surface = Literal[
 ]
 ServiceTier = Literal["standard", "batch"]
 Priority = Literal["high", "normal", "low"]
+# How a request was served: in which class, where, on what. Sums tell it apart, so prices may.
+Served = Literal["priority", "region", "gpu_type"]
+SERVED: tuple[Served, ...] = get_args(Served)
 Status = Literal["ok", "error", "cancelled", "interrupted"]
 # Where the counts came from: the engine's own report; the model's tokenizer, over the text; an
 # estimate (one token a chunk, where the engine reports nothing and there is no tokenizer); units we

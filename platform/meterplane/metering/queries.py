@@ -14,21 +14,18 @@ Bounds: a list has at most `PAGE_ROWS_MAX` rows and looks back `LIST_DAYS_MAX` d
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
-from meterplane.contracts.usage import Priority, ServiceTier
+from meterplane.contracts.usage import Priority, Served, ServiceTier
 from meterplane.kernel import clock
 from meterplane.metering.reading import day_of, events_in, of_door, read
 from meterplane.metering.usage_query import Filters
 from meterplane.metering.usage_table import events_matching
 from tenants.scoping import current_scope, current_tenant_id
 
-# Of how a request was served, what sums tell apart and rating may ask for.
-Served = Literal["priority", "region", "gpu_type"]
-SERVED: tuple[Served, ...] = get_args(Served)
 Table = Literal["usage_day", "usage_hour", "usage_event"]
 
 PAGE_ROWS_MAX = 500
