@@ -155,11 +155,8 @@ class UsageReader:
             return
         for aggregate in usage_between(part.starts_at, part.ends_at, names):
             if matched_by.get(aggregate.price_version_id):
-                served: Iterable[tuple[str, str]] = zip(names, aggregate.served, strict=True)
-                told = dict(served) | {
-                    "model": aggregate.model,
-                    "service_tier": aggregate.service_tier,
-                }
+                told = {"model": aggregate.model, "service_tier": aggregate.service_tier}
+                told |= dict(zip(names, aggregate.served, strict=True))
                 yield aggregate, match_of(told)
 
     def _served(self, pinned_id: UUID, part: _Part) -> frozenset[Served]:

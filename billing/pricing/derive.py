@@ -75,8 +75,8 @@ class _Rated:
                 self._narrow[entry.meter, named.get("model", "")].append(entry)
 
     def of(self, meter: str, model: str, tier: ServiceTier) -> tuple[list[Entry], str]:
-        """Every entry that wins for some request, and what of the meter has none: ``, the meter, or
-        the meter of any other value of what its entries name.
+        """Every entry that wins for some request; and what has none, which is nothing (an empty
+        text), the meter, or the meter of any other value of what its entries name.
 
         Fewest entries match a request whose region and GPU type are not said. So all is priced if
         those are, of every priority; and an entry wins somewhere if it wins where nothing is said
