@@ -5,8 +5,8 @@ The rule. When a period is closed, PostgreSQL's snapshot says which usage had ar
 its period that had arrived by then, less those that the close before it had billed in the same
 sense. So an event is billed by one close. Of those, a line has the events that its price is found
 for, by the functions that rated them: of a plain price those of its period, model, tier and price
-version; of an entry with tiers all that it matched in the calendar month. A late line therefore has
-exactly the events that arrived after their period was closed.
+version that its entry matches; of an entry with tiers all that it matched in the calendar month. A
+late line therefore has exactly the events that arrived after their period was closed.
 
 An event that adds nothing to the line's meter (a request without output, of output tokens) is not
 one of its events. So the events of a line add up to its quantity, and an event's units of a meter
@@ -36,7 +36,7 @@ from billing.rating.values import Period, Quantity, month_of
 from meterplane.kernel.errors import CallerError
 from meterplane.metering import counted_events
 from meterplane.metering.arrivals import Reading
-from meterplane.metering.counted_events import Before, Counter, Slice
+from meterplane.metering.counted_events import Before, Counter, Pinned, Slice
 from meterplane.metering.queries import RequestRow
 
 COUNTERS: dict[str, Counter] = {
@@ -185,8 +185,7 @@ def _lines(row: RequestRow, period: BillingPeriod) -> tuple[BilledLine, ...]:
         return ()
     instant = Period(row.event_at, row.event_at + timedelta(microseconds=1))
     told = _Told(instant, lines[0].invoice.currency)
-    own = (row.model, row.service_tier, row.price_version_id)
-    quantities = [quantity for quantity, pinned in told.pinned if pinned[2:] == own]
+    quantities = [quantity for quantity, pinned in told.pinned if _is_in(row, pinned)]
     return tuple(
         BilledLine(
             line.invoice_id,
@@ -202,6 +201,13 @@ def _lines(row: RequestRow, period: BillingPeriod) -> tuple[BilledLine, ...]:
         if _starts_at(line) <= row.event_at
         and any(told.is_of(line, quantity) for quantity in quantities)
     )
+
+
+def _is_in(row: RequestRow, pinned: Pinned) -> bool:
+    """Of events of its instant."""
+    told = (row.model, row.service_tier, row.price_version_id)
+    is_pinned = told == (pinned.model, pinned.service_tier, pinned.price_version_id)
+    return is_pinned and all(getattr(row, name) == value for name, value in pinned.served)
 
 
 def _starts_at(line: InvoiceLine) -> datetime:

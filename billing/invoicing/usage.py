@@ -5,6 +5,10 @@ holds, that pin counts if it is of the contract's book; else, and where the cont
 for the tenant, the contract says which version it is. Declared meters carry no pin: what they count
 is of the version that applies at the time, and only of meters that have an entry there.
 
+How a request was served (its priority, region and GPU type) is told only of usage that an entry may
+match by it: a bill without such entries is of as many rows, and the same ones, as if usage did not
+carry that.
+
 Needs the tenant's door open.
 """
 
@@ -15,13 +19,14 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from billing.pricing.book import METERS, Meter, PublishedBook
+from billing.pricing.book import METERS, Meter, PublishedBook, served_by
 from billing.pricing.contract import Contract
 from billing.pricing.dimensions import priced_meter
-from billing.pricing.entry import match_of
+from billing.pricing.entry import EntryIndex, Match, match_of
 from billing.pricing.queries import DEFAULT_BOOK, prices_of, timeline_of
 from billing.rating.values import Period, Quantity, month_after, month_of
 from meterplane.catalog.meters import versions_of
+from meterplane.contracts.usage import SERVED, Served
 from meterplane.metering.counted_events import Pinned
 from meterplane.metering.meters.evaluate import usage_of
 from meterplane.metering.queries import UsageAggregate, usage_between
@@ -111,6 +116,7 @@ class UsageReader:
                         aggregate.model,
                         aggregate.service_tier,
                         aggregate.price_version_id,
+                        tuple(told for told in quantity.dimensions or () if told[0] in SERVED),
                     ),
                 )
 
@@ -119,7 +125,7 @@ class UsageReader:
             yield quantity
 
     def _told(self, period: Period, part: _Part) -> Iterator[tuple[UsageAggregate, Quantity]]:
-        for aggregate in usage_between(part.starts_at, part.ends_at):
+        for aggregate, dimensions in self._aggregates(part):
             version_id = self._version_of(aggregate.price_version_id, part)
             for meter, units in _meters(aggregate):
                 quantity = Quantity(
@@ -130,8 +136,36 @@ class UsageReader:
                     units,
                     aggregate.service_tier,
                     part.contract.id if part.contract is not None else None,
+                    dimensions,
                 )
                 yield aggregate, quantity
+
+    def _aggregates(self, part: _Part) -> Iterator[tuple[UsageAggregate, Match | None]]:
+        """Sums, and what their quantities are matched by. Those of one pinned version are of one
+        read: what arrives between two of them is not counted twice."""
+        matched_by: dict[UUID, frozenset[Served]] = {}
+        for aggregate in usage_between(part.starts_at, part.ends_at):
+            pinned_id = aggregate.price_version_id
+            if pinned_id not in matched_by:
+                matched_by[pinned_id] = self._served(pinned_id, part)
+            if not matched_by[pinned_id]:
+                yield aggregate, None
+        names = tuple(name for name in SERVED if any(name in each for each in matched_by.values()))
+        if not names:
+            return
+        for aggregate in usage_between(part.starts_at, part.ends_at, names):
+            if matched_by.get(aggregate.price_version_id):
+                told = {"model": aggregate.model, "service_tier": aggregate.service_tier}
+                told |= dict(zip(names, aggregate.served, strict=True))
+                yield aggregate, match_of(told)
+
+    def _served(self, pinned_id: UUID, part: _Part) -> frozenset[Served]:
+        """What of how they were served requests pinned to a version may be matched by."""
+        book = self.prices_of(self._version_of(pinned_id, part))
+        found = book.served if book is not None else frozenset()
+        if part.contract is not None:
+            found |= served_by(EntryIndex(part.contract.terms.entries))
+        return found
 
     def _version_of(self, pinned_id: UUID, part: _Part) -> UUID:
         if part.contract is None or part.version_id is None:

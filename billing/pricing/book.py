@@ -9,12 +9,15 @@ from typing import Literal, get_args, overload
 from uuid import UUID
 
 from billing.pricing.entry import Entry, EntryIndex
-from meterplane.contracts.usage import ServiceTier
+from meterplane.contracts.usage import SERVED, Priority, Served, ServiceTier
 
 Meter = Literal["input_tokens", "output_tokens", "requests"]
 METERS: tuple[Meter, ...] = get_args(Meter)
+# What a version of before there were entries prices by.
+LISTED = ("model", "service_tier")
 # What usage of these meters is told apart by, and so the dimensions an entry of theirs can match.
-DIMENSIONS = ("model", "service_tier")
+DIMENSIONS = (*LISTED, *SERVED)
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 SERVICE_TIERS: tuple[ServiceTier, ...] = get_args(ServiceTier)
 
 
@@ -68,6 +71,17 @@ class PublishedBook:
     book: str = ""
     index: EntryIndex = field(init=False, compare=False, repr=False)
 
+    @property
+    def served(self) -> frozenset[Served]:
+        """What of how a request was served the entries of the product's own meters match by."""
+        return served_by(self.index)
+
     def __post_init__(self) -> None:
         """What was looked up in a version once need not be for the next tenant."""
         object.__setattr__(self, "index", EntryIndex(self.entries))
+
+
+def served_by(index: EntryIndex) -> frozenset[Served]:
+    """What of how a request was served any of these entries matches by."""
+    named = {name for meter in METERS for name in index.names_of(meter)}
+    return frozenset(name for name in SERVED if name in named)

@@ -2,26 +2,28 @@
 
 This is the one place that says so, with `book.DIMENSIONS`, and it is honest: a dimension that usage
 does not carry cannot be matched, so it is refused here and not silently never met. Of the product's
-own meters usage is summed by model and service tier. A declared meter brings its own dimensions,
-such as the region or the GPU type that external events carry: `region` means its dimension
-`region`, `data.region` or `tags.region`, whichever it declares.
+own meters usage is summed by model, service tier, priority, and the region and GPU type of the
+target that served. Of a target that the catalog does not place the last two are empty, which no
+entry can name: its usage is priced by an entry that leaves them out. A declared meter brings its
+own dimensions, such as the region or the GPU type that external events carry: `region` means its
+dimension `region`, `data.region` or `tags.region`, whichever it declares.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from billing.pricing.book import DIMENSIONS, SERVICE_TIERS
+from billing.pricing.book import DIMENSIONS, PRIORITIES, SERVICE_TIERS
+from meterplane.catalog.check_serving import is_place
 from meterplane.catalog.meters import BUILT_IN, DATA, REQUEST, TAG, MeterDefinition, versions_of
 from meterplane.kernel.errors import CallerError
 from meterplane.metering.meters.sources import is_rolled_up
 
-# Asked for in price lists, and not on the usage of requests.
-_NOT_CARRIED = {
-    "token_kind": "the meter says it: input_tokens or output_tokens",
-    "priority": "requests are not summed by priority",
-    "region": "requests do not say where they were served",
-    "gpu_type": "requests do not say on what they were served",
+# Asked for in price lists, and not a dimension: tokens of each kind are a meter.
+_NOT_CARRIED = {"token_kind": "the meter says it: input_tokens or output_tokens"}
+_KNOWN_VALUES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "service_tier": (SERVICE_TIERS, "service tier"),
+    "priority": (PRIORITIES, "priority"),
 }
 _ADDITIVE = frozenset({"sum", "count"})
 
@@ -71,16 +73,23 @@ def check_match(meter: PricedMeter, match: Mapping[str, str], at: datetime, fiel
             status=422,
             field=f"{field}.{name[:80]}",
         )
-    tier = match.get("service_tier")
-    if tier is not None and meter.slug in BUILT_IN and tier not in SERVICE_TIERS:
-        raise CallerError(
-            "dimension_value_unknown",
-            f"{tier[:80]!r} is no service tier; it is one of {', '.join(SERVICE_TIERS)}.",
-            status=422,
-            field=f"{field}.service_tier",
-        )
-    if meter.slug not in BUILT_IN:
+    if meter.slug in BUILT_IN:
+        _check_values(match, field)
+    else:
         _check_declared(meter, [meter.dimensions[name] for name in match], field)
+
+
+def _check_values(match: Mapping[str, str], field: str) -> None:
+    """What no usage of the product's own meters can say is not silently never met."""
+    for name, value in match.items():
+        known, noun = _KNOWN_VALUES.get(name, ((), ""))
+        if known and value not in known:
+            problem = f"{value[:80]!r} is no {noun}; it is one of {', '.join(known)}."
+        elif name in ("region", "gpu_type") and not is_place(value):
+            problem = f"No target of the catalog can have {value[:80]!r} as its {name}."
+        else:
+            continue
+        raise CallerError("dimension_value_unknown", problem, status=422, field=f"{field}.{name}")
 
 
 def _check_declared(meter: PricedMeter, dimensions: Sequence[str], field: str) -> None:

@@ -18,9 +18,10 @@ from uuid import UUID
 
 from billing.pricing.marginal import plain_unit_price_pico
 from billing.pricing.price_model import PriceModel
+from meterplane.contracts.usage import SERVED
 
 Match = tuple[tuple[str, str], ...]  # (dimension, value), by dimension
-FOUND_MAX = 10_000  # 800 models x 3 meters x 2 tiers, twice; values of external events are any
+FOUND_MAX = 10_000  # 800 models x 3 meters x 2 tiers, twice; what tells usage apart more is any
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Entry:
     def specificity(self) -> int:
         """How many dimensions it names."""
         return len(self.match)
+
+    @property
+    def served(self) -> Match:
+        """What of its match is how a request was served."""
+        return tuple(each for each in self.match if each[0] in SERVED)
 
     def __str__(self) -> str:
         return f"{self.meter} of {match_in_words(self.match)}"
@@ -75,6 +81,10 @@ class EntryIndex:
                 self._found.clear()
             found = self._found[key] = self._search(meter, dict(dimensions))
             return found
+
+    def names_of(self, meter: str) -> set[str]:
+        """The dimensions that entries of a meter name."""
+        return {name for names in self._by_meter.get(meter, {}) for name in names}
 
     def unit_price_pico(self, entry: Entry) -> int | None:
         """Of one of its entries: the price of each unit, if that is all it says."""

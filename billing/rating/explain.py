@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from billing.pricing.entry import Match
 from billing.pricing.price_model import Package, PriceModel
 from billing.rating.price import Priced, TierLine
 from meterplane.contracts.usage import ServiceTier
@@ -14,6 +15,7 @@ _UNITS = {
     "output_tokens": ("output token", "output tokens"),
     "requests": ("request", "requests"),
 }
+_SERVED = {"gpu_type": "on", "priority": "priority", "region": "region"}
 TEXT_CHARS_MAX = 240  # of one explanation; a line's description has room for a model's name too
 
 
@@ -24,14 +26,18 @@ def explain(
     amount_minor: int,
     currency: str,
     tier: ServiceTier = "standard",
+    served: Match = (),
 ) -> str:
-    """`1,204 input tokens x $0.00000015 = $0.00`; of a batch: `1,204 batch input tokens x ...`."""
+    """`1,204 input tokens x $0.00000015 = $0.00`; of a batch: `1,204 batch input tokens x ...`; of
+    a price for a region: `1,204 input tokens (region eu-west) x ...`."""
     singular, plural = _UNITS[meter]
     unit_price = with_sign(pico_to_text(unit_price_pico), currency)
     amount = with_sign(minor_to_text(amount_minor, currency), currency)
     noun = singular if quantity == 1 else plural
     if tier != "standard":
         noun = f"{tier} {noun}"
+    if served:
+        noun += f" ({', '.join(f'{_SERVED.get(name, name)} {value}' for name, value in served)})"
     return f"{quantity:,} {noun} x {unit_price} = {amount}"
 
 

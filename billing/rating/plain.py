@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from billing.pricing.entry import Match
 from billing.rating.explain import explain, explain_adjustment
 from billing.rating.values import (
     METERS,
@@ -40,11 +41,13 @@ class PlainKey(NamedTuple):
 
 
 class PlainSum(NamedTuple):
-    """What was used of one key, its price, and what it is called."""
+    """What was used of one key, its price, what it is called, and how it was served if its price
+    is matched by that."""
 
     units: int
     unit_price_pico: int
     display_name: str
+    served: Match = ()
 
 
 def plain_lines(
@@ -119,7 +122,7 @@ def _late(
         return _line(key, units, used, currency)
     meter, tier = METERS[key.meter_index], TIERS[key.tier_index]
     text = explain_adjustment(
-        explain(used.units, meter, used.unit_price_pico, now_minor, currency, tier),
+        explain(used.units, meter, used.unit_price_pico, now_minor, currency, tier, used.served),
         now_minor - owed,
         owed,
         currency,
@@ -135,7 +138,7 @@ def _line(key: PlainKey, units: int, used: PlainSum, currency: str) -> RatedLine
             " more was invoiced than was used"
         )
     amount_minor = pico_to_minor_half_away(units * used.unit_price_pico, currency)
-    text = explain(units, meter, used.unit_price_pico, amount_minor, currency, tier)
+    text = explain(units, meter, used.unit_price_pico, amount_minor, currency, tier, used.served)
     return _made(key, units, used, amount_minor, text, "usage")
 
 
@@ -157,4 +160,5 @@ def _made(
         display_name=used.display_name,
         entry_id=key.entry_id,
         contract_id=key.contract_id,
+        breakdown={"match": dict(used.served)} if used.served else None,
     )

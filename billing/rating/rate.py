@@ -158,9 +158,9 @@ class _Sums:
         if entry is None or unit_price_pico is not None:
             key = _plain_key(quantity, None if entry is None else entry.id)
             before = self.plain.get(key)
-            name = "" if entry is None else entry.display_name
+            name, served = ("", ()) if entry is None else (entry.display_name, entry.served)
             total = int(units) + (before.units if before is not None else 0)
-            self.plain[key] = PlainSum(total, unit_price_pico or 0, name)
+            self.plain[key] = PlainSum(total, unit_price_pico or 0, name, served)
             return
         version_id = None if own else quantity.price_version_id
         place = TieredKey(

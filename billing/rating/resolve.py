@@ -2,7 +2,8 @@
 
 The entry that wins among those of the contract and of the version it is pinned to (`entry`); a
 version of before there were entries has unit prices by model, meter and tier, which count as
-entries that name both dimensions.
+entries that name both dimensions. A quantity that does not say how it was served is of normal
+priority, of no region and of no GPU type.
 
 Guarantees: each distinct quantity is looked up once. What has no price is refused, never free.
 """
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-from billing.pricing.book import DIMENSIONS, PublishedBook
+from billing.pricing.book import LISTED, PublishedBook
 from billing.pricing.contract import Contract
 from billing.pricing.entry import Entry, EntryIndex, Match, winner
 from billing.rating.values import METERS, Quantity, UsageCannotBeRated
@@ -61,14 +62,17 @@ class Resolver:
         version = self._version(quantity)
         dimensions = quantity.dimensions
         if dimensions is None:
-            told = (quantity.model, quantity.service_tier)
-            dimensions = tuple(zip(DIMENSIONS, told, strict=True))
+            dimensions = (
+                ("model", quantity.model),
+                ("priority", "normal"),
+                ("service_tier", quantity.service_tier),
+            )
         own = None
         if quantity.contract_id is not None:
             own = self._own[quantity.contract_id].find(quantity.meter, dimensions)
         if not version.entries and quantity.meter in METERS:
             listed = _listed(version, quantity)
-            if own is not None and (listed is None or own.specificity >= len(DIMENSIONS)):
+            if own is not None and (listed is None or own.specificity >= len(LISTED)):
                 return self._entry(own, version, quantity)
             if listed is None:
                 raise _refused(quantity, _what_is_missing(version, quantity))

@@ -46,8 +46,9 @@ class Period:
 class Quantity:
     """Units of one meter of one model in one period, pinned to a price-book version.
 
-    `contract_id` is of the contract that held. `dimensions` are those of a declared meter; of the
-    product's own they are the model and the tier.
+    `contract_id` is of the contract that held. `dimensions` are those of a declared meter. Of the
+    product's own they are the model and the tier, which need not be told again, and how it was
+    served where an entry that may apply matches by that.
     """
 
     period: Period
@@ -98,7 +99,8 @@ class RatedLine:
 
     A plain unit price has a line for each (period, model, service tier, meter, price version); an
     entry with tiers one for all it matched, with `price_model` and `breakdown` as JSON; what a
-    contract says has lines without a quantity.
+    contract says has lines without a quantity. The `breakdown` of a unit price that is matched by
+    how a request was served is that match.
     """
 
     period: Period

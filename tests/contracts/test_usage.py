@@ -42,6 +42,18 @@ def test_a_reader_ignores_fields_of_a_later_writer():
     assert usage.decode(msgspec.msgpack.encode(newer)) == ADMIT
 
 
+def test_how_a_request_is_served_outlives_a_crash_and_older_frames_do_not_say_it():
+    served = {"priority": "high", "region": "eu-west", "gpu_type": "H100"}
+    told = msgspec.structs.replace(ADMIT, **served)
+    settle = usage.settle_orphan(told, None, ADMIT.admitted_at_ms)
+    unsaid = dict(zip(usage.SERVED, ("normal", "", ""), strict=True))
+    for frame in (told, settle):
+        fields = msgspec.msgpack.decode(usage.encode(frame))
+        assert {name: fields.pop(name) for name in usage.SERVED} == served
+        old = usage.decode(msgspec.msgpack.encode(fields))
+        assert msgspec.structs.replace(frame, **unsaid) == old
+
+
 def test_ids_are_written_as_bytes_and_read_as_text_too():
     """As text is how they were written at first, and journals outlive a gateway."""
     assert ADMIT.request_id.bytes in usage.encode(ADMIT)

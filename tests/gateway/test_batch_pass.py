@@ -67,7 +67,13 @@ async def line(gateway, onboard, tmp_path, server):
     name = new_name()
     put_on_sale(
         tmp_path,
-        model(name, "vllm", targets=[target("a", server.url)], prices=HALF, duration_s_max=1),
+        model(
+            name,
+            "vllm",
+            targets=[target("a", server.url, region="eu")],
+            prices=HALF,
+            duration_s_max=1,
+        ),
     )
     signed = batch_pass.sign(
         batch_pass.BatchPass(
@@ -102,6 +108,7 @@ async def test_a_line_whose_worker_leaves_is_computed_to_its_end(gateway, line, 
         await line(0.1)
     (first,) = await settled(gateway, 1)
     assert (first.status, first.tokens_out, first.service_tier) == ("ok", WORDS, "batch")
+    assert (first.priority, first.region) == ("low", "eu")  # whatever the organisation's class is
     assert first.cost_nano * 2 == 4 * IN_NANO + WORDS * OUT_NANO
     answer = await line(20)
     assert json.loads(answer.content)["usage"]["completion_tokens"] == WORDS

@@ -8,8 +8,14 @@ import asyncio
 import random
 import time
 
+import httpx
 import pytest
+from django.db import connections
 
+from meterplane.metering.ingest import ingest_segment
+from meterplane.metering.queries import request_by_id
+from tenants.limits import set_priority
+from tenants.scoping import tenant_scope
 from tests.gateway.conftest import as_if_new, end, launch
 from tests.gateway.deployments import (
     CHAT,
@@ -40,6 +46,7 @@ from tests.gateway.deployments import (
     whole,
 )
 from tests.gateway.engine import event
+from tests.metering.segments import message
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -244,6 +251,45 @@ async def test_a_fallback_serves_at_its_own_prices_and_the_event_says_so(shop, g
     assert len({each.reserved_nano for each in admits}) == 1
     # The dearest of the three, for the longest answer: nine tokens.
     assert settled.reserved_nano >= 9 * 5000 + 4 * 2000
+
+
+async def test_the_event_says_in_which_class_where_and_on_what_it_was_served(
+    gateway, onboard, tmp_path
+):
+    async with deployed(says(completion()), says(NOT_NOW)) as (server, full):
+        name, spare = new_name(), new_name()
+        here = target("a", server.url, region="eu-west", gpu_type="H100")
+        put_on_sale(
+            tmp_path,
+            model(name, targets=[target("a", full.url, region="us-east")], fallbacks=[spare]),
+            model(spare, targets=[here]),
+        )
+        tenant = let_in(onboard)
+        set_priority(tenant_id=tenant.id, priority="high", weight=1)
+        connections.close_all()
+        headers = {"Authorization": f"Bearer {tenant.secret}"}
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+            assert (await client.post(CHAT, json=asking(name))).status_code == 200
+    (settled,) = await settlements(gateway)
+    told = [(each.priority, each.region, each.gpu_type) for each in (*gateway.admits(), settled)]
+    # The last ADMIT is what a crash would be settled from.
+    assert told == [
+        ("high", "us-east", ""),
+        ("high", "eu-west", "H100"),
+        ("high", "eu-west", "H100"),
+    ]
+    await asyncio.to_thread(taken_in, tenant, settled)
+
+
+def taken_in(tenant, settled):
+    try:
+        ingest_segment(message([settled]))
+        with tenant_scope(tenant.id):
+            event = request_by_id(settled.request_id)
+        assert event is not None
+        assert (event.priority, event.region, event.gpu_type) == ("high", "eu-west", "H100")
+    finally:
+        connections.close_all()
 
 
 async def test_a_fallback_answers_a_stream_and_says_its_own_name(shop, gateway):

@@ -82,7 +82,7 @@ def test_a_target_that_is_not_there_is_left_for_the_next_and_billed_once(start_g
         name = new_name()
         targets = [
             to("gone", NOWHERE, upstream=name, weight=1_000),
-            to("here", upstream.address, upstream=name, weight=1),
+            to("here", upstream.address, upstream=name, weight=1, region="eu", gpu_type="L4"),
         ]
         metadata = sell(model(name, "tensor", targets=targets))
         gateway = start_gateway()
@@ -92,6 +92,9 @@ def test_a_target_that_is_not_there_is_left_for_the_next_and_billed_once(start_g
     assert [(each.status, each.deployment, each.requests) for each in settles] == [
         ("ok", "here", 1)
     ] * 5
+    assert {(each.priority, each.region, each.gpu_type) for each in settles} == {
+        ("normal", "eu", "L4")
+    }
     assert max(each.retries for each in settles) >= 1  # the draw may begin with the other
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from meterplane.contracts.usage import (
     Frame,
+    Priority,
     Provenance,
     SegmentMessage,
     ServiceTier,
@@ -76,6 +77,9 @@ def random_settles(tenant, chance: random.Random, count: int, days: int = 3) -> 
             status=chance.choice(["ok", "ok", "ok", "error", "cancelled"]),
             surface=chance.choice(get_args(Surface)),
             deployment=chance.choice(["", "default", "canary"]),
+            priority=chance.choice(get_args(Priority)),
+            region=chance.choice(["", "eu-west", "us-east"]),
+            gpu_type=chance.choice(["", "H100"]),
             tensor_bytes_in=chance.randrange(10_000),
             compute_us=chance.randrange(10_000),
             tokens_in=chance.randrange(1000),

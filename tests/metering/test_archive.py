@@ -3,6 +3,7 @@
 import random
 from datetime import date, timedelta
 
+import msgspec
 import psycopg
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from django.db import DatabaseError, IntegrityError, connection
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.invariant import InvariantBroken
-from meterplane.metering import archive, partitions
+from meterplane.metering import archive, archive_file, partitions
 from meterplane.metering.ingest import IngestResult, ingest_segment
 from meterplane.metering.models import UsageArchive, UsageEvent, UsageHour, UsageQuarantine
 from tenants.scoping import system_scope
@@ -87,6 +88,28 @@ def test_a_day_past_keeping_goes_to_a_file_and_comes_back_as_it_was(organisation
     with clock.frozen(clock.now() + timedelta(days=archive.RESTORED_DAYS + 1)):
         assert DAY in archive.archive_due_days()
     assert counted()[1] == 51
+
+
+def test_a_file_from_before_a_column_comes_back_with_what_the_column_says_of_it(
+    organisation, frames, folder
+):
+    served = {"priority": "high", "region": "eu", "gpu_type": "H100"}
+    placed = [msgspec.structs.replace(frame, **served) for frame in frames[:5]]
+    ingest_segment(message([*placed, *frames[5:]]))
+    archive.archive_due_days()
+    with system_scope("test"), connection.cursor() as db:
+        path = folder / UsageArchive.objects.get().file_name
+        whole = list(archive_file.rows_of(path))
+        pq.write_table(pq.read_table(path).drop_columns(list(served)), path)
+        db.execute("UPDATE usage_archive SET sha256 = %s", [archive_file.sha256_of(path)])
+    unsaid = {"priority": "normal", "region": "", "gpu_type": ""}
+    names = list(archive_file.COLUMNS)
+    assert [dict(zip(names, row, strict=True)) for row in archive_file.rows_of(path)] == [
+        dict(zip(names, row, strict=True)) | unsaid for row in whole
+    ]
+    assert archive.restore_day(DAY) == 50
+    with system_scope("test"):
+        assert UsageEvent.objects.filter(**unsaid).count() == 50
 
 
 def test_what_comes_for_an_archived_day_is_set_aside_and_holds_nothing_up(organisation, frames):

@@ -37,6 +37,8 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "a name PostgreSQL cannot hold": {"model": "a\0b"},
     "a server PostgreSQL cannot hold": {"server": "\0"},
     "a deployment PostgreSQL cannot hold": {"deployment": "\0"},
+    "a region PostgreSQL cannot hold": {"region": "eu\0"},
+    "a GPU type of a megabyte": {"gpu_type": "H" * 50_000},
     "a requested model of a megabyte": {"requested_model": "m" * 50_000},
     "a trace PostgreSQL cannot hold": {"trace_id": "\0"},
     "tensors of less than nothing": {"tensor_bytes_in": -1},

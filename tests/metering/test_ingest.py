@@ -20,7 +20,13 @@ from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
 from meterplane.metering import queries
 from meterplane.metering.ingest import IngestResult, SegmentRefused, ingest_segment
-from meterplane.metering.models import JournalSegment, UsageEvent, UsageHour, UsageQuarantine
+from meterplane.metering.models import (
+    JournalSegment,
+    UsageDay,
+    UsageEvent,
+    UsageHour,
+    UsageQuarantine,
+)
 from tenants.scoping import TenantScopeMissing, system_scope, tenant_scope
 from tests import environment
 from tests.metering.segments import message, packed, random_settles, settle
@@ -76,6 +82,9 @@ def test_everything_an_event_tells_is_stored(organisation):
         "compute_us": 31_000,
         "retries": 1,
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "priority": "high",
+        "region": "eu-west",
+        "gpu_type": "NVIDIA H100",
     }
     frame = settle(organisation, **told)
     ingest_segment(message([frame]))
@@ -89,6 +98,7 @@ def test_a_frame_from_before_a_field_was_there_is_taken_in_with_its_default(orga
     added = {
         "service_tier": "standard", "requested_model": "", "deployment": "", "tensor_bytes_in": 0,
         "tensor_bytes_out": 0, "queue_us": 0, "compute_us": 0, "retries": 0, "trace_id": "",
+        "priority": "normal", "region": "", "gpu_type": "",
     }  # fmt: skip
     fields = msgspec.msgpack.decode(encode(frame))
     old = msgspec.msgpack.encode({name: fields[name] for name in fields.keys() - added.keys()})
@@ -115,6 +125,27 @@ def test_an_hour_keeps_tiers_and_deployments_apart(organisation):
             for row in UsageHour.objects.all()
         }
     assert hours == {arm: (3, 3 * n + 4 * 3) for n, arm in enumerate(arms)}
+
+
+def test_hours_and_days_keep_classes_and_places_apart(organisation):
+    at_ms = clock.now_ms()
+    served = [
+        ("normal", "", ""), ("high", "", ""), ("normal", "eu-west", ""), ("normal", "", "H100"),
+        ("high", "eu-west", "H100"),
+    ]  # fmt: skip
+    frames = [
+        settle(organisation, at_ms=at_ms, tokens_out=n, priority=class_, region=region, gpu_type=on)
+        for n, (class_, region, on) in enumerate(served * 3)
+    ]
+    for start in range(0, len(frames), 4):
+        ingest_segment(message(frames[start : start + 4]))
+    with tenant_scope(organisation.id):
+        for roll_up in (UsageHour, UsageDay):
+            found = {
+                (row.priority, row.region, row.gpu_type): (row.events, row.tokens_out)
+                for row in roll_up.objects.all()
+            }
+            assert found == {each: (3, 3 * n + 15) for n, each in enumerate(served)}
 
 
 def test_replaying_a_segment_charges_nobody_twice(organisation):

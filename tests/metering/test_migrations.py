@@ -1,4 +1,4 @@
-"""Usage from before tiers and deployments is kept, and its hours can be added to."""
+"""Usage from before a column is kept, and its hours and days can be added to."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ from django.db import connection
 from meterplane.kernel import clock
 from meterplane.metering import arrivals
 from meterplane.metering.ingest import ingest_segment
-from meterplane.metering.models import UsageEvent, UsageHour
-from tenants.scoping import tenant_scope
+from meterplane.metering.models import UsageDay, UsageEvent, UsageHour
+from tenants.scoping import system_scope, tenant_scope
 from tests import environment
 from tests.metering.segments import message, settle
 
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 OLD_EVENTS = "0002_content_and_currency"
 KEY_SWAP = "0004_hours_by_tier_and_deployment"
+BEFORE_SERVED = "0015_arrivals"
 BEFORE_ARRIVALS = "0014_days_in_files"
 
 
@@ -78,6 +79,43 @@ def test_a_key_swap_that_was_cut_off_can_be_run_again(organisation):
     ingest_segment(message([settle(organisation, deployment=arm) for arm in ("a", "b")]))
     with tenant_scope(organisation.id):
         assert UsageHour.objects.count() == 2
+
+
+def test_usage_from_before_it_said_how_it_was_served_is_of_normal_priority_and_of_no_place(
+    organisation,
+):
+    at_ms = clock.to_ms(clock.now() - timedelta(days=1))
+    ingest_segment(message([settle(organisation, at_ms=at_ms) for _ in range(3)]))
+    migrate("metering", BEFORE_SERVED)
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
+        key = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s"
+        files = "SELECT pg_relation_filenode(oid) FROM pg_class WHERE relname LIKE 'usage_%%'"
+        try:
+            for table in ("usage_hour", "usage_day"):
+                assert "region" not in str(admin.execute(key, [f"{table}_pkey"]).fetchone())
+            relations = f"{files} AND relkind = 'r' ORDER BY relname"
+            before = admin.execute(relations).fetchall()
+            # One that was cut off: its columns are there, and an index that is not.
+            admin.execute("ALTER TABLE usage_day ADD COLUMN region text NOT NULL DEFAULT ''")
+            admin.execute("CREATE UNIQUE INDEX usage_day_next_key ON usage_day (tenant_id, day)")
+            cut_off = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass"
+            admin.execute(cut_off, ["usage_day_next_key"])
+        finally:
+            migrate()
+        assert admin.execute(relations).fetchall() == before  # no row was rewritten
+    eu = {"priority": "high", "region": "eu", "gpu_type": "H100"}
+    ingest_segment(message([settle(organisation, at_ms=at_ms, **each) for each in ({}, eu)]))
+    rebuilt = "SELECT rebuild_usage_days(%s, %s)"
+    day = clock.from_ms(at_ms).date()
+    unsaid = ("normal", "", "")
+    with tenant_scope(organisation.id):
+        assert UsageEvent.objects.filter(priority="normal", region="", gpu_type="").count() == 4
+    for roll_up in (UsageHour, UsageDay, UsageDay):
+        with tenant_scope(organisation.id):
+            sums = {(r.priority, r.region, r.gpu_type): r.events for r in roll_up.objects.all()}
+        assert sums == {unsaid: 4, ("high", "eu", "H100"): 1}
+        with system_scope("test"), connection.cursor() as db:
+            db.execute(rebuilt, [day, day])
 
 
 @pytest.mark.long

@@ -5,9 +5,11 @@ from collections import defaultdict
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from msgspec.structs import replace
 
-from meterplane.contracts.usage import TAGS_MAX
+from meterplane.contracts.usage import SERVED, TAGS_MAX
 from meterplane.kernel import clock
 from meterplane.kernel.ids import minted_at_ms, uuid7
 from meterplane.metering import queries
@@ -19,11 +21,12 @@ from tests.metering.usage_oracle import value
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def by_hand(frames, start, end):
+def by_hand(frames, start, end, served=()):
     sums: defaultdict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for frame in frames:
         if start <= clock.from_ms(minted_at_ms(frame.request_id)) < end:
-            row = sums[(frame.model, frame.service_tier, frame.price_version_id)]
+            how = tuple(getattr(frame, name) for name in served)
+            row = sums[(frame.model, frame.service_tier, frame.price_version_id, *how)]
             for place, value in enumerate(
                 (frame.requests, frame.tokens_in, frame.tokens_out, 1, frame.cost_nano)
             ):
@@ -38,20 +41,40 @@ def test_a_period_between_any_two_instants_is_exact(organisation):
     frames = random_settles(organisation, chance, 400)
     ingest_segment(message(frames))
     now = clock.now()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     with tenant_scope(organisation.id):
         for _ in range(120):
             span = chance.choice([1, 60, 3_600, 86_400, 3 * 86_400]) * 1000
             end = now - timedelta(milliseconds=chance.randrange(3 * 86_400_000))
             start = end - timedelta(milliseconds=chance.randrange(span) + 1)
-            if chance.random() < 0.3:
-                start = start.replace(minute=0, second=0, microsecond=0)
+            whole = chance.choice([None, None, timedelta(hours=1), timedelta(days=1)])
+            if whole is not None:
+                start -= (start - midnight) % whole
+                end = start + max(whole, (end - start) // whole * whole)
+            served = chance.sample(SERVED, chance.choice([0, 0, 1, 3]))
             found = {
-                (a.model, a.service_tier, a.price_version_id): (
+                (a.model, a.service_tier, a.price_version_id, *a.served): (
                     a.requests, a.tokens_in, a.tokens_out, a.events, a.cost_nano,
                 )
-                for a in queries.usage_between(start, end)
+                for a in queries.usage_between(start, end, served)
             }  # fmt: skip
-            assert found == by_hand(frames, start, end), (seed, start, end)
+            assert found == by_hand(frames, start, end, served), (seed, start, end, served)
+
+
+def test_a_month_is_read_from_days_and_what_is_beside_them_from_hours(organisation):
+    noon = clock.now().replace(hour=12, minute=0, second=0, microsecond=0)
+    midnight = noon.replace(hour=0)
+    for start, end, expected in [
+        (midnight - timedelta(30), midnight, {"usage_day"}),
+        (noon - timedelta(30), noon, {"usage_day", "usage_hour"}),
+        (noon - timedelta(1), noon - timedelta(hours=9), {"usage_hour"}),
+        (noon - timedelta(minutes=90), noon - timedelta(minutes=40), {"usage_event"}),
+    ]:
+        with tenant_scope(organisation.id), CaptureQueriesContext(connection) as asked:
+            queries.usage_between(start, end)
+        (statement,) = [each["sql"] for each in asked if "usage_" in each["sql"]]
+        tables = ("usage_day", "usage_hour", "usage_event")
+        assert {name for name in tables if f"FROM {name} " in statement} == expected
 
 
 def test_two_halves_of_a_period_add_up_to_it(organisation):
@@ -121,6 +144,9 @@ def test_requests_are_found_by_any_filter_and_between_any_two_instants(organisat
         "status": ("ok", "error"),
         "surface": ("openai.chat", "kserve.infer"),
         "deployment": ("tiny-lm @ canary", "tiny-lm"),
+        "priority": ("high", "low"),
+        "region": ("eu-west",),
+        "gpu_type": ("",),
         "tag:team": ("ads", "search", ""),
         "key": (str(organisation.key_id),),
     }

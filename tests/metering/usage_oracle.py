@@ -8,7 +8,7 @@ from typing import Any, get_args
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from meterplane.contracts.usage import Settle, Surface
+from meterplane.contracts.usage import Priority, Settle, Surface
 from meterplane.kernel import clock
 from meterplane.kernel.ids import minted_at_ms
 from meterplane.metering.ingest import ingest_segment
@@ -79,6 +79,9 @@ def _event(places: list[Place], chance: random.Random) -> Settle:
         status=chance.choice(["ok", "ok", "ok", "error", "cancelled"]),
         service_tier=chance.choice(["standard", "batch"]),
         deployment=chance.choice(["", "canary"]),
+        priority=chance.choice(get_args(Priority)),
+        region=chance.choice(["", "eu-west", "us-east"]),
+        gpu_type=chance.choice(["", "H100"]),
         currency="USD" if place in places[:3] else "EUR",
         price_version_id=UUID(int=chance.randrange(1, 3)),
         requests=chance.choice([1, 1, 1, 0]),
@@ -129,6 +132,9 @@ def _values(name: str, places: list[Place], chance: random.Random) -> list[str]:
         "service_tier": ["standard", "batch"],
         "price_version": [str(UUID(int=1)), str(UUID(int=3))],
         "deployment": ["identity", "tiny-lm @ canary", "tiny-lm"],
+        "priority": ["high", "low"],
+        "region": ["", "eu-west", "nowhere"],
+        "gpu_type": ["", "H100"],
         "tag:team": [*TEAMS],
         "tag:feature": ["chat", ""],
     }

@@ -15,7 +15,7 @@ LISTED = (
 )  # fmt: skip
 DETAILED = (
     "rows", "bytes_in", "bytes_out", "tensor_bytes_in", "tensor_bytes_out", "queue_us",
-    "compute_us", "retries", "trace_id",
+    "compute_us", "retries", "trace_id", "priority", "region", "gpu_type",
 )  # fmt: skip
 
 

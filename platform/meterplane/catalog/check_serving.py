@@ -26,8 +26,10 @@ IN_FLIGHT_MAX = 16_384  # one gateway worker has no more connections
 QUEUE_MAX = 16_384
 QUEUE_S_MAX = 30
 PRIORITY_LEVELS_MAX = 16
+PLACE_CHARS_MAX = 64  # of a region or a GPU type
 
 _TARGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_PLACE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._:/+-]{0,62}[A-Za-z0-9])?")
 _TRITON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OPENAI_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -44,6 +46,11 @@ OWN_VARIABLES = frozenset({
     "REDIS_URL", "ADMISSION_REDIS_URL", "CELERY_BROKER_URL", "DJANGO_SECRET_KEY",
     "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET",
 })  # fmt: skip
+
+
+def is_place(named: str) -> bool:
+    """Whether a region or a GPU type may be called so."""
+    return _PLACE.fullmatch(named) is not None
 
 
 def serving_faults(entry: CatalogEntry) -> Iterator[Fault]:
@@ -145,6 +152,13 @@ def _target_problems(target: TargetEntry, entry: CatalogEntry) -> Iterator[tuple
             elif addresses.count(address) > 1:
                 yield field, f"name {address!r} twice; name it once"
                 break
+    for field, named in (("region", target.region), ("gpu_type", target.gpu_type)):
+        if named and not is_place(named):
+            yield (
+                field,
+                f"{named[: 2 * PLACE_CHARS_MAX]!r} is shown in usage and matched by prices; use up"
+                f" to {PLACE_CHARS_MAX} letters, digits, blanks, '.', '_', ':', '/', '+', '-'",
+            )
     if entry.adapter == "openai" and target.grpc_servers:
         yield "grpc_servers", "are not spoken to by the openai adapter; leave them out"
     if not target.version:

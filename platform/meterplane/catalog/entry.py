@@ -24,6 +24,8 @@ class TargetEntry(
     servers: list[str] = []
     grpc_servers: list[str] = []
     version: str = ""
+    region: str = ""
+    gpu_type: str = ""
 
 
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from uuid import UUID
 import msgspec
 
 from meterplane.catalog.models import Meter, MeterVersion
+from meterplane.contracts.usage import SERVED
 from meterplane.kernel.errors import CallerError
 
 REQUEST = "meterplane.request"  # the type of the events the gateway makes
@@ -30,8 +31,8 @@ QUANTITIES = frozenset({
     "tensor_bytes_out", "total_ms", "first_byte_ms", "queue_us", "compute_us", "retries",
 })  # fmt: skip
 NAMES = frozenset({
-    "project", "key", "model", "surface", "status", "service_tier", "deployment", "currency",
-    "provenance", "requested_model", "server",
+    "project", "key", "model", "surface", "status", "service_tier", "priority", "deployment",
+    "region", "gpu_type", "currency", "provenance", "requested_model", "server",
 })  # fmt: skip
 TAG = "tags."  # and the tag's name
 DATA = "data."  # and a path into an external event's data
@@ -102,7 +103,7 @@ def _own(slug: str, number: int, name: str, unit: str, field: str) -> Version:
         event_type=REQUEST,
         aggregation="sum",
         field=field,
-        dimensions=["model", "project", "key", "service_tier", "status"],
+        dimensions=["model", "project", "key", "service_tier", "status", *SERVED],
     )
     return Version(UUID(int=number), slug, 1, BEGINNING, None, definition, BEGINNING, "Meterplane")
 

@@ -33,6 +33,9 @@ SPLITS: dict[str, str] = {
     "model": "Model",
     "surface": "Surface",
     "service_tier": "Tier",
+    "priority": "Priority",
+    "region": "Region",
+    "gpu_type": "GPU type",
     "status": "Status",
 }
 SUM_HEADERS = ["Requests", "Share", "Not OK", "Tokens in", "Tokens out", "Cost"]

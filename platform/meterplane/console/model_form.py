@@ -22,8 +22,9 @@ HELP = {
     "upstream": "Its name on the server. An OpenAI-compatible server's may hold slashes.",
     "targets": 'A list, as [{"name": "stable", "weight": 95}, {"name": "canary", "weight": 5,'
     ' "version": "4", "servers": ["http://triton-b:8000"], "grpc_servers": ["triton-b:8001"]}].'
-    " Also: upstream, when a target calls the model differently. Requests are split by weight; 0"
-    " takes none. Without servers: the gateway's own. Empty list: one target on those.",
+    " Also: upstream, when a target calls the model differently; region and gpu_type, which usage"
+    " carries and prices may match. Requests are split by weight; 0 takes none. Without servers:"
+    " the gateway's own. Empty list: one target on those.",
     "fallbacks": 'Models asked in order when no target can take a request, as ["small-model"]. They'
     " must answer the same calls; a key must be allowed to use them and pays their price.",
     "secret_env": "Name of the gateway's environment variable with the server's API key, never the"

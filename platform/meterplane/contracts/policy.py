@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from meterplane.contracts.usage import Priority as Priority
 from meterplane.contracts.usage import Surface
 
 Adapter = Literal["vllm", "tensorrtllm", "llmapi", "openai", "embedding", "tensor"]
@@ -19,7 +20,6 @@ LimitKind = Literal[
 ]
 LimitWindow = Literal["second", "minute", "day", "week", "month", "lifetime", "prepaid", "at_once"]
 LimitMode = Literal["enforce", "notify"]
-Priority = Literal["high", "normal", "low"]
 
 # Which windows a kind may have. Days, weeks (from Monday) and months are the calendar's, in UTC.
 WINDOWS: dict[LimitKind, tuple[LimitWindow, ...]] = {

@@ -14,6 +14,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     `name` is shown in usage. `weight` is its share of requests among its model's targets; 0 takes
     none. `servers` are `http://` or `https://` bases, `grpc_servers` are `host:port`; empty means
     the gateway's own (`TRITON_URLS`, `TRITON_GRPC_URLS`). `version` pins a version on the server.
+    `region` and `gpu_type` say where and on what it serves: usage carries them, and prices may be
+    matched by them. Empty: not said.
     """
 
     name: str = "default"
@@ -22,6 +24,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     servers: list[str] = []
     grpc_servers: list[str] = []
     version: str = ""
+    region: str = ""
+    gpu_type: str = ""
 
 
 class ModelServing(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ Encoded as msgpack maps; a reader ignores fields it does not know, so fields may
 their 16 bytes; a reader takes them as text, too, which is how they were written at first.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,10 @@ Surface = Literal[
     "grpc.stream_infer",
 ]
 ServiceTier = Literal["standard", "batch"]
+Priority = Literal["high", "normal", "low"]
+# How a request was served: in which class, where, on what. Sums tell it apart, so prices may.
+Served = Literal["priority", "region", "gpu_type"]
+SERVED: tuple[Served, ...] = get_args(Served)
 Status = Literal["ok", "error", "cancelled", "interrupted"]
 # Where the counts came from: the engine's own report; the model's tokenizer, over the text; an
 # estimate (one token a chunk, where the engine reports nothing and there is no tokenizer); units we
@@ -42,7 +46,8 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", ta
     request that moves to a fallback model is admitted again under the same id: the last one counts.
     `model` is the one that serves; `requested_model` what was asked for where that differs. `epoch`
     is the admission Redis' when it reserved, `reservation` the name of what it reserved under.
-    `tags` are the caller's own, to tell teams and features apart: see `Settle`.
+    `tags` are the caller's own, to tell teams and features apart: see `Settle`, as for `priority`,
+    `region` and `gpu_type`.
     """
 
     request_id: UUID
@@ -65,6 +70,9 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="admit", ta
     epoch: str = ""
     reservation: str = ""
     tags: dict[str, str] = msgspec.field(default_factory=dict)
+    priority: Priority = "normal"
+    region: str = ""
+    gpu_type: str = ""
 
 
 class Checkpoint(
@@ -91,7 +99,9 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     `tokens_out_stop` is where the gateway had the engine stop one answer that was asked for without
     a bound; 0 where the caller named one, or asked for several answers or none. `tags` name who or
     what the request was for, as its caller told: at most `TAGS_MAX` of them, a name of
-    `TAG_NAME_CHARS_MAX` characters each with a value of `TAG_VALUE_CHARS_MAX`.
+    `TAG_NAME_CHARS_MAX` characters each with a value of `TAG_VALUE_CHARS_MAX`. `priority` is the
+    class it waited in. `region` and `gpu_type` are those of the target that served, as the catalog
+    calls them; empty where it does not say.
     """
 
     request_id: UUID
@@ -131,6 +141,9 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="settle", 
     epoch: str = ""
     tokens_out_stop: int = 0
     tags: dict[str, str] = msgspec.field(default_factory=dict)
+    priority: Priority = "normal"
+    region: str = ""
+    gpu_type: str = ""
 
 
 Frame = Admit | Checkpoint | Settle
@@ -217,6 +230,9 @@ def settle_orphan(admit: Admit, last: Checkpoint | None, settled_at_ms: int) -> 
         deployment=admit.deployment,
         epoch=admit.epoch,
         tags=admit.tags,
+        priority=admit.priority,
+        region=admit.region,
+        gpu_type=admit.gpu_type,
     )
 
 

@@ -21,7 +21,7 @@ from meterplane.gateway.fit import sole_stop
 from meterplane.gateway.limit_headers import limit_headers
 from meterplane.gateway.offers import Plan, targets_in_order
 from meterplane.gateway.surface import Offer
-from meterplane.gateway.turns import Request, Turn, Turns
+from meterplane.gateway.turns import Request, Turn, Turns, priority_of
 from meterplane.journal.succession import Journal
 from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
@@ -202,6 +202,9 @@ class Run:
                 epoch=self.admission.epoch,
                 reservation=self.admission.reservation.decode(),
                 tags=self.tags,
+                priority=priority_of(self.plan.tier, policy),
+                region=self.target.region,
+                gpu_type=self.target.gpu_type,
             )
         )
 
@@ -313,6 +316,9 @@ class Run:
             tokens_out_stop=sole_stop(self.plan.bounds[self._offer_at]),
             epoch=self.admission.epoch,
             tags=self.tags,
+            priority=priority_of(self.plan.tier, policy),
+            region=self.target.region,
+            gpu_type=self.target.gpu_type,
         )
 
     def _compute_us(self, now: float) -> int:

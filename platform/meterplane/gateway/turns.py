@@ -59,9 +59,14 @@ class Request(Waiting):
         self.admitted: asyncio.Future[Turn] | None = None
 
 
+def priority_of(tier: ServiceTier, policy: KeyPolicy) -> Priority:
+    """The class of a request."""
+    return "low" if tier == "batch" else policy.priority
+
+
 def rank_of(tier: ServiceTier, policy: KeyPolicy) -> int:
     """The class of a request, 0 first."""
-    return RANKS["low" if tier == "batch" else policy.priority]
+    return RANKS[priority_of(tier, policy)]
 
 
 class Turn:

@@ -29,12 +29,15 @@ _TYPES: dict[str, pa.DataType] = {
     "tensor_bytes_in": pa.int64(), "tensor_bytes_out": pa.int64(), "queue_us": pa.int64(),
     "compute_us": pa.int64(), "retries": pa.int32(), "trace_id": _TEXT, "epoch": _TEXT,
     "admitted_at": _INSTANT, "tokens_out_stop": pa.int64(), "tags": _TEXT,
+    "priority": _TEXT, "region": _TEXT, "gpu_type": _TEXT,
 }  # fmt: skip
 # How each is selected: what the driver would make an object of is asked for as text.
 COLUMNS = {
     name: "::text" if (name.endswith("_id") and name != "trace_id") or name == "tags" else ""
     for name in _TYPES
 }
+# What a file from before a column says of it, as the column's default does in the table.
+_BEFORE = {"priority": "normal", "region": "", "gpu_type": ""}
 _SCHEMA = pa.schema(list(_TYPES.items()))
 
 
@@ -85,7 +88,13 @@ def content_of(path: Path) -> Content:
 def rows_of(path: Path) -> Iterator[tuple[Any, ...]]:
     """The rows of a file, as `COLUMNS` orders them."""
     for batch in pq.ParquetFile(path).iter_batches():
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        columns = [
+            batch[name].to_pylist()
+            if name not in _BEFORE or name in batch.schema.names
+            else [_BEFORE[name]] * batch.num_rows
+            for name in COLUMNS
+        ]
+        yield from zip(*columns, strict=True)
 
 
 def sha256_of(path: Path) -> str:

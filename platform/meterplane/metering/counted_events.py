@@ -13,8 +13,9 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from meterplane.contracts.usage import ServiceTier
+from meterplane.contracts.usage import SERVED, ServiceTier
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.invariant import ensure
 from meterplane.metering.arrivals import Reading, counted
 from meterplane.metering.queries import PAGE_ROWS_MAX
 from meterplane.metering.reading import day_of, of_door, read
@@ -23,13 +24,15 @@ Counter = Literal["tokens_in", "tokens_out", "requests"]
 
 
 class Pinned(NamedTuple):
-    """The events of one model, service tier and price version in an interval."""
+    """The events of one model, service tier and price version in an interval. `served`: only those
+    that have these values of columns, which sums tell apart."""
 
     starts_at: datetime
     ends_at: datetime
     model: str
     service_tier: ServiceTier
     price_version_id: UUID
+    served: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +205,16 @@ def _kinds(parts: Sequence[Pinned], within: str) -> tuple[str, dict[str, Any]]:
     for n, each in enumerate(parts):
         names = ("start", "end", "first", "last", "model", "tier", "version")
         last = (each.ends_at - timedelta(microseconds=1)).date()  # at midnight, its day is left out
-        values = (each.starts_at, each.ends_at, each.starts_at.date(), last, *each[2:])
+        values = (each.starts_at, each.ends_at, each.starts_at.date(), last, *each[2:5])
         parameters |= {f"{name}{n}": value for name, value in zip(names, values, strict=True)}
         interval = within.format(**{name: f"%({name}{n})s" for name in names})
+        served = ""
+        for name, value in each.served:
+            ensure(name in SERVED, f"sums are told apart by {name}")
+            parameters[f"{name}{n}"] = value
+            served += f" AND {name} = %({name}{n})s"
         conditions.append(
             f"({interval} AND model = %(model{n})s AND service_tier = %(tier{n})s"
-            f" AND price_version_id = %(version{n})s)"
+            f" AND price_version_id = %(version{n})s{served})"
         )
     return " OR ".join(conditions), parameters

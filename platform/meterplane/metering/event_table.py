@@ -59,6 +59,9 @@ _COLUMNS: tuple[tuple[str, str, pa.DataType], ...] = (
     ("admitted_at", "admitted_at", INSTANT),
     ("tokens_out_stop", "tokens_out_stop", pa.int64()),
     ("tags", "tags", pa.string()),
+    ("priority", "priority", pa.string()),
+    ("region", "region", pa.string()),
+    ("gpu_type", "gpu_type", pa.string()),
     ("segment_id", "segment_id", pa.string()),
     ("ingested_at", "ingested_at", PRECISE_INSTANT),
 )

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 _LIST = ", ".join(rows.COLUMNS)
 _SUMMED_BY = (
     "project_id, key_id, model, surface, status, price_version_id, currency, service_tier,"
-    " deployment"
+    " deployment, priority, region, gpu_type"
 )
 _SUMS = (
     "events", "requests", "tokens_in", "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano",

@@ -3,7 +3,7 @@
 An unknown code is shown as it is: an event that a newer gateway wrote must not break a page.
 """
 
-from meterplane.contracts.usage import Provenance, ServiceTier, Surface
+from meterplane.contracts.usage import Priority, Provenance, ServiceTier, Surface
 
 SURFACES: dict[Surface, str] = {
     "openai.chat": "Chat completions",
@@ -15,6 +15,8 @@ SURFACES: dict[Surface, str] = {
     "grpc.stream_infer": "gRPC stream",
 }
 TIERS: dict[ServiceTier, str] = {"standard": "Standard", "batch": "Batch"}
+PRIORITIES: dict[Priority, str] = {"high": "High", "normal": "Normal", "low": "Low"}
+NOT_SAID = {"": "Not said"}  # of a target that the catalog does not place
 PROVENANCES: dict[Provenance, str] = {
     "engine": "the engine's own report",
     "tokenizer": "the model's tokenizer",
@@ -27,6 +29,9 @@ PROVENANCES: dict[Provenance, str] = {
 _BY_CODE: dict[str, dict[str, str]] = {
     "surface": dict(SURFACES.items()),
     "service_tier": dict(TIERS.items()),
+    "priority": dict(PRIORITIES.items()),
+    "region": NOT_SAID,
+    "gpu_type": NOT_SAID,
     "provenance": dict(PROVENANCES.items()),
 }
 
@@ -39,6 +44,11 @@ def surface(code: str) -> str:
 def tier(code: str) -> str:
     """`Batch` for `batch`."""
     return _BY_CODE["service_tier"].get(code, code)
+
+
+def priority(code: str) -> str:
+    """`High` for `high`."""
+    return _BY_CODE["priority"].get(code, code)
 
 
 def provenance(code: str) -> str:

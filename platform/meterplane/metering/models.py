@@ -64,6 +64,9 @@ class UsageEvent(models.Model):
     admitted_at = models.DateTimeField(null=True)
     tokens_out_stop = models.BigIntegerField()
     tags = models.JSONField()
+    priority = models.TextField()
+    region = models.TextField()
+    gpu_type = models.TextField()
     segment_id = models.UUIDField()
     ingested_at = models.DateTimeField()
 
@@ -87,6 +90,9 @@ _SUMMED_BY = (
     "currency",
     "service_tier",
     "deployment",
+    "priority",
+    "region",
+    "gpu_type",
 )
 
 
@@ -103,6 +109,9 @@ class _Sums(models.Model):
     currency = models.TextField()
     service_tier = models.TextField()
     deployment = models.TextField()
+    priority = models.TextField()
+    region = models.TextField()
+    gpu_type = models.TextField()
     events = models.BigIntegerField()
     requests = models.BigIntegerField()
     tokens_in = models.BigIntegerField()

@@ -141,7 +141,7 @@ def problem_of(settle: Settle, before_ms: int) -> str | None:
     # Of all names at once first: nearly always that is all there is to ask.
     names = (
         settle.model, settle.server, settle.requested_model, settle.deployment, settle.trace_id,
-        settle.epoch,
+        settle.epoch, settle.region, settle.gpu_type,
     )  # fmt: skip
     if not _is_name("".join(names)) and not all(map(_is_name, names)):
         return "a name in it is too long or holds a NUL"

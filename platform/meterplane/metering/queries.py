@@ -4,26 +4,29 @@ Every function needs an open door (`tenants.scoping`) and answers for it. Inside
 answer is that organisation's, inside `system_scope` everybody's; without a door each raises
 `TenantScopeMissing`. Intervals are half-open, [start, end), in UTC, by the instant a request came
 in: the one its id was minted at, so that day, hour and billing period follow from the id however
-late it arrives. Sums come from `usage_hour` and `usage_event` in one statement, so a segment that
-is ingested meanwhile is in both or in neither.
+late it arrives. Whole days come from `usage_day`, whole hours beside those from `usage_hour` and
+the edges from `usage_event`, in one statement, so a segment that is ingested meanwhile is in all of
+them or in none.
 
 Bounds: a list has at most `PAGE_ROWS_MAX` rows and looks back `LIST_DAYS_MAX` days.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
-from meterplane.contracts.usage import ServiceTier
+from meterplane.contracts.usage import Priority, Served, ServiceTier
 from meterplane.kernel import clock
 from meterplane.metering.reading import day_of, events_in, of_door, read
 from meterplane.metering.usage_query import Filters
 from meterplane.metering.usage_table import events_matching
 from tenants.scoping import current_scope, current_tenant_id
+
+Table = Literal["usage_day", "usage_hour", "usage_event"]
 
 PAGE_ROWS_MAX = 500
 TAG_NAMES_MAX = 50
@@ -32,12 +35,20 @@ _LIST_DAYS = (1, 8, LIST_DAYS_MAX)
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
+_MIDNIGHT = datetime(2000, 1, 1, tzinfo=UTC)
+_TOLD = (
+    "model, key_id, project_id, service_tier, priority, region, gpu_type, price_version_id,"
+    " currency"
+)
 _COUNTS = ("requests", "tokens_in", "tokens_out", "events", "cost_nano")
 
 
 @dataclass(frozen=True, slots=True)
 class UsageAggregate:
-    """Sums of one model and service tier at one price version: what rating needs."""
+    """Sums of one model and service tier at one price version: what rating needs.
+
+    `served` are the values of what else was asked for, in that order.
+    """
 
     model: str
     service_tier: ServiceTier
@@ -48,6 +59,7 @@ class UsageAggregate:
     tokens_out: int
     events: int
     cost_nano: int
+    served: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +120,9 @@ class RequestRow:
     admitted_at: datetime | None
     tokens_out_stop: int
     tags: dict[str, str]
+    priority: Priority
+    region: str
+    gpu_type: str
     segment_id: UUID
     ingested_at: datetime
 
@@ -116,16 +131,23 @@ _ROW_COLUMNS = ", ".join(RequestRow.__slots__)
 _TAGS = RequestRow.__slots__.index("tags")
 
 
-def usage_between(start: datetime, end: datetime) -> list[UsageAggregate]:
-    """Sums by model, service tier, price version and currency, exact for any two instants."""
+def usage_between(
+    start: datetime, end: datetime, served: Sequence[Served] = ()
+) -> list[UsageAggregate]:
+    """Sums by model, service tier, price version, currency and what is asked for of how they were
+    served, exact for any two instants."""
     source, parameters = _usage(start, end)
-    columns = "model, service_tier, price_version_id, currency"
+    columns = ", ".join(("model, service_tier, price_version_id, currency", *served))
     rows = read(
         f"SELECT {columns}, {_sums()} FROM ({source}) AS usage"
         f" GROUP BY {columns} ORDER BY {columns}",
         parameters,
     )
-    return [UsageAggregate(*row[:4], *map(int, row[4:])) for row in rows]
+    sums = 4 + len(served)
+    return [
+        UsageAggregate(*row[:4], *map(int, row[sums:]), served=row[4:sums])  # type: ignore[misc]
+        for row in rows
+    ]
 
 
 def usage_by_key_and_model(start: datetime, end: datetime) -> list[KeyModelUsage]:
@@ -256,34 +278,51 @@ def _outermost(end: Literal["min", "max"]) -> datetime | None:
 
 
 def _usage(start: datetime, end: datetime) -> tuple[str, dict[str, Any]]:
-    """SQL of the usage in [start, end): whole hours from the roll-up, the edges from the events."""
+    """SQL of the usage in [start, end), each instant from the coarsest sums that hold it."""
     door, parameters = of_door()
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("a naive datetime has no instant; attach UTC first")
     start, end = start.astimezone(UTC), end.astimezone(UTC)
-    first_hour, last_hour = _hour_ceil(start), _hour_floor(end)
-    edges: Sequence[tuple[datetime, datetime]] = [(start, end)]
     parts = []
-    columns = (
-        "model, key_id, project_id, status, surface, service_tier, deployment, price_version_id,"
-        " currency"
-    )
-    if first_hour < last_hour:
-        edges = [(start, first_hour), (last_hour, end)]
-        parts.append(
-            f"SELECT hour, {columns}, {', '.join(_COUNTS)}, total_ms_sum FROM usage_hour"
-            f" WHERE {door} AND hour >= %(first_hour)s AND hour < %(last_hour)s"
-        )
-        parameters |= {"first_hour": first_hour, "last_hour": last_hour}
-    for number, (edge_start, edge_end) in enumerate(edges):
-        condition, interval = events_in(edge_start, edge_end, f"edge{number}")
-        parameters |= interval
-        parts.append(
-            f"SELECT date_trunc('hour', event_at, 'UTC') AS hour, {columns}, requests, tokens_in,"
-            " tokens_out, 1 AS events, cost_nano, total_ms AS total_ms_sum FROM usage_event"
-            f" WHERE {door} AND {condition}"
-        )
+    for number, (table, first, last) in enumerate(_split(start, end)):
+        name = f"part{number}"
+        counts = ", ".join(_COUNTS)
+        if table == "usage_event":
+            interval, bounds = events_in(first, last, name)
+            counts = ", ".join("1 AS events" if each == "events" else each for each in _COUNTS)
+        elif table == "usage_hour":
+            interval, bounds = _bounds("hour", name, first, last)
+        else:
+            interval, bounds = _bounds("day", name, first.date(), last.date())
+        parameters |= bounds
+        parts.append(f"SELECT {_TOLD}, {counts} FROM {table} WHERE {door} AND {interval}")
     return " UNION ALL ".join(parts), parameters
+
+
+def _split(start: datetime, end: datetime) -> list[tuple[Table, datetime, datetime]]:
+    """Which table tells which part of [start, end); one of nothing where it is empty."""
+    first_hour, last_hour = _ceil(start, _HOUR), _floor(end, _HOUR)
+    if first_hour >= last_hour:
+        return [("usage_event", start, end)]
+    first_day, last_day = _ceil(first_hour, _DAY), _floor(last_hour, _DAY)
+    if first_day >= last_day:
+        first_day = last_day = last_hour
+    parts: list[tuple[Table, datetime, datetime]] = [
+        ("usage_event", start, first_hour),
+        ("usage_hour", first_hour, first_day),
+        ("usage_day", first_day, last_day),
+        ("usage_hour", last_day, last_hour),
+        ("usage_event", last_hour, end),
+    ]
+    return [each for each in parts if each[1] < each[2]]
+
+
+def _bounds(column: str, name: str, first: date, last: date) -> tuple[str, dict[str, Any]]:
+    """The condition for being in [first, last), and its parameters."""
+    return (
+        f"{column} >= %({name}_first)s AND {column} < %({name}_last)s",
+        {f"{name}_first": first, f"{name}_last": last},
+    )
 
 
 def _listing_end(
@@ -309,13 +348,12 @@ def _sums() -> str:
     return ", ".join(f"sum({name})" for name in _COUNTS)
 
 
-def _hour_floor(instant: datetime) -> datetime:
-    return instant.replace(minute=0, second=0, microsecond=0)
+def _floor(instant: datetime, unit: timedelta) -> datetime:
+    return instant - (instant - _MIDNIGHT) % unit
 
 
-def _hour_ceil(instant: datetime) -> datetime:
-    floor = _hour_floor(instant)
-    return floor if floor == instant else floor + _HOUR
+def _ceil(instant: datetime, unit: timedelta) -> datetime:
+    return instant + (_MIDNIGHT - instant) % unit
 
 
 def _instant(instant: Any) -> datetime | None:

@@ -29,7 +29,7 @@ COLUMNS = (
     "first_byte_ms", "total_ms", "tensor_bytes_in", "tensor_bytes_out", "queue_us", "compute_us",
     "tokens_out_stop",
     "model", "surface", "status", "provenance", "currency", "server", "service_tier",
-    "requested_model", "deployment", "trace_id", "epoch", "tags",
+    "requested_model", "deployment", "trace_id", "epoch", "tags", "priority", "region", "gpu_type",
 )  # fmt: skip
 _FIXED = struct.Struct(
     ">h" + "i16s" * 2 + "ii" + "i16s" + "iq" + "i16s" * 3 + "i?" + "ii" * 3 + "iq" * 16
@@ -127,4 +127,7 @@ def row(segment_id: bytes, settle: Settle) -> tuple[bytes, ...]:
         _field(settle.trace_id.encode()) if settle.trace_id else texts[""],
         texts[settle.epoch],
         _field(b"\x01" + _encode_tags(settle.tags)) if settle.tags else _NO_TAGS,
+        texts[settle.priority],
+        texts[settle.region],
+        texts[settle.gpu_type],
     )

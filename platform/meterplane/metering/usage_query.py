@@ -13,13 +13,14 @@ As a query string, each parameter once unless said otherwise:
     bucket        minute, hour, day or month; without it, sums over the whole period
     tz            the zone that days begin in, e.g. Europe/Berlin; UTC by default
     group_by      at most three, with commas between or repeated: organisation, project, key, model,
-                  surface, status, service_tier, price_version, deployment, tag:<name>
+                  surface, status, service_tier, priority, price_version, deployment, region,
+                  gpu_type, tag:<name>
     <the same>    only usage with this value; given again, with any of them: model=a&model=b
     order, limit  time, cost, events, tokens or name; rows
 
 Organisations, projects, keys and price versions are their ids. A deployment is `model @
 deployment`, because two models may each have one of the same name. A tag that an event does not
-have is the empty text.
+have is the empty text, as is the region and the GPU type of what the catalog does not place.
 """
 
 import re
@@ -33,6 +34,7 @@ from zoneinfo import ZoneInfo
 from meterplane.contracts.usage import (
     TAG_NAME_CHARS_MAX,
     TAG_VALUE_CHARS_MAX,
+    Priority,
     ServiceTier,
     Status,
     Surface,
@@ -54,6 +56,9 @@ DIMENSIONS = {
     "status": "status",
     "service_tier": "service_tier",
     "price_version": "price_version_id::text",
+    "priority": "priority",
+    "region": "region",
+    "gpu_type": "gpu_type",
     "deployment": "CASE deployment WHEN '' THEN model ELSE model || ' @ ' || deployment END",
 }
 IDS = {
@@ -79,6 +84,7 @@ _KNOWN_VALUES: dict[str, tuple[str, ...]] = {
     "surface": get_args(Surface),
     "status": get_args(Status),
     "service_tier": get_args(ServiceTier),
+    "priority": get_args(Priority),
 }
 _SINGLE = ("from", "to", "last", "bucket", "tz", "order", "limit")
 _OF_USAGE = (*_SINGLE, "group_by")

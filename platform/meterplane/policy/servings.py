@@ -45,6 +45,8 @@ def compiled_serving(entry: CatalogEntry) -> contract.ModelServing:
             servers=[address.rstrip("/") for address in target.servers],
             grpc_servers=target.grpc_servers,
             version=target.version,
+            region=target.region,
+            gpu_type=target.gpu_type,
         )
         for target in entry.targets
     ]

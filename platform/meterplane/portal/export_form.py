@@ -22,7 +22,8 @@ from tenants.models import ApiKey, Project
 ANY = ("", "All")
 GROUPS = {
     "model": "Model", "key": "Key", "project": "Project", "status": "Status",
-    "surface": "Surface", "service_tier": "Tier",
+    "surface": "Surface", "service_tier": "Tier", "priority": "Priority", "region": "Region",
+    "gpu_type": "GPU type",
 }  # fmt: skip
 BUCKETS = {"hour": "Hour", "day": "Day", "month": "Month"}
 _FILTERS = ("project", "key", "model", "surface", "status")

@@ -28,6 +28,9 @@ GROUPS: dict[str, str] = {
     "surface": "Surface",
     "service_tier": "Tier",
     "deployment": "Deployment",
+    "priority": "Priority",
+    "region": "Region",
+    "gpu_type": "GPU type",
 }
 METRICS: dict[Metric, str] = {"spend": "Spend", "requests": "Requests", "tokens": "Tokens"}
 ZONE_SESSION_KEY = "zone"

@@ -44,7 +44,7 @@ _SUMS = (
 )
 _BY = (
     "project_id, key_id, model, surface, status, price_version_id, currency, service_tier,"
-    " deployment"
+    " deployment, priority, region, gpu_type"
 )
 _HOURS = f"""
 INSERT INTO usage_hour (tenant_id, hour, {_BY}, {_SUMS})

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from django.db import DatabaseError, IntegrityError, transaction
 
@@ -247,3 +248,19 @@ def test_a_preview_tells_who_would_pay_how_much_more(closed, prices, onboard):
     )
     told = [(each.tenant, each.old_minor, each.new_minor) for each in preview_version(draft.id)]
     assert told == [("other", 300, 600), ("acme", 1, 2)]
+
+
+def test_a_preview_tells_apart_where_usage_was_served_though_it_was_billed_without(closed, prices):
+    eu = msgspec.structs.replace(used(closed, prices, utc(10, 5), requests=2), region="eu")
+    ingest(eu, used(closed, prices, utc(10, 6), requests=5))
+    unit = {"type": "unit", "unit_amount": "0"}
+    entries = [{"meter": meter, "price_model": unit} for meter in ("input_tokens", "output_tokens")]
+    entries += [
+        {"meter": "requests", "match": match, "price_model": unit | {"unit_amount": amount}}
+        for match, amount in (({}, "1"), ({"region": "eu"}, "10"))
+    ]
+    draft = create_draft(
+        book="standard", currency="USD", entries=read_entries(entries, utc(11, 24))
+    )
+    (delta,) = preview_version(draft.id)
+    assert (delta.old_minor, delta.new_minor, delta.problem) == (7, 2_500, "")

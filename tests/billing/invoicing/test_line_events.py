@@ -6,8 +6,10 @@ import random
 from collections import Counter
 from datetime import datetime
 from threading import Event, Thread
+from typing import get_args
 from uuid import UUID
 
+import msgspec
 import pytest
 from django.db import connections, transaction
 
@@ -16,10 +18,12 @@ from billing.invoicing.event_csv import events_csv
 from billing.invoicing.invoice_csv import usage_csv
 from billing.invoicing.line_events import COUNTERS, billed_on, line_source
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
+from billing.invoicing.rerate import rerate
+from billing.pricing.book import ModelPrices
 from billing.pricing.entry import Entry, match_of
 from billing.pricing.price_model import read_price_model
 from billing.pricing.publish import create_draft, publish
-from meterplane.contracts.usage import Settle
+from meterplane.contracts.usage import Priority, Settle
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
 from meterplane.metering import counted_events
@@ -246,6 +250,94 @@ def test_a_line_of_tiers_has_what_its_entry_matched_since_the_close_before(acme,
     with tenant_scope(acme.id):
         (billed,) = billed_on(request_by_id(late.request_id)).lines
     assert (billed.line_id, billed.units) == (found[utc(11, 20)][1].id, 70)
+
+
+def placed(acme, version: UUID, chance: random.Random) -> Settle:
+    event = used(acme, version, utc(10, chance.randrange(1, 31), chance.randrange(24)),
+                 chance.choice(["tiny-lm", "minilm"]), tokens_in=chance.randrange(500),
+                 tokens_out=chance.randrange(3))  # fmt: skip
+    return msgspec.structs.replace(
+        event,
+        priority=chance.choice(get_args(Priority)),
+        region=chance.choice(["", "eu", "us"]),
+        gpu_type=chance.choice(["", "H100"]),
+    )
+
+
+def by_place(*served: tuple[str, dict[str, str], dict[str, str]]) -> UUID:
+    """A version: each meter free but for these prices of it."""
+    everything = [(meter, {}, FREE_UNIT) for meter in COUNTERS]
+    entries = [
+        Entry(uuid7(), meter, match_of(match), read_price_model(model), f"{meter} {match}")
+        for meter, match, model in (*everything, *served)
+    ]
+    return publish(create_draft(book="standard", currency="USD", entries=entries).id).version_id
+
+
+FREE_UNIT = {"type": "unit", "unit_amount": "0"}
+
+
+def test_a_line_of_a_region_has_exactly_the_events_that_were_served_there(acme, late_november):
+    """Beside a version that matches by nothing of the kind, whose lines are as they ever were."""
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    chance = random.Random(seed)
+    prices = {
+        "tiny-lm": ModelPrices(1_000_000, 1_000_000, 0),
+        "minilm": ModelPrices(1_000_000, 0, 0),
+    }
+    before = publish(create_draft(book="standard", currency="USD", prices=prices).id).version_id
+    unit, dear = ({"type": "unit", "unit_amount": each} for each in ("0.001", "0.002"))
+    tiers = {"type": "graduated", "tiers": [{"up_to": "100", "unit_amount": "0.1"},
+                                            {"up_to": None, "unit_amount": "0.01"}]}  # fmt: skip
+    version = by_place(
+        ("input_tokens", {"region": "eu"}, unit),
+        ("input_tokens", {"region": "eu", "gpu_type": "H100"}, dear),
+        ("requests", {"priority": "high"}, tiers),
+    )
+    sent = [placed(acme, chance.choice([before, version, version]), chance) for _ in range(40)]
+    ingest(*sent[:30])
+    close_period(acme.id, utc(11, 1))
+    ingest(*sent[30:])  # late
+    close_period(acme.id, utc(11, 20))
+    found: Counter[tuple[UUID, str]] = Counter()
+    lines = lines_of(acme)
+    for line in lines:
+        with tenant_scope(acme.id):
+            assert line_source(line.invoice_id, line.id).agrees, f"seed {seed}: {line}"
+        ids = ids_of(acme, line)
+        found.update((request_id, line.meter) for request_id in ids)
+        for event in sent:
+            if event.request_id in ids and line.price_version_id == version:
+                told = (line.breakdown or {}).get("match", {"priority": "high"})
+                assert {name: getattr(event, name) for name in told} == told
+    expected = {
+        (each.request_id, meter)
+        for each in sent
+        for meter, counter in COUNTERS.items()
+        if getattr(each, counter) and is_priced(each, meter, version)
+    }
+    assert found == dict.fromkeys(expected, 1), f"seed {seed}"
+    # Of one price, model and tier there is one line in each invoice: as many as without places.
+    old = [
+        (e.invoice_id, e.model, e.meter, e.is_late) for e in lines if e.price_version_id == before
+    ]
+    assert len(old) == len(set(old))
+    for event in sent[25:35]:
+        with tenant_scope(acme.id):
+            told_lines = billed_on(request_by_id(event.request_id)).lines
+        assert {each.meter for each in told_lines} == {
+            meter for request_id, meter in expected if request_id == event.request_id
+        }
+    with tenant_scope(acme.id):
+        assert all(each.hash_equal or each.differences == () for each in rerate())
+
+
+def is_priced(event: Settle, meter: str, version: UUID) -> bool:
+    if event.price_version_id != version:
+        return meter == "input_tokens" or (meter, event.model) == ("output_tokens", "tiny-lm")
+    places = {"input_tokens": event.region == "eu", "requests": event.priority == "high"}
+    return places.get(meter, False)
 
 
 def test_pages_go_on_behind_the_last_request_and_hold_each_once(acme, prices):

@@ -145,6 +145,12 @@ def test_two_entries_that_could_both_win_are_refused_by_their_names():
         ("model=a | service_tier=batch | model=a service_tier=batch", 0),
         ("model=a | service_tier=batch | model=b service_tier=batch", 1),
         (" | model=a", 0),
+        ("region=eu | gpu_type=h100", 1),
+        ("region=eu | gpu_type=h100 | region=eu gpu_type=h100", 0),
+        ("region=eu | gpu_type=h100 | region=us gpu_type=h100", 1),
+        ("region=eu | region=us | priority=high region=eu", 0),
+        ("model=a priority=high | model=a service_tier=batch | region=eu", 1),
+        ("model=a priority=high | model=a region=eu | model=a priority=high region=eu", 0),
         ("model=a service_tier=batch | model=b service_tier=batch", 0),
     ],
 )
@@ -178,6 +184,72 @@ def test_a_model_with_some_meters_only_is_never_published():
     assert "none for requests" in wrong.message
 
 
+def tokens(match: str, amount: str, meter: str = "input_tokens"):
+    pairs = dict(pair.split("=") for pair in match.split())
+    return {"meter": meter, "match": pairs, "display_name": f"{meter} {match}",
+            "price_model": {"type": "unit", "unit_amount": amount}}  # fmt: skip
+
+
+OUT = tokens("", "0", "output_tokens")
+LM = "model=tiny-lm"
+
+
+@pytest.mark.parametrize(
+    ("entries", "missing"),
+    [
+        ([f"{LM} region=eu"], "input_tokens of any other region"),
+        ([f"{LM} region=eu", f"{LM} region=us"], "input_tokens of any other region"),
+        ([f"{LM} region=eu gpu_type=H100"], "input_tokens of any other region or gpu_type"),
+        ([f"{LM} priority=high", f"{LM} priority=low"], "input_tokens of any other priority"),
+        ([f"{LM} priority=high region=eu", f"{LM} region=us"],
+         "input_tokens of any other priority or region"),
+        ([f"{LM} priority={each}" for each in ("high", "normal", "low")], ""),
+        ([f"{LM} region=eu", LM], ""),
+        ([f"{LM} region=eu", ""], ""),
+        ([f"{LM} service_tier=batch region=eu", f"{LM} service_tier=standard"],
+         "batch prices, but none for input_tokens of any other region"),
+    ],
+)  # fmt: skip
+def test_no_request_may_be_served_where_it_has_no_price(entries, missing):
+    draft_of = [tokens(each, "0.000001") for each in entries]
+    if missing:
+        wrong = refused(*draft_of, OUT, FREE, confirm=["gap"])
+        assert wrong.code == "prices_incomplete"
+        assert f"{missing}:" in wrong.message
+    else:
+        publish(draft(*draft_of, OUT, FREE).id)
+
+
+@pytest.mark.parametrize(
+    ("entries", "held"),
+    [
+        # The dearest region may serve it.
+        ([(LM, "0.1"), (f"{LM} region=eu", "0.3"), (f"{LM} region=us", "0.2")], "0.3"),
+        # A cheaper one is not counted on.
+        ([(LM, "0.1"), (f"{LM} region=eu", "0.05")], "0.1"),
+        # What names less than model and tier never wins, however dear it is.
+        ([(f"{LM} service_tier=standard", "0.1"), (f"{LM} service_tier=batch", "0.1"),
+          ("region=eu", "9")], "0.1"),
+        # Nor does what a more specific entry takes in every class.
+        ([(LM, "0.1"), (f"{LM} region=eu", "9"),
+          *((f"{LM} region=eu priority={each}", "0.2") for each in ("high", "normal", "low"))],
+         "0.2"),
+        ([(LM, "0.1"), (f"{LM} region=eu", "9"),
+          *((f"{LM} region=eu priority={each}", "0.2") for each in ("high", "low"))], "9"),
+        # Nobody is of a class that is not there, so the general price of the model is never met.
+        ([(LM, "9"), *((f"{LM} priority={each}", "0.2") for each in ("high", "normal", "low"))],
+         "0.2"),
+        ([(LM, "0.1"), (f"{LM} region=eu service_tier=batch", "9")], "0.1"),
+        ([(LM, "0.1"), ("model=other region=eu", "9"), ("model=other", "1")], "0.1"),
+    ],
+)  # fmt: skip
+def test_a_request_is_held_at_the_dearest_price_it_may_come_to(entries, held):
+    version = publish(draft(*(tokens(*each) for each in entries), OUT, FREE).id)
+    book = prices_of(version.version_id)
+    assert book is not None
+    assert pico_to_text(book.prices["tiny-lm"].input_token_pico) == held
+
+
 def test_a_price_below_measured_cost_is_confirmed_where_a_cost_is_measured():
     cost_port.register(lambda model, meter, tier, currency: 1 if meter == "requests" else None)
     try:
@@ -191,9 +263,12 @@ def test_a_price_below_measured_cost_is_confirmed_where_a_cost_is_measured():
 @pytest.mark.parametrize(
     ("change", "code", "field"),
     [
-        ({"match": {"region": "eu"}}, "dimension_unknown", "entries[0].match.region"),
-        ({"match": {"gpu_type": "h200"}}, "dimension_unknown", "entries[0].match.gpu_type"),
-        ({"match": {"priority": "high"}}, "dimension_unknown", "entries[0].match.priority"),
+        ({"match": {"region": " eu"}}, "dimension_value_unknown", "entries[0].match.region"),
+        ({"match": {"gpu_type": "h" * 65}}, "dimension_value_unknown",
+         "entries[0].match.gpu_type"),
+        ({"match": {"priority": "urgent"}}, "dimension_value_unknown",
+         "entries[0].match.priority"),
+        ({"match": {"region": ""}}, "field_invalid", "entries[0].match.region"),
         ({"match": {"token_kind": "input"}}, "dimension_unknown", "entries[0].match.token_kind"),
         ({"match": {"colour": "red"}}, "dimension_unknown", "entries[0].match.colour"),
         ({"match": {"service_tier": "gold"}}, "dimension_value_unknown",

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
+from billing.pricing.book import ModelPrices
+from billing.pricing.entry import match_of
 from billing.rating.rate import Quantity, UsageCannotBeRated, rate
 from tests.billing.rating.agreements import (
     GRADUATED,
@@ -63,6 +66,111 @@ def test_the_most_specific_entry_wins_and_unit_prices_keep_a_line_for_each_model
         10-01 usage e1 100 100
     """)
     assert [line.model for line in rated.lines] == ["a", "a", "b", "c"]
+
+
+def served(table_of: str, number: int = 1, **more) -> list[Quantity]:
+    """`a 120 normal eu-west` per line: model, units, priority, region; `-` is not said."""
+    found = []
+    for line in table_of.strip().splitlines():
+        model, units, priority, region, *tier = line.split()
+        (quantity,) = used(f"{number} {model} {units} {' '.join(tier)}", OCTOBER, **more)
+        told = {"model": model, "service_tier": quantity.service_tier, "priority": priority,
+                "region": region.removeprefix("-")}  # fmt: skip
+        found.append(replace(quantity, dimensions=match_of(told)))
+    return found
+
+
+PLACES = book(
+    1,
+    entry(1, "requests", "", "1"),
+    entry(2, "requests", "region=eu", "2"),
+    entry(3, "requests", "priority=high", "3"),
+    entry(4, "requests", "priority=high region=eu", "4"),
+    entry(5, "requests", "region=eu service_tier=batch", "5"),
+    entry(6, "requests", "model=a priority=low region=eu", "6"),
+)
+
+
+def test_the_most_specific_price_wins_over_class_region_and_tier():
+    rated = bill(
+        served("""
+            a 1  normal -
+            a 2  normal us
+            a 4  normal eu
+            a 8  high   -
+            a 16 high   us
+            a 32 high   eu
+            a 64 low    eu
+            b 1  low    eu
+            b 2  low    eu  batch
+        """),
+        PLACES,
+        OCTOBER,
+    )
+    # Of each price a line for each model and tier, whatever else told its usage apart.
+    assert told(rated) == table("""
+        10-01 usage e1 3 300
+        10-01 usage e2 4 800
+        10-01 usage e3 24 7200
+        10-01 usage e4 32 12800
+        10-01 usage e6 64 38400
+        10-01 usage e2 1 200
+        10-01 usage e5 2 1000
+    """)
+    assert [line.explanation for line in rated.lines[1:6]] == [
+        "4 requests (region eu) x $2 = $8.00",
+        "24 requests (priority high) x $3 = $72.00",
+        "32 requests (priority high, region eu) x $4 = $128.00",
+        "64 requests (priority low, region eu) x $6 = $384.00",
+        "1 request (region eu) x $2 = $2.00",
+    ]
+    assert [line.breakdown for line in rated.lines[:2]] == [None, {"match": {"region": "eu"}}]
+
+
+def test_usage_that_does_not_say_how_it_was_served_is_normal_and_of_no_place():
+    prices = book(1, entry(1, "requests", "", "1"), entry(2, "requests", "priority=normal", "2"),
+                  entry(3, "requests", "region=eu priority=normal", "3"))  # fmt: skip
+    assert told(bill(used("1 a 5", OCTOBER), prices, OCTOBER)) == "10-01 usage e2 5 1000"
+
+
+def test_tiers_for_a_region_count_all_of_it_and_nothing_else():
+    prices = book(1, entry(1, "requests", "region=eu", GRADUATED), entry(2, "requests", "", "1"))
+    rated = bill(served("a 800 high eu\nb 700 low eu\nb 5 low -"), prices, OCTOBER)
+    assert told(rated) == "10-01 usage e2 5 500\n10-01 usage e1 1500 1250"
+
+
+def test_a_contract_s_price_for_a_region_stands_where_the_book_names_no_more():
+    held = contract(
+        own=[entry(50, "requests", "model=a region=eu", "0.5", contract_id=UUID(int=1))]
+    )
+    quantities = served("a 10 high eu\na 10 normal eu\na 10 normal us", contract_id=held.id)
+    assert told(bill(quantities, PLACES, OCTOBER, contracts=[held])) == table("""
+        10-01 usage e1 10 1000
+        10-01 usage e50 20 1000
+    """)
+    listed = {
+        version(1): replace(PLACES[version(1)], prices={"a": ModelPrices(1, 1, 7)}, entries=())
+    }
+    narrow = contract(own=[entry(51, "requests", "region=eu", "0.5", contract_id=UUID(int=1))])
+    # A version of unit prices names model and tier: more than the contract does.
+    rated = bill([replace(each, contract_id=narrow.id) for each in quantities], listed, OCTOBER,
+                 contracts=[narrow])  # fmt: skip
+    assert [line.entry_id for line in rated.lines] == [None]
+    rated = bill(quantities, listed, OCTOBER, contracts=[held])
+    assert {line.entry_id for line in rated.lines} == {None, UUID(int=1050)}
+
+
+def test_without_a_price_that_matches_by_it_how_it_was_served_changes_nothing():
+    plain = book(1, entry(1, "requests", "", "0.01"), entry(2, "requests", "model=a", "0.02"))
+    apart = served("a 100 high eu\na 20 low us\nb 3 normal -")
+    together = used("1 a 120\n1 b 3", OCTOBER)
+    assert rate(apart, plain, "USD") == rate(together, plain, "USD")
+
+
+def test_what_no_price_covers_is_refused():
+    prices = book(1, entry(1, "requests", "region=eu", "1"))
+    with pytest.raises(UsageCannotBeRated, match="no price"):
+        rate(served("a 1 normal us"), prices, "USD")
 
 
 def test_a_version_that_begins_in_the_month_begins_its_tiers():

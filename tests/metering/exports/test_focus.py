@@ -106,6 +106,20 @@ def test_all_columns_of_the_specification_are_there_and_null_only_where_it_allow
     assert {row["ChargeCategory"] for row in rows} == {"Usage"}
 
 
+def test_rows_are_told_apart_by_the_region_that_served_and_null_where_that_is_not_said(
+    frames, rows
+):
+    consumed: defaultdict[str | None, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        assert row["RegionId"] == row["RegionName"]
+        if row["SkuMeter"] == "Requests":
+            consumed[row["RegionId"]] += row["ConsumedQuantity"]
+    expected: defaultdict[str | None, int] = defaultdict(int)
+    for frame in frames:
+        expected[frame.region or None] += frame.requests
+    assert consumed == expected
+
+
 def test_a_product_is_quantity_times_price_exactly(rows):
     for row in rows:
         assert row["ListCost"] == row["ListUnitPrice"] * row["PricingQuantity"]

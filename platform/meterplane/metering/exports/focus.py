@@ -38,9 +38,9 @@ from meterplane.metering.reading import of_door, read
 # What rows are told apart by beside the period, and how it sorts: C, or a library's update would.
 _KEY = (
     "tenant_id", "project_id", "key_id", 'model COLLATE "C"', 'service_tier COLLATE "C"',
-    "price_version_id", 'currency COLLATE "C"', 'tags::text COLLATE "C"',
+    "price_version_id", 'currency COLLATE "C"', 'tags::text COLLATE "C"', 'region COLLATE "C"',
 )  # fmt: skip
-_FIRST_KEY = [NOBODY, NOBODY, NOBODY, "", "", NOBODY, "", ""]
+_FIRST_KEY = [NOBODY, NOBODY, NOBODY, "", "", NOBODY, "", "", ""]
 _LONG_AGO = "1970-01-01T00:00:00+00:00"
 _COST = 3  # its place among the sums: requests, tokens in, tokens out, cost
 
@@ -50,11 +50,11 @@ def focus_source(query: ExportQuery, ingested_until: datetime) -> Source:
     where, parameters = conditions(query)
     period = f"date_trunc('{'hour' if query.bucket == 'hour' else 'day'}', event_at, 'UTC')"
     key = ", ".join((period, *_KEY))
-    after = ", ".join(f"%(after{number})s" for number in range(len(_KEY) + 1))
+    behind = ", ".join(f"%(after{number})s" for number in range(len(_KEY) + 1))
     statement = (
         f"SELECT {key}, sum(requests), sum(tokens_in), sum(tokens_out), sum(cost_nano)"  # noqa: S608
         f" FROM usage_event WHERE {where} AND event_day = %(day)s AND event_at >= %(start)s"
-        f" AND event_at < %(end)s AND ingested_at <= %(ingested_until)s AND ({key}) > ({after})"
+        f" AND event_at < %(end)s AND ingested_at <= %(ingested_until)s AND ({key}) > ({behind})"
         f" GROUP BY {key} ORDER BY {key} LIMIT %(groups_max)s"
     )
     # A group is three rows at most.
@@ -69,7 +69,9 @@ def focus_source(query: ExportQuery, ingested_until: datetime) -> Source:
     prices: dict[UUID, VersionPrices] = {}
 
     def page(place: Place) -> Page:
-        bounds = {f"after{number}": value for number, value in enumerate(place[1:])}
+        # One that was begun before regions were told stopped behind a group of none.
+        after = [*place[1:], *_FIRST_KEY[len(place) - 2 :]]
+        bounds = {f"after{number}": value for number, value in enumerate(after)}
         groups = read(statement, parameters | bounds | {"day": place[0]})
         for group in groups:
             if (version := group[6]) not in prices:
@@ -81,7 +83,7 @@ def focus_source(query: ExportQuery, ingested_until: datetime) -> Source:
             cost[group[7]] = cost.get(group[7], 0) + int(group[-1])
             rows += _rows_of(query, group, prices[group[6]], names)
         following = (
-            [place[0], group[0].isoformat(), *(str(part) for part in group[1:9])]
+            [place[0], group[0].isoformat(), *(str(part) for part in group[1 : len(_KEY) + 1])]
             if len(groups) == groups_max
             else _next_day(query, place[0])
         )
@@ -100,8 +102,10 @@ def _rows_of(
     query: ExportQuery, group: tuple[Any, ...], prices: VersionPrices, names: dict[UUID, str]
 ) -> Iterator[dict[str, Any]]:
     """The rows of one group, a meter each; none for a meter nothing was used of."""
-    period, tenant_id, project_id, key_id, model, tier, version_id, currency, tags = group[:9]
-    sums = [int(each) for each in group[9:]]
+    period, tenant_id, project_id, key_id, model, tier, version_id, currency, tags, region = group[
+        : len(_KEY) + 1
+    ]
+    sums = [int(each) for each in group[len(_KEY) + 1 :]]
     unit = prices.get((model, tier))
     quantities = {"requests": sums[0], "input_tokens": sums[1], "output_tokens": sums[2]}
     products = {meter: quantities[meter] * (_pico(unit, meter) or 0) for meter in METERS}
@@ -120,6 +124,9 @@ def _rows_of(
         "ChargePeriodStart": start,
         "ChargePeriodEnd": end,
         "PricingCurrency": currency,
+        # FOCUS: null, and not an empty text, where it is not known.
+        "RegionId": region or None,
+        "RegionName": region or None,
         "ResourceId": str(key_id),
         "ResourceName": names.get(key_id),
         "SubAccountId": str(project_id),

@@ -21,9 +21,10 @@ from meterplane.metering.external.exact_json import canonical
 from meterplane.metering.reading import events_in, of_door
 
 _COLUMNS = {"project": "project_id::text", "key": "key_id::text"}
-ROLLED_UP_BY = frozenset(
-    {"project", "key", "model", "surface", "status", "service_tier", "deployment", "currency"}
-)
+ROLLED_UP_BY = frozenset({
+    "project", "key", "model", "surface", "status", "service_tier", "priority", "deployment",
+    "region", "gpu_type", "currency",
+})  # fmt: skip
 ROLLED_UP = {
     "requests": "requests", "tokens_in": "tokens_in", "tokens_out": "tokens_out", "rows": "rows",
     "bytes_in": "bytes_in", "bytes_out": "bytes_out", "tensor_bytes_in": "tensor_bytes_in",

@@ -19,7 +19,7 @@ DIFFERENCES_TOLD_MAX = 3
 # every column of the roll-ups is here.
 SUMMED_BY = (
     "project_id, key_id, model, surface, status, price_version_id, currency, service_tier,"
-    " deployment"
+    " deployment, priority, region, gpu_type"
 )
 SUMS = (
     "events", "requests", "tokens_in", "tokens_out", "rows", "bytes_in", "bytes_out", "cost_nano",

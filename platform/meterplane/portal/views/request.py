@@ -168,12 +168,18 @@ def _shown(facts: list[tuple[str, Any, bool]]) -> list[dict[str, Any]]:
 
 
 def _served_otherwise(event: RequestRow) -> list[tuple[str, str, bool]]:
-    """What is worth a line only when it happened: a fallback, a split, a retry."""
+    """What is worth a line only when it happened: a fallback, a split, a place, a retry."""
     facts = []
     if event.requested_model and event.requested_model != event.model:
         facts.append(("Asked for", f"{event.requested_model}, answered by its fallback", False))
     if event.deployment:
         facts.append(("Deployment", event.deployment, False))
+    if event.priority != "normal":
+        facts.append(("Priority", labels.priority(event.priority), False))
+    if event.region:
+        facts.append(("Region", event.region, False))
+    if event.gpu_type:
+        facts.append(("GPU type", event.gpu_type, False))
     if event.retries:
         facts.append(("Servers asked before", str(event.retries), False))
     return facts

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
-from meterplane.contracts.usage import ServiceTier, Status, Surface
+from meterplane.contracts.usage import Priority, ServiceTier, Status, Surface
 from meterplane.kernel import amounts, clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import divide_half_away
@@ -193,6 +193,7 @@ def _offered(state: UsageState, tags: list[str]) -> list[dict[str, Any]]:
         "status": {name: name for name in get_args(Status)},
         "surface": {name: labels.surface(name) for name in get_args(Surface)},
         "service_tier": {name: labels.tier(name) for name in get_args(ServiceTier)},
+        "priority": {name: labels.priority(name) for name in get_args(Priority)},
     }
     selects = [
         {
