@@ -40,6 +40,7 @@ class TestCard:
     refusal: Refusal | None = None
     unattachable: bool = False
     authenticates: bool = False
+    disputes: bool = False
 
 
 TEST_CARDS = (
@@ -49,6 +50,7 @@ TEST_CARDS = (
     TestCard("378282246310005", "amex", ("pm_card_amex",)),
     TestCard("4000000000000341", "visa", ("pm_card_chargeCustomerFail",), _GENERIC),
     TestCard("4000002760003184", "visa", ("pm_card_authenticationRequired",), authenticates=True),
+    TestCard("4000000000000259", "visa", ("pm_card_createDispute",), disputes=True),
     TestCard(
         "4000000000000002",
         "visa",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from stripe_sandbox import ids
+from stripe_sandbox import balance_transactions, ids
 from stripe_sandbox.call import Call
 from stripe_sandbox.cards import BY_MAGIC_ID
 from stripe_sandbox.errors import no_such, refused
@@ -100,6 +100,8 @@ def create(call: Call) -> Document:
             params["invoice_settings"] = {**settings, "default_payment_method": method["id"]}
     _apply(call, customer, params)
     call.store.put(customer)
+    if customer["balance"]:
+        balance_transactions.record(call, customer, customer["balance"], "initial")
     emit(call, "customer.created", public(call, customer))
     return public(call, customer)
 
@@ -118,6 +120,9 @@ def update(call: Call) -> Document:
     _apply(call, customer, call.params)
     call.store.put(customer)
     after = public(call, customer)
+    moved = after["balance"] - before["balance"]
+    if moved:
+        balance_transactions.record(call, customer, moved, "adjustment")
     emit_change(call, "customer.updated", before, after)
     return after
 

@@ -4,8 +4,8 @@ Each move is one transaction with its events. Numbers are per customer and gaple
 taken at finalization only, in the same transaction. Paying itself is `payments`.
 """
 
-from stripe_sandbox import ids, payment_intents
-from stripe_sandbox.balance import settle
+from stripe_sandbox import balance_transactions, ids, payment_intents
+from stripe_sandbox.balance import Due, settle
 from stripe_sandbox.call import Call
 from stripe_sandbox.collection import schedule_collection
 from stripe_sandbox.errors import no_such, refused
@@ -72,6 +72,7 @@ def finalize_draft(call: Call, invoice: Document, auto_advance: bool | None) -> 
         balance=due.ending_balance_minor,
         next_invoice_sequence=customer["next_invoice_sequence"] + 1,
     )
+    _record_balance(call, invoice, customer, due)
     if due.amount_minor > 0:
         payment_intents.open_payment(call, invoice)
     schedule_collection(call, invoice)
@@ -104,6 +105,9 @@ def void(call: Call) -> Document:
     if customer is not None:
         applied = invoice["starting_balance"] - invoice["ending_balance"]
         _change_customer(call, customer, balance=customer["balance"] + applied)
+        if applied:
+            about = {"currency": invoice["currency"], "invoice": invoice["id"]}
+            balance_transactions.record(call, customer, applied, "unapplied_from_invoice", **about)
     invoice["status"] = "void"
     invoice["status_transitions"]["voided_at"] = call.now
     _stop_collection(call, invoice)
@@ -133,6 +137,16 @@ def _cancel_payment(call: Call, invoice: Document, reason: str) -> None:
     intent = payment_intents.of_invoice(call, invoice)
     if intent is not None:
         payment_intents.cancel(call, intent, reason)
+
+
+def _record_balance(call: Call, invoice: Document, customer: Document, due: Due) -> None:
+    """Why finalization changed the balance: applied, or too small to be collected."""
+    moved = due.ending_balance_minor - invoice["starting_balance"]
+    if moved:
+        too_small = due.amount_minor == 0 and due.ending_balance_minor > 0
+        why = "invoice_too_small" if too_small else "applied_to_invoice"
+        about = {"currency": invoice["currency"], "invoice": invoice["id"]}
+        balance_transactions.record(call, customer, moved, why, **about)
 
 
 def _stop_collection(call: Call, invoice: Document) -> None:

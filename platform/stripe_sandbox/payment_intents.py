@@ -6,7 +6,7 @@ change them. Payment intents cannot be created directly in this sandbox.
 
 from typing import Any
 
-from stripe_sandbox import ids
+from stripe_sandbox import charges, ids
 from stripe_sandbox.call import Call
 from stripe_sandbox.cards import Refusal
 from stripe_sandbox.events import emit
@@ -92,30 +92,37 @@ def of_invoice(call: Call, invoice: Document) -> Document | None:
     return call.store.find("payment_intent", invoice["_intent"])
 
 
-def succeed(call: Call, intent: Document, method_id: str) -> None:
-    """The card was charged."""
+def succeed(call: Call, intent: Document, method: Document) -> Document:
+    """The card was charged; returns the charge."""
+    charge = charges.make(call, intent, method, None)
     intent.update(
         amount_received=intent["amount"],
         last_payment_error=None,
-        latest_charge=ids.new("ch"),
+        latest_charge=charge["id"],
         next_action=None,
-        payment_method=method_id,
+        payment_method=method["id"],
         status="succeeded",
     )
     call.store.put(intent)
     emit(call, "payment_intent.succeeded", public(call, intent))
     link = _link_of(call, intent)
+    if link is None:
+        return charge
     link["amount_paid"] = intent["amount"]
     link["status"] = "paid"
     link["status_transitions"]["paid_at"] = call.now
     call.store.put(link)
     emit(call, "invoice_payment.paid", public(call, link))
+    return charge
 
 
 def fail(call: Call, intent: Document, method: Document, refusal: Refusal) -> None:
     """The issuer said no; another card may be tried."""
+    charge = charges.make(call, intent, method, refusal)
     intent.update(
+        latest_charge=charge["id"],
         last_payment_error={
+            "charge": charge["id"],
             "code": refusal.code,
             "decline_code": refusal.decline_code,
             "doc_url": f"https://stripe.com/docs/error-codes/{refusal.code.replace('_', '-')}",
@@ -154,12 +161,30 @@ def cancel(call: Call, intent: Document, reason: str) -> None:
     call.store.put(intent)
     emit(call, "payment_intent.canceled", public(call, intent))
     link = _link_of(call, intent)
+    if link is None:
+        return
     link["status"] = "canceled"
     link["status_transitions"]["canceled_at"] = call.now
     call.store.put(link)
 
 
-def _link_of(call: Call, intent: Document) -> Document:
+def resize(call: Call, invoice: Document) -> None:
+    """The invoice's intent collects what remains of it now."""
+    intent = of_invoice(call, invoice)
+    if intent is None or intent["status"] in ("succeeded", "canceled"):
+        return
+    intent["amount"] = invoice["amount_remaining"]
+    call.store.put(intent)
+    link = _link_of(call, intent)
+    if link is not None:
+        link["amount_requested"] = invoice["amount_remaining"]
+        call.store.put(link)
+
+
+def _link_of(call: Call, intent: Document) -> Document | None:
+    """The invoice payment; None for an intent of its own."""
+    if intent["_link"] is None:
+        return None
     link = call.store.find("invoice_payment", intent["_link"])
     if link is None:
         raise RuntimeError(f"{intent['id']} has lost its invoice payment")

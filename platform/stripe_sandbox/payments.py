@@ -5,7 +5,7 @@ A declined attempt keeps its effects (attempt counted, events told, intent marke
 any kind, then only automatic retries.
 """
 
-from stripe_sandbox import payment_intents
+from stripe_sandbox import disputes, payment_intents
 from stripe_sandbox.call import Answer, Call
 from stripe_sandbox.cards import Refusal
 from stripe_sandbox.collection import schedule_collection
@@ -87,7 +87,7 @@ def charge(
             code="invoice_payment_intent_requires_action",
             fields={"payment_intent": public(call, intent)},
         )
-    _succeed(call, invoice, intent, method["id"])
+    _succeed(call, invoice, intent, method)
     return None
 
 
@@ -96,21 +96,22 @@ def authenticate(call: Call, invoice: Document, *, proven: bool) -> None:
     intent = payment_intents.of_invoice(call, invoice)
     if intent is None or intent["status"] != "requires_action":
         raise refused("This payment is not waiting for authentication.")
-    if proven:
-        _succeed(call, invoice, intent, intent["payment_method"])
-        return
     method = call.store.find("payment_method", intent["payment_method"])
     if method is None:
         raise RuntimeError(f"{intent['id']} has lost its payment method")
+    if proven:
+        _succeed(call, invoice, intent, method)
+        return
     payment_intents.fail(call, intent, method, AUTHENTICATION_FAILED)
     _note_failure(call, invoice)
 
 
-def _succeed(call: Call, invoice: Document, intent: Document, method_id: str) -> None:
+def _succeed(call: Call, invoice: Document, intent: Document, method: Document) -> None:
     if invoice["attempt_count"] == 0:
         invoice["attempt_count"] = 1
-    payment_intents.succeed(call, intent, method_id)
+    charge = payment_intents.succeed(call, intent, method)
     become_paid(call, invoice, "invoice.paid", "invoice.payment_succeeded")
+    disputes.open_if_card_says_so(call, charge, method)
 
 
 def _note_failure(

@@ -4,7 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stripe_sandbox import (
+    balance_transactions,
+    charges,
+    credit_notes,
     customers,
+    disputes,
     events,
     invoice_lines,
     invoice_states,
@@ -12,6 +16,7 @@ from stripe_sandbox import (
     payment_intents,
     payment_methods,
     payments,
+    refunds,
     webhook_endpoints,
 )
 from stripe_sandbox.call import Answer, Call
@@ -54,6 +59,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
     ),
     *_under(
+        "customers/{id}/balance_transactions",
+        ("POST", "", balance_transactions.CREATE, balance_transactions.create),
+        ("GET", "", balance_transactions.LIST, balance_transactions.list_all),
+        ("GET", "/{transaction}", balance_transactions.RETRIEVE, balance_transactions.retrieve),
+        ("POST", "/{transaction}", balance_transactions.UPDATE, balance_transactions.update),
+    ),
+    *_under(
         "payment_methods",
         ("POST", "", payment_methods.CREATE, payment_methods.create),
         ("GET", "", payment_methods.LIST, payment_methods.list_all),
@@ -94,6 +106,38 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *_under(
         "payment_intents",
         ("GET", "/{id}", payment_intents.RETRIEVE, payment_intents.retrieve),
+    ),
+    *_under(
+        "charges",
+        ("GET", "", charges.LIST, charges.list_all),
+        ("GET", "/{id}", charges.RETRIEVE, charges.retrieve),
+        ("POST", "/{id}", charges.UPDATE, charges.update),
+    ),
+    *_under(
+        "refunds",
+        ("POST", "", refunds.CREATE, refunds.create),
+        ("GET", "", refunds.LIST, refunds.list_all),
+        ("GET", "/{id}", refunds.RETRIEVE, refunds.retrieve),
+        ("POST", "/{id}", refunds.UPDATE, refunds.update),
+    ),
+    *_under(
+        "disputes",
+        ("GET", "", disputes.LIST, disputes.list_all),
+        ("GET", "/{id}", disputes.RETRIEVE, disputes.retrieve),
+        ("POST", "/{id}", disputes.UPDATE, disputes.update),
+        ("POST", "/{id}/close", disputes.CLOSE, disputes.close),
+    ),
+    *_under(
+        "credit_notes",
+        ("POST", "", credit_notes.CREATE, credit_notes.create),
+        ("GET", "", credit_notes.LIST, credit_notes.list_all),
+        # Before `/{id}`: the first path that fits is taken.
+        ("GET", "/preview", credit_notes.PREVIEW, credit_notes.preview),
+        ("GET", "/preview/lines", credit_notes.PREVIEW_LINES, credit_notes.preview_lines),
+        ("GET", "/{id}", credit_notes.RETRIEVE, credit_notes.retrieve),
+        ("POST", "/{id}", credit_notes.UPDATE, credit_notes.update),
+        ("POST", "/{id}/void", credit_notes.VOID, credit_notes.void),
+        ("GET", "/{id}/lines", credit_notes.LIST_LINES, credit_notes.list_lines),
     ),
     *_under(
         "events",

@@ -48,6 +48,16 @@ def nested_parameters(module: str, suffix: str) -> dict[str, str]:
     return _declared(_classes(path)[name])
 
 
+def judged(answer: Any) -> Any:
+    """The answer of the sandbox as the SDK gave it, after a look at its shape."""
+    shown = answer.to_dict(for_json=True)
+    kind = shown["object"]
+    module = {"line_item": "invoice_line_item"}.get(kind, kind).replace(".", "/_")
+    cls = "".join(part.title() for part in module.rpartition("/_")[2].split("_"))
+    assert complaints(shown, module, cls) == []
+    return answer
+
+
 def complaints(value: dict[str, Any], module: str, cls: str) -> list[str]:
     """Where an answered object and the SDK's class disagree: absent, null, unknown, mistyped."""
     return _compare(value, _classes(FOLDER / f"_{module}.py")[cls], cls)
