@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stripe_sandbox import API_VERSION, access, clock, forms, idempotency, ids, pages
+from stripe_sandbox import API_VERSION, access, clock, forms, hosted, idempotency, ids, pages
 from stripe_sandbox.background import Background
 from stripe_sandbox.call import Answer, Call
 from stripe_sandbox.errors import StripeError
@@ -45,10 +45,7 @@ def create_app(settings: Settings, ledger: Ledger) -> Starlette:
     sandbox = Sandbox(settings, ledger)
     routes = [
         Route("/healthz", sandbox.healthz),
-        Route("/", pages.home),
-        Route("/i/acct_sandbox/{token}", pages.show),
-        Route("/i/acct_sandbox/{token}/pay", pages.pay, methods=["POST"]),
-        Route("/i/acct_sandbox/{token}/authenticate", pages.authenticate, methods=["POST"]),
+        *hosted.ROUTES,
         *(
             Route(endpoint.path, sandbox.api(endpoint), methods=[endpoint.method])
             for endpoint in ENDPOINTS

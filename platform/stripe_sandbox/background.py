@@ -11,6 +11,7 @@ import threading
 
 from stripe_sandbox import clock, events, idempotency, webhooks
 from stripe_sandbox.call import Call
+from stripe_sandbox.checkout_sessions import run_out
 from stripe_sandbox.errors import StripeError
 from stripe_sandbox.invoice_states import finalize_draft
 from stripe_sandbox.payments import collect_by_timer
@@ -126,24 +127,27 @@ def _post_in_thread(delivery: webhooks.Delivery) -> asyncio.Future[str | None]:
 
 
 def run_timers(store: Store, base_url: str, now: int) -> None:
-    """Finalize drafts and try open invoices whose time has come, each in its own transaction."""
-    for invoice in store.due(now, TIMERS_PER_STEP):
+    """Finalize drafts, try open invoices, let Checkouts run out: each in its own transaction."""
+    for document in store.due(now, TIMERS_PER_STEP):
         call = Call(store=store, now=now, base_url=base_url)
         with store.transaction():
             # Whatever happens below, the same instant must not come again.
-            store.set_timer(invoice["id"], None)
+            store.set_timer(document["id"], None)
             try:
                 with store.attempt():
-                    _advance(call, invoice)
+                    _advance(call, document)
             except StripeError as refused:
-                log.warning("%s did not advance by itself: %s", invoice["id"], refused.message)
+                log.warning("%s did not advance by itself: %s", document["id"], refused.message)
 
 
-def _advance(call: Call, invoice: Document) -> None:
-    if invoice["status"] == "draft":
-        finalize_draft(call, invoice, None)
-    elif invoice["status"] == "open":
-        collect_by_timer(call, invoice)
+def _advance(call: Call, document: Document) -> None:
+    if document["object"] == "checkout.session":
+        if document["status"] == "open":
+            run_out(call, document)
+    elif document["status"] == "draft":
+        finalize_draft(call, document, None)
+    elif document["status"] == "open":
+        collect_by_timer(call, document)
 
 
 def _forget(store: Store, now: int) -> None:

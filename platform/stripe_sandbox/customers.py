@@ -59,6 +59,11 @@ LIST = Takes({**PAGE, "created": Span(), "email": Text(max_chars=512)})
 
 
 def create(call: Call) -> Document:
+    return public(call, make(call, call.params))
+
+
+def make(call: Call, fields: Mapping[str, Any]) -> Document:
+    """A stored customer of the given fields; also behind a Checkout that makes one."""
     customer: Document = {
         "id": ids.new("cus", 14),
         "object": "customer",
@@ -89,7 +94,7 @@ def create(call: Call) -> Document:
         "tax_exempt": "none",
         "test_clock": None,
     }
-    params = dict(call.params)
+    params = dict(fields)
     method_id = params.pop("payment_method", None)
     call.store.insert(customer, created=call.now)
     if method_id is not None:
@@ -103,7 +108,7 @@ def create(call: Call) -> Document:
     if customer["balance"]:
         balance_transactions.record(call, customer, customer["balance"], "initial")
     emit(call, "customer.created", public(call, customer))
-    return public(call, customer)
+    return customer
 
 
 def retrieve(call: Call) -> Document:
@@ -181,6 +186,14 @@ def _apply_settings(call: Call, customer: Document, settings: Mapping[str, Any])
                 in_path=False,
             )
     customer["invoice_settings"]["default_payment_method"] = method_id
+
+
+def set_default_card(call: Call, customer: Document, method_id: str) -> None:
+    """Charge this saved card from now on."""
+    before = public(call, customer)
+    customer["invoice_settings"]["default_payment_method"] = method_id
+    call.store.put(customer)
+    emit_change(call, "customer.updated", before, public(call, customer))
 
 
 def _take_prefix(call: Call, customer: Document, prefix: str) -> None:

@@ -27,6 +27,15 @@ _LINKS: dict[str, dict[str, str]] = {
         "payment_method": "payment_method",
     },
     "payment_method": {"customer": "customer"},
+    "setup_intent": {"customer": "customer", "payment_method": "payment_method"},
+    "checkout.session": {
+        "customer": "customer",
+        "payment_intent": "payment_intent",
+        "setup_intent": "setup_intent",
+    },
+    "billing_portal.session": {"configuration": "billing_portal.configuration"},
+    "price": {"product": "product"},
+    "product": {"default_price": "price"},
     "charge": {
         "customer": "customer",
         "payment_intent": "payment_intent",
@@ -69,9 +78,16 @@ def _refunds(call: Call, charge: Document) -> Document:
     return listed([public(call, row) for row in rows], f"/v1/charges/{charge['id']}/refunds")
 
 
+def _line_items(call: Call, session: Document) -> Document:
+    stored = call.store.find("checkout.session", session["id"]) or {"_lines": []}
+    url = f"/v1/checkout/sessions/{session['id']}/line_items"
+    return listed(stored["_lines"][:10], url, has_more=len(stored["_lines"]) > 10)
+
+
 _ON_DEMAND: dict[str, dict[str, Callable[[Call, Document], Document | None]]] = {
     "invoice": {"payments": _payments, "confirmation_secret": _confirmation_secret},
     "charge": {"refunds": _refunds},
+    "checkout.session": {"line_items": _line_items},
 }
 
 

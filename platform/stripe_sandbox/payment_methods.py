@@ -218,6 +218,13 @@ def card_of(method: Document) -> TestCard:
     return BY_NUMBER[method["_number"]]
 
 
+def must_authenticate(method: Document) -> bool:
+    """True when the issuer wants to see the holder before it lets this card pay."""
+    card = card_of(method)
+    already = card.authenticates_once and method.get("_authenticated", False)
+    return card.authenticates and not already
+
+
 def declined(refusal: Refusal, **fields: Document | str) -> StripeError:
     """402 with the issuer's reason."""
     return StripeError(

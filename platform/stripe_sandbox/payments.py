@@ -7,7 +7,7 @@ any kind, then only automatic retries.
 
 from stripe_sandbox import disputes, payment_intents
 from stripe_sandbox.call import Answer, Call
-from stripe_sandbox.cards import Refusal
+from stripe_sandbox.cards import AUTHENTICATION_FAILED
 from stripe_sandbox.collection import schedule_collection
 from stripe_sandbox.errors import StripeError, refused
 from stripe_sandbox.events import emit_change
@@ -15,7 +15,7 @@ from stripe_sandbox.invoice_moves import require
 from stripe_sandbox.invoice_states import become_paid, cancel_payment_for_cash
 from stripe_sandbox.invoices import save
 from stripe_sandbox.params import Flag, Reference, Takes
-from stripe_sandbox.payment_methods import card_of, declined
+from stripe_sandbox.payment_methods import card_of, declined, must_authenticate
 from stripe_sandbox.render import public
 from stripe_sandbox.store import Document
 
@@ -25,13 +25,6 @@ PAY = Takes(
         "paid_out_of_band": Flag(),
         "payment_method": Reference(),
     }
-)
-
-AUTHENTICATION_FAILED = Refusal(
-    "payment_intent_authentication_failure",
-    "authentication_required",
-    "We are unable to authenticate your payment method. Please choose a different payment method "
-    "and try again.",
 )
 
 
@@ -75,7 +68,7 @@ def charge(
         payment_intents.fail(call, intent, method, card.refusal)
         _note_failure(call, invoice, automatic=automatic)
         return declined(card.refusal, payment_intent=public(call, intent))
-    if card.authenticates:
+    if must_authenticate(method):
         page_url = public(call, invoice)["hosted_invoice_url"]
         payment_intents.ask_customer(call, intent, method, page_url)
         _note_failure(call, invoice, "invoice.payment_action_required", automatic=automatic)

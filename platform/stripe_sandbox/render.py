@@ -20,6 +20,8 @@ def public(call: Call, document: Document) -> Document:
     shown = {k: copy.deepcopy(v) for k, v in document.items() if not k.startswith("_")}
     if document["object"] == "invoice":
         _complete_invoice(call, document, shown)
+    elif document["object"] == "checkout.session" and document["status"] == "open":
+        shown["url"] = f"{call.base_url}/c/pay/{document['id']}"
     elif document["object"] == "charge":
         shown["receipt_url"] = f"{call.base_url}/receipts/acct_sandbox/{document['_receipt_token']}"
     elif document["object"] == "credit_note":

@@ -1,6 +1,20 @@
 """Which declaration stands for which parameters of the SDK: `params/_<name>_params.py`."""
 
-from stripe_sandbox import balance_transactions, charges, credit_notes, disputes, refunds
+from stripe_sandbox import (
+    balance_transactions,
+    charges,
+    checkout_sessions,
+    credit_notes,
+    disputes,
+    own_payment_intents,
+    payment_intents,
+    portal_sessions,
+    prices,
+    products,
+    refunds,
+    setup_intents,
+    tax_rates,
+)
 from stripe_sandbox.params import Takes
 
 MONEY_BACK: dict[str, Takes] = {
@@ -29,4 +43,43 @@ MONEY_BACK: dict[str, Takes] = {
     "credit_note_line_item_list": credit_notes.LIST_LINES,
 }
 
-MORE = {**MONEY_BACK}
+COLLECTING: dict[str, Takes] = {
+    "payment_intent_create": own_payment_intents.CREATE,
+    "payment_intent_update": own_payment_intents.UPDATE,
+    "payment_intent_confirm": own_payment_intents.CONFIRM,
+    "payment_intent_cancel": own_payment_intents.CANCEL,
+    "payment_intent_list": payment_intents.LIST,
+    "setup_intent_create": setup_intents.CREATE,
+    "setup_intent_update": setup_intents.UPDATE,
+    "setup_intent_confirm": setup_intents.CONFIRM,
+    "setup_intent_cancel": setup_intents.CANCEL,
+    "setup_intent_retrieve": setup_intents.RETRIEVE,
+    "setup_intent_list": setup_intents.LIST,
+    "checkout/session_create": checkout_sessions.CREATE,
+    "checkout/session_update": checkout_sessions.UPDATE,
+    "checkout/session_retrieve": checkout_sessions.RETRIEVE,
+    "checkout/session_expire": checkout_sessions.EXPIRE,
+    "checkout/session_list": checkout_sessions.LIST,
+    "checkout/session_line_item_list": checkout_sessions.LIST_LINES,
+    "billing_portal/session_create": portal_sessions.CREATE,
+    "billing_portal/configuration_create": portal_sessions.CREATE_CONFIGURATION,
+    "billing_portal/configuration_update": portal_sessions.UPDATE_CONFIGURATION,
+    "billing_portal/configuration_retrieve": portal_sessions.RETRIEVE_CONFIGURATION,
+    "billing_portal/configuration_list": portal_sessions.LIST_CONFIGURATIONS,
+}
+CATALOGUE: dict[str, Takes] = {
+    "product_create": products.CREATE,
+    "product_update": products.UPDATE,
+    "product_retrieve": products.RETRIEVE,
+    "product_list": products.LIST,
+    "price_create": prices.CREATE,
+    "price_update": prices.UPDATE,
+    "price_retrieve": prices.RETRIEVE,
+    "price_list": prices.LIST,
+    "tax_rate_create": tax_rates.CREATE,
+    "tax_rate_update": tax_rates.UPDATE,
+    "tax_rate_retrieve": tax_rates.RETRIEVE,
+    "tax_rate_list": tax_rates.LIST,
+}
+
+MORE = {**MONEY_BACK, **COLLECTING, **CATALOGUE}

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from stripe_sandbox.pages import money
+from stripe_sandbox.page_frame import money
 from tests.stripe_sandbox.rig import Answered, Books, Sandbox
 
 
