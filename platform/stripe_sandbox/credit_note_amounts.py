@@ -6,7 +6,7 @@ proportion, each rounded once (`rounding`). A note first lowers what remains to 
 customer's balance, or out of band. A note of a bare `amount` has one line of its own and no tax.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from stripe_sandbox.errors import missing_parameter, no_such, refused
 from stripe_sandbox.params import merged_metadata
 from stripe_sandbox.rounding import quotient
 from stripe_sandbox.store import Document
+from stripe_sandbox.taxes import amount_of, summed
 
 MAX_NOTES_READ = 1_000
 
@@ -68,8 +69,8 @@ def of_request(call: Call, invoice: Document, creditable_minor: int) -> Amounts:
         for place, fields in enumerate(asked)
     ]
     subtotal = sum(line["amount"] for line in lines)
-    taxes = _summed([tax for line in lines for tax in line["taxes"]])
-    total = subtotal + sum(tax["amount"] for tax in taxes if tax["tax_behavior"] == "exclusive")
+    taxes = summed(tax for line in lines for tax in line["taxes"])
+    total = subtotal + amount_of(taxes, "exclusive")
     if total <= 0:
         raise refused("The credit note's total must be positive.", param="lines")
     if total > creditable_minor:
@@ -180,17 +181,3 @@ def notes_of(call: Call, invoice: Document) -> list[Document]:
     """Every credit note of an invoice, newest first."""
     where = [("invoice = ?", invoice["id"])]
     return call.store.select("credit_note", where, limit=MAX_NOTES_READ)
-
-
-def _summed(taxes: Sequence[Document]) -> list[Document]:
-    """Taxes of many lines, one entry per rate and behaviour."""
-    totals: dict[tuple[Any, ...], Document] = {}
-    for tax in taxes:
-        rate = (tax["tax_rate_details"] or {}).get("tax_rate")
-        key = (rate, tax["tax_behavior"], tax["taxability_reason"])
-        if key in totals:
-            totals[key]["amount"] += tax["amount"]
-            totals[key]["taxable_amount"] += tax["taxable_amount"]
-        else:
-            totals[key] = dict(tax)
-    return list(totals.values())

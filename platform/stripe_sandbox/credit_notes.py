@@ -31,6 +31,7 @@ from stripe_sandbox.params import (
 )
 from stripe_sandbox.render import public
 from stripe_sandbox.store import Document
+from stripe_sandbox.taxes import amount_of
 
 CREDITABLE = ("open", "paid", "uncollectible")
 MAX_LINES = 250
@@ -260,8 +261,7 @@ def _document(call: Call, invoice: Document, number: str, amounts: Amounts) -> D
         "shipping_cost": None,
         "status": "issued",
         "subtotal": amounts.subtotal,
-        "subtotal_excluding_tax": amounts.subtotal
-        - sum(tax["amount"] for tax in amounts.taxes if tax["tax_behavior"] == "inclusive"),
+        "subtotal_excluding_tax": amounts.subtotal - amount_of(amounts.taxes, "inclusive"),
         "total": amounts.total,
         "total_excluding_tax": amounts.total - amounts.tax,
         "total_taxes": amounts.taxes,

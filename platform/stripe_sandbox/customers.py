@@ -39,6 +39,7 @@ _EDITABLE: Mapping[str, Parameter] = {
     "invoice_settings": Shape({"default_payment_method": Reference(unsets=True), "footer": Text()}),
     "metadata": Metadata(),
     "name": Text(max_chars=256),
+    "next_invoice_sequence": Integer(1, 999_999_999),
     "phone": Text(max_chars=20),
     "preferred_locales": Rows(Text(max_chars=35, keeps=True), max_rows=20),
     "shipping": Shape(
@@ -51,7 +52,7 @@ _EDITABLE: Mapping[str, Parameter] = {
 
 _PREFIX = re.compile(r"^[A-Z0-9]{3,12}$")
 
-CREATE = Takes({**_EDITABLE, "payment_method": Reference()})
+CREATE = Takes({**_EDITABLE, "payment_method": Reference(), "test_clock": Reference()})
 UPDATE = Takes(_EDITABLE)
 RETRIEVE = Takes()
 DELETE = Takes()

@@ -14,8 +14,8 @@ from stripe_sandbox import charges, payment_intents, payments
 from stripe_sandbox.call import Call
 from stripe_sandbox.cards import TestCard
 from stripe_sandbox.errors import StripeError
-from stripe_sandbox.invoice_lines import MAX_LINES
 from stripe_sandbox.invoice_moves import MOVES
+from stripe_sandbox.invoice_totals import MAX_LINES
 from stripe_sandbox.page_frame import (
     TO_PAY,
     alert,
@@ -130,7 +130,7 @@ def _invoice(call: Call, invoice: Document) -> str:
         f"<span class='status {status}'>{status.capitalize()}</span></div>"
         f"{_facts(invoice)}"
         "<table><thead><tr><th>Description</th><th>Amount</th></tr></thead>"
-        f"<tbody>{rows}</tbody><tfoot>{_totals(invoice)}</tfoot></table>"
+        f"<tbody>{rows}</tbody><tfoot>{_totals(call, invoice)}</tfoot></table>"
         f"{_what_next(call, invoice)}"
     )
 
@@ -167,17 +167,29 @@ def _facts(invoice: Document) -> str:
     )
 
 
-def _totals(invoice: Document) -> str:
+def _totals(call: Call, invoice: Document) -> str:
     currency = invoice["currency"]
-    rows = [("Subtotal", invoice["subtotal"], ""), ("Total", invoice["total"], "")]
-    applied = invoice["amount_due"] - invoice["total"]
+    rows = [("Subtotal", invoice["subtotal"], "")]
+    for tax in invoice["total_taxes"]:
+        inside = " (included)" if tax["tax_behavior"] == "inclusive" else ""
+        rows.append((f"{_tax_name(call, tax)}{inside}", tax["amount"], ""))
+    rows.append(("Total", invoice["total"], ""))
+    credited = invoice["pre_payment_credit_notes_amount"]
+    applied = invoice["amount_due"] - invoice["total"] + credited
     if applied:
         rows.append(("Customer balance", applied, ""))
+    if credited:
+        rows.append(("Credit notes", -credited, ""))
     rows.append(("Amount due", invoice["amount_due"], "due"))
     return "".join(
         f"<tr class='{mark}'><td>{name}</td><td>{money(amount, currency)}</td></tr>"
         for name, amount, mark in rows
     )
+
+
+def _tax_name(call: Call, tax: Document) -> str:
+    rate = call.store.find("tax_rate", tax["tax_rate_details"]["tax_rate"])
+    return "Tax" if rate is None else f"{escape(rate['display_name'])} {rate['_percentage']}%"
 
 
 def _what_next(call: Call, invoice: Document) -> str:

@@ -6,8 +6,13 @@ from stripe_sandbox import (
     checkout_sessions,
     credit_notes,
     disputes,
+    invoice_line_edits,
+    invoice_previews,
+    invoice_search,
+    invoice_states,
     own_payment_intents,
     payment_intents,
+    payment_methods,
     portal_sessions,
     prices,
     products,
@@ -81,5 +86,16 @@ CATALOGUE: dict[str, Takes] = {
     "tax_rate_retrieve": tax_rates.RETRIEVE,
     "tax_rate_list": tax_rates.LIST,
 }
+DRAFTING: dict[str, Takes] = {
+    "invoice_create_preview": invoice_previews.CREATE,
+    "invoice_search": invoice_search.SEARCH,
+    "invoice_send_invoice": invoice_states.SEND,
+    "invoice_update_lines": invoice_line_edits.UPDATE_LINES,
+    "invoice_remove_lines": invoice_line_edits.REMOVE_LINES,
+    "invoice_line_item_update": invoice_line_edits.UPDATE_LINE,
+    "invoice_item_update": invoice_line_edits.UPDATE_ITEM,
+    "invoice_item_delete": invoice_line_edits.DELETE_ITEM,
+    "payment_method_update": payment_methods.UPDATE,
+}
 
-MORE = {**MONEY_BACK, **COLLECTING, **CATALOGUE}
+MORE = {**MONEY_BACK, **COLLECTING, **CATALOGUE, **DRAFTING}

@@ -56,7 +56,11 @@ def judged(answer: Any) -> Any:
     """The answer of the sandbox as the SDK gave it, after a look at its shape."""
     shown = answer.to_dict(for_json=True)
     kind = shown["object"]
-    named = {"line_item": "invoice_line_item", "item": "line_item"}.get(kind, kind)
+    named = {
+        "line_item": "invoice_line_item",
+        "item": "line_item",
+        "invoiceitem": "invoice_item",
+    }.get(kind, kind)
     folder, _, module = named.rpartition(".")
     cls = "".join(part.title() for part in module.split("_"))
     found = complaints(shown, f"{folder}/_{module}" if folder else module, cls)
