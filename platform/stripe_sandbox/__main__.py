@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from stripe_sandbox import faults
 from stripe_sandbox.app import Settings, create_app
 from stripe_sandbox.store import Ledger
 from stripe_sandbox.webhook_endpoints import is_loopback
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             retry_ms=int(options.webhook_retry_seconds * 1000),
         )
         config = uvicorn.Config(
-            create_app(settings, ledger),
+            faults.exposed(create_app(settings, ledger)),
             log_level="warning",
             access_log=False,
             server_header=False,

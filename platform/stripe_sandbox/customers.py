@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from stripe_sandbox import balance_transactions, ids
+from stripe_sandbox import balance_transactions, ids, test_clocks
 from stripe_sandbox.call import Call
 from stripe_sandbox.cards import BY_MAGIC_ID
 from stripe_sandbox.errors import no_such, refused
@@ -106,6 +106,7 @@ def make(call: Call, fields: Mapping[str, Any]) -> Document:
             params["invoice_settings"] = {**settings, "default_payment_method": method["id"]}
     _apply(call, customer, params)
     call.store.put(customer)
+    test_clocks.take_in(call, customer)
     if customer["balance"]:
         balance_transactions.record(call, customer, customer["balance"], "initial")
     emit(call, "customer.created", public(call, customer))

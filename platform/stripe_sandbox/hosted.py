@@ -11,6 +11,9 @@ _PORTAL = "/p/session/{token}"
 
 ROUTES = (
     Route("/", overview_pages.home),
+    Route("/events", overview_pages.list_events),
+    Route("/events/{id}", overview_pages.show_event),
+    Route("/events/{id}/resend", overview_pages.resend_event, methods=["POST"]),
     Route(_INVOICE, pages.show),
     Route(f"{_INVOICE}/pay", pages.pay, methods=["POST"]),
     Route(f"{_INVOICE}/authenticate", pages.authenticate, methods=["POST"]),

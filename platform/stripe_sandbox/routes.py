@@ -27,6 +27,8 @@ from stripe_sandbox import (
     refunds,
     setup_intents,
     tax_rates,
+    test_clocks,
+    thin_events,
     webhook_endpoints,
 )
 from stripe_sandbox.call import Answer, Call
@@ -249,6 +251,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "events",
         ("GET", "", events.LIST, events.list_all),
         ("GET", "/{id}", events.RETRIEVE, events.retrieve),
+    ),
+    Endpoint("GET", "/v2/core/events/{id}", thin_events.RETRIEVE, thin_events.retrieve),
+    *_under(
+        "test_helpers/test_clocks",
+        ("POST", "", test_clocks.CREATE, test_clocks.create),
+        ("GET", "", test_clocks.LIST, test_clocks.list_all),
+        ("GET", "/{id}", test_clocks.RETRIEVE, test_clocks.retrieve),
+        ("DELETE", "/{id}", test_clocks.DELETE, test_clocks.delete),
+        ("POST", "/{id}/advance", test_clocks.ADVANCE, test_clocks.advance),
     ),
     *_under(
         "webhook_endpoints",

@@ -1,4 +1,13 @@
-"""What the control door can change about this sandbox, kept with its state on disk."""
+"""What the control door can change about this sandbox, kept with its state on disk.
+
+numbering           "customer" (a sequence each) or "account" (one for all invoices)
+rate_limit          whether more than 25 calls a second of one endpoint are answered 429
+search_lag_s        how late search is
+webhook_delay_ms    how long every webhook waits before its first attempt
+webhook_drop        how many of the next webhooks are lost on the way
+webhook_duplicates  how many times more each webhook is delivered
+webhook_hold        whether webhooks wait until they are released, in an order of one's choice
+"""
 
 import json
 from typing import Any
@@ -13,7 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "webhook_delay_ms": 0,
     "webhook_drop": 0,
     "webhook_duplicates": 0,
-    "webhook_shuffle": False,
+    "webhook_hold": False,
 }
 
 

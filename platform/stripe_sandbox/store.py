@@ -89,6 +89,9 @@ CREATE INDEX IF NOT EXISTS delivery_by_event ON delivery (event);
 """
 
 
+_NO_TEST_CLOCK = "json_extract(body, '$.test_clock') IS NULL"
+
+
 class Store:
     """Documents by id and by list. Not thread safe: use it from the ledger's thread only."""
 
@@ -186,9 +189,18 @@ class Store:
     def due(self, now: int, limit: int) -> list[Document]:
         """Objects whose timer has come, earliest first."""
         rows = self.connection.execute(
-            "SELECT body FROM object WHERE act_at <= ? ORDER BY act_at LIMIT ?", (now, limit)
+            f"SELECT body FROM object WHERE act_at <= ? AND {_NO_TEST_CLOCK}"  # noqa: S608 (literal)
+            " ORDER BY act_at LIMIT ?",
+            (now, limit),
         )
         return [json.loads(row[0]) for row in rows]
+
+    def next_timer(self) -> int | None:
+        """When the earliest timer comes; those of test clocks come by hand."""
+        row = self.connection.execute(
+            f"SELECT min(act_at) FROM object WHERE act_at IS NOT NULL AND {_NO_TEST_CLOCK}"  # noqa: S608 (literal)
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
 
     def seq_of(self, kind: str, object_id: str) -> int | None:
         """A document's place in the order of creation."""

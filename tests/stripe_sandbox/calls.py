@@ -19,6 +19,8 @@ from stripe_sandbox import (
     refunds,
     setup_intents,
     tax_rates,
+    test_clocks,
+    thin_events,
 )
 from stripe_sandbox.params import Takes
 
@@ -97,5 +99,13 @@ DRAFTING: dict[str, Takes] = {
     "invoice_item_delete": invoice_line_edits.DELETE_ITEM,
     "payment_method_update": payment_methods.UPDATE,
 }
+TIME: dict[str, Takes] = {
+    "test_helpers/test_clock_create": test_clocks.CREATE,
+    "test_helpers/test_clock_advance": test_clocks.ADVANCE,
+    "test_helpers/test_clock_retrieve": test_clocks.RETRIEVE,
+    "test_helpers/test_clock_delete": test_clocks.DELETE,
+    "test_helpers/test_clock_list": test_clocks.LIST,
+    "v2/core/event_retrieve": thin_events.RETRIEVE,
+}
 
-MORE = {**MONEY_BACK, **COLLECTING, **CATALOGUE, **DRAFTING}
+MORE = {**MONEY_BACK, **COLLECTING, **CATALOGUE, **DRAFTING, **TIME}
