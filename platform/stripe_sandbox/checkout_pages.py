@@ -222,11 +222,12 @@ def _what_next(call: Call, session: Document) -> str:
     intent = _intent(call, session)
     if intent is not None and intent["status"] == "requires_action":
         return bank_asks(f"{base}/authenticate")
-    if session["mode"] == "payment":
-        title, offered = "Pay with a test card", TO_PAY
+    paying = session["mode"] == "payment"
+    title = "Pay with a test card" if paying else "Choose a test card"
+    offered = TO_PAY if paying else TO_SAVE
+    button = "Save card"
+    if paying:
         button = f"Pay {money(session['amount_total'], session['currency'])}"
-    else:
-        title, offered, button = "Choose a test card", TO_SAVE, "Save card"
     return (
         f"{alert(session['_failed'])}<h2>{title}</h2><form method=post action='{base}/card'>"
         f"{cards(offered)}<button>{button}</button></form>"

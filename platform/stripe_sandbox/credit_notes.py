@@ -5,6 +5,7 @@ be credited is the invoice's total, less what other notes credited and less refu
 stands for. A note that meets only what is still owed can be voided while the invoice is open.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from stripe_sandbox import balance_transactions, charges, ids, payment_intents, refunds
@@ -21,6 +22,7 @@ from stripe_sandbox.params import (
     Choice,
     Integer,
     Metadata,
+    Parameter,
     Reference,
     Rows,
     Shape,
@@ -38,7 +40,7 @@ MAX_LINES = 250
 MAX_REFUNDS = 100
 
 _AMOUNT = Integer(0, MAX_AMOUNT_MINOR)
-_ASKED = {
+_ASKED: Mapping[str, Parameter] = {
     "amount": Integer(1, MAX_AMOUNT_MINOR),
     "credit_amount": _AMOUNT,
     "effective_at": INSTANT,
@@ -252,7 +254,6 @@ def _document(call: Call, invoice: Document, number: str, amounts: Amounts) -> D
         "metadata": merged_metadata({}, call.params.get("metadata", {})),
         "number": number,
         "out_of_band_amount": call.params.get("out_of_band_amount"),
-        "pdf": f"{call.base_url}/credit_notes/acct_sandbox/{ids.secret('test')}/pdf",
         "post_payment_amount": amounts.post_payment,
         "pre_payment_amount": amounts.pre_payment,
         "pretax_credit_amounts": [],
@@ -268,6 +269,7 @@ def _document(call: Call, invoice: Document, number: str, amounts: Amounts) -> D
         "type": amounts.kind,
         "voided_at": None,
         "_lines": amounts.lines,
+        "_page_token": ids.secret("test"),
     }
 
 

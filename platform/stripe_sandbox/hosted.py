@@ -2,7 +2,7 @@
 
 from starlette.routing import Route
 
-from stripe_sandbox import checkout_pages, overview_pages, pages, portal_pages
+from stripe_sandbox import checkout_pages, overview_pages, pages, pdf_pages, portal_pages
 
 _INVOICE = "/i/acct_sandbox/{token}"
 _CHECKOUT = "/c/pay/{id}"
@@ -17,6 +17,8 @@ ROUTES = (
     Route(_INVOICE, pages.show),
     Route(f"{_INVOICE}/pay", pages.pay, methods=["POST"]),
     Route(f"{_INVOICE}/authenticate", pages.authenticate, methods=["POST"]),
+    Route(f"{_INVOICE}/pdf", pdf_pages.invoice),
+    Route("/credit_notes/acct_sandbox/{token}/pdf", pdf_pages.credit_note),
     Route("/receipts/acct_sandbox/{token}", checkout_pages.receipt),
     Route(_CHECKOUT, checkout_pages.show),
     Route(f"{_CHECKOUT}/card", checkout_pages.use_card, methods=["POST"]),

@@ -6,7 +6,9 @@ a client that searches for what it has just written must not find it here either
 """
 
 import json
+import operator
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stripe_sandbox import clock, settings
@@ -32,7 +34,13 @@ _CLAUSE = re.compile(
     r"(?P<op>[:~]|[<>]=?)(?P<value>\"[^\"]*\"|'[^']*'|-?\d+|null)$"
 )
 _TEXTS = frozenset({"currency", "customer", "metadata", "number", "receipt_number", "status"})
-_NUMBERS = frozenset({"created", "last_finalization_error_code", "total"})
+_NUMBERS = frozenset({"created", "total"})
+_COMPARE: Mapping[str, Callable[[int, int], bool]] = {
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+}
 
 
 def search(call: Call) -> Document:
@@ -81,6 +89,8 @@ def _clause(text: str) -> dict[str, Any]:
     field, numeric = clause["field"], clause["op"] in ("<", ">", "<=", ">=")
     if field not in _TEXTS | _NUMBERS or (numeric and field not in _NUMBERS):
         raise refused(f"Field `{field}` is an unsupported search field here.", param="query")
+    if numeric and not re.fullmatch(r"-?\d{1,15}", clause["value"]):
+        raise refused(f"Compare `{field}` with a whole number.", param="query")
     if (field == "metadata") != (clause["key"] is not None):
         raise refused('Search metadata as metadata["key"].', param="query")
     return clause
@@ -93,13 +103,12 @@ def _holds(invoice: Document, clause: dict[str, Any]) -> bool:
     asked, op = clause["value"].strip("\"'"), clause["op"]
     if clause["value"] == "null":
         holds = value is None
+    elif value is None:
+        holds = False
     elif op == "~":
-        holds = value is not None and asked.lower() in str(value).lower()
+        holds = asked.lower() in str(value).lower()
     elif op == ":":
-        holds = value is not None and str(value).lower() == asked.lower()
+        holds = str(value).lower() == asked.lower()
     else:
-        number = int(asked) if re.fullmatch(r"-?\d+", asked) else 0
-        holds = {
-            "<": value < number, ">": value > number, "<=": value <= number, ">=": value >= number,
-        }[op]  # fmt: skip
-    return holds != (clause["no"] == "-")
+        holds = _COMPARE[op](int(value), int(asked))
+    return bool(holds != (clause["no"] == "-"))

@@ -18,6 +18,7 @@ from stripe_sandbox.params import (
     Flag,
     Link,
     Metadata,
+    Parameter,
     Reference,
     Shape,
     Takes,
@@ -40,7 +41,7 @@ _FEATURES = Shape(
         "subscription_update": _ONLY_OFF,
     }
 )
-_CONFIGURABLE = {
+_CONFIGURABLE: Mapping[str, Parameter] = {
     "business_profile": Shape(
         {
             "headline": Text(max_chars=60),

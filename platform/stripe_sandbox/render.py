@@ -25,6 +25,8 @@ def public(call: Call, document: Document) -> Document:
     elif document["object"] == "charge":
         shown["receipt_url"] = f"{call.base_url}/receipts/acct_sandbox/{document['_receipt_token']}"
     elif document["object"] == "credit_note":
+        token = document["_page_token"]
+        shown["pdf"] = f"{call.base_url}/credit_notes/acct_sandbox/{token}/pdf"
         shown["lines"] = _embedded(document["_lines"], f"/v1/credit_notes/{document['id']}/lines")
     return shown
 
@@ -49,6 +51,7 @@ def _complete_invoice(call: Call, document: Document, shown: Document) -> None:
             )
     if document["_page_token"] is not None:
         shown["hosted_invoice_url"] = f"{call.base_url}/i/acct_sandbox/{document['_page_token']}"
+        shown["invoice_pdf"] = f"{shown['hosted_invoice_url']}/pdf"
     shown["lines"] = lines_of(call, document["id"], EMBEDDED_LINES)
 
 

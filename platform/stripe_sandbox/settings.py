@@ -1,12 +1,14 @@
 """What the control door can change about this sandbox, kept with its state on disk.
 
-numbering           "customer" (a sequence each) or "account" (one for all invoices)
-rate_limit          whether more than 25 calls a second of one endpoint are answered 429
-search_lag_s        how late search is
-webhook_delay_ms    how long every webhook waits before its first attempt
-webhook_drop        how many of the next webhooks are lost on the way
-webhook_duplicates  how many times more each webhook is delivered
-webhook_hold        whether webhooks wait until they are released, in an order of one's choice
+    numbering           "customer" (a sequence each) or "account" (one for all invoices)
+    rate_limit          whether more than 25 calls a second of one endpoint are answered 429
+    search_lag_s        how late search is
+    webhook_delay_ms    how long every webhook waits before its first attempt
+    webhook_drop        how many of the next webhooks are lost on the way
+    webhook_duplicates  how many times more each webhook is delivered
+    webhook_hold        whether webhooks wait until they are released, in an order of one's choice
+
+Each is a JSON value of the same kind as its default.
 """
 
 import json
