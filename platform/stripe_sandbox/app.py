@@ -242,7 +242,9 @@ class Sandbox:
                     path=request.path_params,
                     params=params,
                 )
-                answer = _instead(rule) or execute(endpoint, test_clocks.placed(call))
+                answer = _instead(rule) or execute(
+                    endpoint, test_clocks.placed(call, endpoint.path)
+                )
                 result = idempotency.Saved(request_id, answer.status, answer.body)
                 if key is not None:
                     idempotency.save(store, key, asked, result, now)

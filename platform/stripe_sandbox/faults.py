@@ -1,6 +1,6 @@
 """Faults on demand: what a network and a busy Stripe can do to a caller, at calls of one's choice.
 
-A rule names a kind, a path pattern (`*` matches within the path), perhaps a verb, and when it
+A rule names a kind, a path pattern (`*` stands for anything), perhaps a verb, and when it
 strikes: the next `times` matching calls after skipping `after`, or with a `probability` drawn from
 a `seed`, so that a run can be repeated. Rules live in memory: a restart has none.
 
