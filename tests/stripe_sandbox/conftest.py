@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import stripe
 
+from stripe_sandbox.settings import DEFAULTS as _DEFAULTS
 from tests.stripe_sandbox.rig import Books, Receiver, Sandbox
 
 
@@ -14,6 +15,22 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     running = Sandbox(tmp_path_factory.mktemp("stripe") / "stripe.sqlite3").start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def _second_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    running = Sandbox(tmp_path_factory.mktemp("movable") / "stripe.sqlite3").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def movable(_second_sandbox: Sandbox) -> Iterator[Books]:
+    """A second sandbox, whose time and settings a test may change without disturbing others."""
+    yield Books(_second_sandbox)
+    _second_sandbox.control("/webhooks/release")
+    kept = {name: value for name, value in _DEFAULTS.items() if name != "clock_offset_s"}
+    _second_sandbox.control("/settings", kept)
 
 
 @pytest.fixture

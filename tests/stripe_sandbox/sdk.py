@@ -36,21 +36,45 @@ def _inner(node: ast.ClassDef) -> dict[str, ast.ClassDef]:
 
 def parameters(module: str) -> dict[str, str]:
     """Parameter names of a call and their types, from `params/_<module>_params.py`."""
-    path = FOLDER / "params" / f"_{module}_params.py"
-    name = "".join(part.title() for part in module.split("_")) + "Params"
+    path, name = _place(module)
     return _declared(_classes(path)[name])
 
 
 def nested_parameters(module: str, suffix: str) -> dict[str, str]:
     """Parameter names of a nested object, such as one line of `add_lines`."""
-    path = FOLDER / "params" / f"_{module}_params.py"
-    name = "".join(part.title() for part in module.split("_")) + "Params" + suffix
-    return _declared(_classes(path)[name])
+    path, name = _place(module)
+    return _declared(_classes(path)[name + suffix])
+
+
+def _place(module: str) -> tuple[Path, str]:
+    folder, _, bare = module.rpartition("/")
+    name = "".join(part.title() for part in bare.split("_")) + "Params"
+    return FOLDER / "params" / folder / f"_{bare}_params.py", name
+
+
+def judged(answer: Any) -> Any:
+    """The answer of the sandbox as the SDK gave it, after a look at its shape."""
+    shown = answer.to_dict(for_json=True)
+    kind = shown["object"]
+    named = {
+        "line_item": "invoice_line_item",
+        "item": "line_item",
+        "invoiceitem": "invoice_item",
+    }.get(kind, kind)
+    folder, _, module = named.rpartition(".")
+    cls = "".join(part.title() for part in module.split("_"))
+    found = complaints(shown, f"{folder}/_{module}" if folder else module, cls)
+    assert not found, found
+    return answer
+
+
+def _file(module: str) -> str:
+    return f"{module}.py" if "/" in module else f"_{module}.py"
 
 
 def complaints(value: dict[str, Any], module: str, cls: str) -> list[str]:
     """Where an answered object and the SDK's class disagree: absent, null, unknown, mistyped."""
-    return _compare(value, _classes(FOLDER / f"_{module}.py")[cls], cls)
+    return _compare(value, _classes(FOLDER / _file(module))[cls], cls)
 
 
 def _compare(value: dict[str, Any], node: ast.ClassDef, where: str) -> list[str]:

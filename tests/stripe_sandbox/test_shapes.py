@@ -25,6 +25,7 @@ from stripe_sandbox import (
 from stripe_sandbox.params import Rows, Shape, Takes
 from stripe_sandbox.routes import ENDPOINTS
 from tests.stripe_sandbox import sdk
+from tests.stripe_sandbox.calls import MORE
 from tests.stripe_sandbox.rig import Books, Sandbox
 
 CALLS = {
@@ -63,6 +64,7 @@ CALLS = {
     "webhook_endpoint_retrieve": webhook_endpoints.RETRIEVE,
     "webhook_endpoint_delete": webhook_endpoints.DELETE,
     "webhook_endpoint_list": webhook_endpoints.LIST,
+    **MORE,
 }
 NESTED = {
     ("invoice_add_lines", "Line"): invoice_lines.ADD_LINES.fields["lines"],
