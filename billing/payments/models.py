@@ -69,10 +69,16 @@ class PaymentRun(TenantModel):
         return f"run of {self.invoice_id}"
 
 
-class PaymentStep(TenantModel):
-    """One call to the provider, or one reading of it, that a run must get behind it.
+_KINDS_OF_A_RUN = ["draft", "lines", "verify", "finalise", "pay", "mirror", "void", "write_off"]
+_KINDS_OF_A_SUBJECT = ["checkout", "charge", "refund", "credit_note"]
 
-    `parameters` is canonical JSON text, not jsonb, so that what is sent twice is the same twice.
+
+class PaymentStep(TenantModel):
+    """One call to the provider, or one reading of it, that must be got behind us.
+
+    It is a step of a run, or of what `subject_id` names: a top-up, a refund, a credit note; one of
+    neither makes the tenant's customer. `parameters` is canonical JSON text, not jsonb, so that
+    what is sent twice is the same twice.
     """
 
     class Kind(models.TextChoices):
@@ -83,6 +89,12 @@ class PaymentStep(TenantModel):
         FINALISE = "finalise", "Finalise"
         PAY = "pay", "Charge the customer"
         MIRROR = "mirror", "Mirror the outcome"
+        VOID = "void", "Void"
+        WRITE_OFF = "write_off", "Mark uncollectible"
+        CHECKOUT = "checkout", "Open a checkout"
+        CHARGE = "charge", "Charge for credit"
+        REFUND = "refund", "Refund"
+        CREDIT_NOTE = "credit_note", "Issue the credit note"
 
     class State(models.TextChoices):
         READY = "ready", "Ready"  # never sent
@@ -94,6 +106,7 @@ class PaymentStep(TenantModel):
     run = models.ForeignKey(
         PaymentRun, null=True, blank=True, on_delete=models.PROTECT, related_name="steps"
     )
+    subject_id = models.UUIDField(null=True, blank=True)
     kind = models.CharField(max_length=16, choices=Kind)
     revision = models.PositiveIntegerField(default=1)
     parameters = models.TextField()
@@ -113,16 +126,14 @@ class PaymentStep(TenantModel):
         ordering = ["created_at", "id"]
         constraints = [
             models.UniqueConstraint(fields=["run", "kind", "revision"], name="payment_step_once"),
-            models.CheckConstraint(
-                condition=Q(kind="customer", run__isnull=True)
-                | (~Q(kind="customer") & Q(run__isnull=False)),
-                name="payment_step_belongs_to_a_run",
+            models.UniqueConstraint(
+                fields=["subject_id", "kind", "revision"], name="payment_step_of_subject_once"
             ),
             models.CheckConstraint(
-                condition=Q(
-                    kind__in=["customer", "draft", "lines", "verify", "finalise", "pay", "mirror"]
-                ),
-                name="payment_step_kind_known",
+                condition=Q(kind="customer", run__isnull=True, subject_id__isnull=True)
+                | Q(kind__in=_KINDS_OF_A_RUN, run__isnull=False, subject_id__isnull=True)
+                | Q(kind__in=_KINDS_OF_A_SUBJECT, run__isnull=True, subject_id__isnull=False),
+                name="payment_step_belongs",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=["ready", "sent", "unclear", "done", "failed"]),

@@ -20,7 +20,6 @@ from django.db import connection
 from meterplane.kernel.invariant import ensure
 
 OVERALL = "overall"
-SECOND = timedelta(seconds=1)
 
 # In the order of their names, so that two calls never wait for each other's rows.
 _TURN = """
@@ -42,23 +41,23 @@ ON CONFLICT (account, endpoint) DO UPDATE SET free_at = greatest(pace.free_at, e
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The turns of one account. Both rates are calls a second."""
+    """The turns of one account: how far apart calls are, those of one endpoint and all of them."""
 
     account: str
-    endpoint_rate_max: int
-    overall_rate_max: int
+    endpoint_spacing: timedelta
+    overall_spacing: timedelta
 
     def take_turn(self, endpoint: str) -> None:
         """Returns when a call to `endpoint` may begin."""
         ensure(not connection.in_atomic_block, "a turn is not taken inside a transaction")
-        rates = {endpoint: self.endpoint_rate_max, OVERALL: self.overall_rate_max}
+        spacings = {endpoint: self.endpoint_spacing, OVERALL: self.overall_spacing}
         with connection.cursor() as cursor:
             cursor.execute(
                 _TURN,
                 {
                     "account": self.account,
-                    "endpoints": list(rates),
-                    "spacings": [SECOND / rate for rate in rates.values()],
+                    "endpoints": list(spacings),
+                    "spacings": list(spacings.values()),
                 },
             )
             wait = max(row[0] for row in cursor.fetchall())

@@ -39,27 +39,34 @@ Recover = Callable[[datetime], str | None]
 State = PaymentStep.State
 
 
-def freeze(tenant_id: UUID, run_id: UUID | None, kind: str, parameters: Parameters) -> PaymentStep:
+def freeze(
+    tenant_id: UUID,
+    run_id: UUID | None,
+    kind: str,
+    parameters: Parameters,
+    *,
+    subject_id: UUID | None = None,
+) -> PaymentStep:
     """The step that is to be performed: the newest that has not failed, or a new revision.
 
     Needs the tenant's door.
     """
+    of = {"run_id": run_id, "subject_id": subject_id, "kind": kind}
     known: PaymentStep | None = (
-        PaymentStep.objects.filter(run_id=run_id, kind=kind).order_by("-revision").first()
+        PaymentStep.objects.filter(tenant_id=tenant_id, **of).order_by("-revision").first()
     )
     if known is not None and known.state != State.FAILED:
         return known
     revision = known.revision + 1 if known is not None else 1
     text = msgspec.json.encode(parameters, order="sorted").decode()
-    owner = run_id or tenant_id
+    owner = run_id or subject_id or tenant_id
     # Whoever freezes first decides the bytes; a worker that arrives meanwhile takes what it finds.
     step: PaymentStep
     step, _ = PaymentStep.objects.get_or_create(
         idempotency_key=f"{kind}:{owner}:{revision}",
         defaults={
             "tenant_id": tenant_id,
-            "run_id": run_id,
-            "kind": kind,
+            **of,
             "revision": revision,
             "parameters": text,
             "digest": hashlib.sha256(text.encode()).hexdigest(),
@@ -93,7 +100,11 @@ def perform(
             _set(tenant_id, step, state=State.FAILED, note="not there; a new revision follows")
             with tenant_scope(tenant_id):
                 successor = freeze(
-                    tenant_id, step.run_id, step.kind, msgspec.json.decode(step.parameters)
+                    tenant_id,
+                    step.run_id,
+                    step.kind,
+                    msgspec.json.decode(step.parameters),
+                    subject_id=step.subject_id,
                 )
             return perform(tenant_id, successor.id, provider, target_id=target_id, recover=recover)
     try:

@@ -1,6 +1,7 @@
 """One Stripe account, or the sandbox: the same code, another key and base address."""
 
 import hashlib
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +14,7 @@ from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.invoices import Invoices
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
+SECOND = timedelta(seconds=1)
 LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 
 _SENDS = {**customers.SENDS, **invoices.SENDS}
@@ -50,4 +52,4 @@ def provider() -> Stripe:
     key, base = settings.STRIPE_API_KEY, settings.STRIPE_API_BASE
     account = hashlib.sha256(f"{key} {base}".encode()).hexdigest()[:16]
     overall = LIVE_RATE_MAX if key.startswith(LIVE_PREFIXES) else TEST_RATE_MAX
-    return Stripe(key, base, Pace(account, ENDPOINT_RATE_MAX, overall))
+    return Stripe(key, base, Pace(account, SECOND / ENDPOINT_RATE_MAX, SECOND / overall))
