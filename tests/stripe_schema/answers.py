@@ -35,6 +35,7 @@ ERROR_TYPES = {"api_error", "card_error", "idempotency_error", "invalid_request_
 # Where the package lists the codes of errors.
 _CODES = Named("stripe._payment_intent", ("PaymentIntent", "LastPaymentError"))
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]{1,12})?")
+_WORDS = {Rows: "array", Mapped: "object", Page: "list object", Named: "object"}
 _GONE = ("id", "object", "deleted")
 # What Stripe's reference shows of search results and their class leaves out; the page after the
 # last one is null.
@@ -79,7 +80,8 @@ class Answers:
                 fits = _is_scalar(kind, value)
                 return [] if fits else [f"{where}: {_short(value)} is no {kind.value}"]
             case OneOf(values=values):
-                fits = not isinstance(value, (dict, list)) and value in values
+                # 1 is not True here.
+                fits = any(type(value) is type(each) and value == each for each in values)
                 return [] if fits else [f"{where}: {_short(value)} is not one of Stripe's"]
             case Either(options=options):
                 return self._either(options, value, where)
@@ -98,7 +100,7 @@ class Answers:
                     return self._thin(value, where)
                 found = self._structure(self._kinds.structure(kind), value, where)
                 return found + self._carried(value, where) if kind == EVENT else found
-        return [f"{where or 'the answer'}: {_short(value)} is no {type(kind).__name__}"]
+        return [f"{where or 'the answer'}: {_short(value)} is no {_WORDS[type(kind)]}"]
 
     def _rows(self, item: Kind, rows: list[Any], where: str) -> list[str]:
         return [
@@ -129,9 +131,7 @@ class Answers:
         envelope["data"] = Field(Rows(page.item), required=True)
         return self._structure(Structure("page", envelope), value, where)
 
-    def _structure(
-        self, structure: Structure, value: Mapping[str, Any], where: str
-    ) -> list[str]:
+    def _structure(self, structure: Structure, value: Mapping[str, Any], where: str) -> list[str]:
         is_gone = value.get("deleted") is True and "deleted" in structure.fields
         found = []
         for name, member in value.items():

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from tests.stripe_schema.answers import Answers
 from tests.stripe_schema.kinds import Kinds
 from tests.stripe_schema.operations import Operation, Operations
-from tests.stripe_schema.requests import Requests
+from tests.stripe_schema.requests import UNKNOWN, Requests
 from tests.stripe_schema.sources import Sources
 
 HEADERS = ("request-id", "stripe-version")
@@ -71,8 +71,11 @@ class Schema:
         except ValueError:
             return self._placed(exchange, [*found, "the answer is not JSON"])
         found += self.check_response(method, target, exchange.status, answer)
+        wrong = self.check_request(method, target, exchange.body)
         if exchange.status < 400:
-            found += [f"took {each}" for each in self.check_request(method, target, exchange.body)]
+            found += [f"took {each}" for each in wrong]
+        elif exchange.status == 400 and wrong and all(each.endswith(UNKNOWN) for each in wrong):
+            found += _not_refused_as_unknown(answer, wrong)
         return self._placed(exchange, found)
 
     def check_event(self, body: str) -> list[str]:
@@ -87,6 +90,15 @@ class Schema:
         )
         where = operation or f"{exchange.method} {exchange.target}"
         return [f"{where} -> {exchange.status}: {each}" for each in found]
+
+
+def _not_refused_as_unknown(answer: Any, wrong: list[str]) -> list[str]:
+    """Stripe says `parameter_unknown` and which, unless the idempotency key stands in the way."""
+    error = answer.get("error", {})
+    said = f"{error.get('param')}{UNKNOWN}"
+    if error.get("type") == "idempotency_error" or error.get("code") == "parameter_unknown":
+        return [] if said in wrong or error.get("param") is None else [f"refused as {said}"]
+    return [f"refused with {error.get('code')}, and not because {each}" for each in wrong]
 
 
 @cache

@@ -141,9 +141,7 @@ class Kinds:
                 return self._subscript(name, inner, module, path)
         raise TypeError(f"{module}: {ast.unparse(annotation)} is not understood")
 
-    def _subscript(
-        self, name: str, inner: ast.expr, module: str, path: tuple[str, ...]
-    ) -> Kind:
+    def _subscript(self, name: str, inner: ast.expr, module: str, path: tuple[str, ...]) -> Kind:
         parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         if name == "Literal":
             return OneOf(frozenset(ast.literal_eval(part) for part in parts))

@@ -116,8 +116,8 @@ def _annotation(method: ast.FunctionDef, parameter: str) -> ast.expr | None:
 
 def _requests_in(method: ast.FunctionDef) -> Iterator[ast.Call]:
     for node in ast.walk(method):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in _SENDS:
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name)) if name in _SENDS:
                 yield node
 
 

@@ -18,7 +18,6 @@ from tests.stripe_schema.kinds import (
     Mapped,
     Named,
     OneOf,
-    Page,
     Rows,
     Scalar,
     Structure,
@@ -26,6 +25,8 @@ from tests.stripe_schema.kinds import (
 from tests.stripe_schema.operations import Operation, Operations
 
 Form: TypeAlias = "str | dict[str, Form]"
+
+UNKNOWN = " is unknown"
 
 _SCALARS = {
     Scalar.TEXT: re.compile(r".*", re.DOTALL),
@@ -111,7 +112,7 @@ class Requests:
 
 
 def _unknown(names: "list[str] | dict[str, Form]", where: str) -> list[str]:
-    return [f"{_inside(where, name)} is unknown" for name in names]
+    return [f"{_inside(where, name)}{UNKNOWN}" for name in names]
 
 
 def _badness(found: list[str], where: str) -> tuple[int, int]:
@@ -133,6 +134,6 @@ def _in_words(kind: Kind) -> str:
             return kind.value
         case OneOf():
             return "single value"
-        case Rows() | Page():
+        case Rows():
             return "array"
     return "object"
