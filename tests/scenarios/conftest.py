@@ -18,6 +18,7 @@ from meterplane.stack.layout import Layout
 from meterplane.stack.record import StackRecord
 from meterplane.stack.stack_file import StackFile
 from tests.conftest import wait_until
+from tests.stripe_schema import stored
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_WITHIN_S = 180
@@ -96,6 +97,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         )
         assert running.record.component("history").state == "done", logs(running.layout, "history")
         yield running
+        said = stored.complaints(running.layout.sandbox)
+        assert not said, "not as at Stripe:\n" + "\n".join(said)
     finally:
         running.manage("down")
 

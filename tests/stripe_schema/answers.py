@@ -6,7 +6,7 @@ the class does not have. An event is looked into: the object it carries has its 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stripe._object_classes import OBJECT_CLASSES
@@ -36,6 +36,7 @@ ERROR_TYPES = {"api_error", "card_error", "idempotency_error", "invalid_request_
 _CODES = Named("stripe._payment_intent", ("PaymentIntent", "LastPaymentError"))
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]{1,12})?")
 _WORDS = {Rows: "array", Mapped: "object", Page: "list object", Named: "object"}
+NOT_LISTED = "is not one of Stripe's"
 _GONE = ("id", "object", "deleted")
 # What Stripe's reference shows of search results and their class leaves out; the page after the
 # last one is null.
@@ -53,14 +54,14 @@ class Answers:
         """What Stripe would not say to this call."""
         if status >= 400:
             return self.of_error(body)
-        return self.of_kind(self._operations.answer(operation), body, "")
+        return _whole(self.of_kind(self._operations.answer(operation), body))
 
     def of_error(self, body: Any) -> list[str]:
         """The shape of an answer of 400 and above, with its code one that exists."""
         if not isinstance(body, dict) or set(body) != {"error"}:
             return ["an error's body is {'error': {...}}"]
         error = body["error"]
-        found = self.of_kind(ERROR, error, "error")
+        found = _at("error", self.of_kind(ERROR, error))
         if isinstance(error, dict):
             if error.get("type") not in ERROR_TYPES:
                 found.append(f"error.type: {error.get('type')!r} is not one of Stripe's")
@@ -71,57 +72,55 @@ class Answers:
     def of_event(self, event: Any) -> list[str]:
         """An event as delivered: with its object, or thin with a reference to it."""
         is_thin = isinstance(event, dict) and event.get("object") == "v2.core.event"
-        return self.of_kind(THIN_EVENT if is_thin else EVENT, event, "")
+        return _whole(self.of_kind(THIN_EVENT if is_thin else EVENT, event))
 
-    def of_kind(self, kind: Kind, value: Any, where: str) -> list[str]:
-        """Complaints about a value, each beginning with its place."""
+    def of_kind(self, kind: Kind, value: Any) -> list[str]:
+        """Complaints about a value, each beginning with its place inside of it."""
         match kind:
             case Scalar():
                 fits = _is_scalar(kind, value)
-                return [] if fits else [f"{where}: {_short(value)} is no {kind.value}"]
+                return [] if fits else [f": {_short(value)} is no {kind.value}"]
             case OneOf(values=values):
-                # 1 is not True here.
-                fits = any(type(value) is type(each) and value == each for each in values)
-                return [] if fits else [f"{where}: {_short(value)} is not one of Stripe's"]
+                return [] if _is_one_of(values, value) else [f": {_short(value)} {NOT_LISTED}"]
             case Either(options=options):
-                return self._either(options, value, where)
+                return self._either(options, value)
             case Rows(item=item) if isinstance(value, list):
-                return self._rows(item, value, where)
+                return [
+                    each
+                    for place, row in enumerate(value)
+                    for each in _at(f"[{place}]", self.of_kind(item, row))
+                ]
             case Mapped(value=inner) if isinstance(value, dict):
                 return [
                     each
                     for name, member in value.items()
-                    for each in self.of_kind(inner, member, _inside(where, name))
+                    for each in _at(name, self.of_kind(inner, member))
                 ]
             case Page() if isinstance(value, dict):
-                return self._page(kind, value, where)
+                return self._page(kind, value)
             case Named() if isinstance(value, dict):
-                if kind == THIN_EVENT:
-                    return self._thin(value, where)
-                found = self._structure(self._kinds.structure(kind), value, where)
-                return found + self._carried(value, where) if kind == EVENT else found
-        return [f"{where or 'the answer'}: {_short(value)} is no {_WORDS[type(kind)]}"]
+                return self._named(kind, value)
+        return [f": {_short(value)} is no {_WORDS[type(kind)]}"]
 
-    def _rows(self, item: Kind, rows: list[Any], where: str) -> list[str]:
-        return [
-            each
-            for place, row in enumerate(rows)
-            for each in self.of_kind(item, row, f"{where}[{place}]")
-        ]
+    def _named(self, kind: Named, value: Mapping[str, Any]) -> list[str]:
+        if kind == THIN_EVENT:
+            return self._thin(value)
+        found = _members(self._kinds.structure(kind), value, self.of_kind)
+        return found + self._carried(value) if kind == EVENT else found
 
-    def _either(self, options: tuple[Kind, ...], value: Any, where: str) -> list[str]:
+    def _either(self, options: tuple[Kind, ...], value: Any) -> list[str]:
         best: list[str] | None = None
         for option in options:
             if isinstance(option, Scalar) and isinstance(value, (dict, list)):
                 continue  # an object where an id could stand is judged as the object
-            found = self.of_kind(option, value, where)
+            found = self.of_kind(option, value)
             if not found:
                 return []
             if best is None or len(found) < len(best):
                 best = found
-        return best if best is not None else [f"{where}: {_short(value)} is of no known kind"]
+        return best if best is not None else [f": {_short(value)} is of no known kind"]
 
-    def _page(self, page: Page, value: Mapping[str, Any], where: str) -> list[str]:
+    def _page(self, page: Page, value: Mapping[str, Any]) -> list[str]:
         envelope = dict(self._kinds.structure(page.of).fields)
         name = self._kinds.object_name(page.of)
         if name is not None:
@@ -129,54 +128,65 @@ class Answers:
         if name == "search_result":
             envelope |= {each: Field(kind, required=False) for each, kind in _SEARCH.items()}
         envelope["data"] = Field(Rows(page.item), required=True)
-        return self._structure(Structure("page", envelope), value, where)
+        return _members(Structure("page", envelope), value, self.of_kind)
 
-    def _structure(self, structure: Structure, value: Mapping[str, Any], where: str) -> list[str]:
-        is_gone = value.get("deleted") is True and "deleted" in structure.fields
-        found = []
-        for name, member in value.items():
-            place = _inside(where, name)
-            field = structure.fields.get(name)
-            if field is None or (is_gone and name not in _GONE):
-                found.append(f"{place} is not Stripe's")
-            elif member is not None:
-                found += self.of_kind(field.kind, member, place)
-            elif field.required:
-                found.append(f"{place} is null")
-        for name, field in structure.fields.items():
-            if name not in value and field.required and (not is_gone or name in _GONE):
-                found.append(f"{_inside(where, name)} is absent")
-        return found
-
-    def _carried(self, event: Mapping[str, Any], where: str) -> list[str]:
+    def _carried(self, event: Mapping[str, Any]) -> list[str]:
+        """The object inside of an event, and what is said to have changed in it."""
         data = event.get("data")
         carried = data.get("object") if isinstance(data, dict) else None
-        place = _inside(where, "data.object")
         if not isinstance(data, dict) or not isinstance(carried, dict):
-            return [f"{place} is absent"]
+            return ["data.object is absent"]
         of = OBJECT_CLASSES.get(str(carried.get("object")))
         if of is None:
-            return [f"{place}.object: {_short(carried.get('object'))} is not one of Stripe's"]
+            return [f"data.object.object: {_short(carried.get('object'))} {NOT_LISTED}"]
         kind = Named(of[0], (of[1],))
-        found = self.of_kind(kind, carried, place)
         members = self._kinds.structure(kind).fields
-        return found + [
-            f"{_inside(where, 'data.previous_attributes')}.{name} is not Stripe's"
+        return _at("data.object", self.of_kind(kind, carried)) + [
+            f"data.previous_attributes.{name} is not Stripe's"
             for name in data.get("previous_attributes") or {}
             if name not in members
         ]
 
-    def _thin(self, event: Mapping[str, Any], where: str) -> list[str]:
+    def _thin(self, event: Mapping[str, Any]) -> list[str]:
         """Every type of thin event has a class of its own, which says what it refers to."""
         of = get_v2_event_class(str(event.get("type")))
         if of is StripeObject:
-            return [f"{_inside(where, 'type')}: {_short(event.get('type'))} is not one of Stripe's"]
+            return [f"type: {_short(event.get('type'))} {NOT_LISTED}"]
         kind = Named(of.__module__, (of.__qualname__,))
-        return self._structure(self._kinds.structure(kind), event, where)
+        return _members(self._kinds.structure(kind), event, self.of_kind)
 
     def _error_codes(self) -> frozenset[object]:
         kind = self._kinds.structure(_CODES).fields["code"].kind
         return kind.values if isinstance(kind, OneOf) else frozenset()
+
+
+def _members(
+    structure: Structure,
+    value: Mapping[str, Any],
+    judge: Callable[[Kind, Any], list[str]],
+) -> list[str]:
+    is_gone = value.get("deleted") is True and "deleted" in structure.fields
+    found: list[str] = []
+    for name, member in value.items():
+        field = structure.fields.get(name)
+        if field is None or (is_gone and name not in _GONE):
+            found.append(f"{name} is not Stripe's")
+        elif member is not None:
+            said = judge(field.kind, member)
+            if said:
+                found += _at(name, said)
+        elif field.required:
+            found.append(f"{name} is null")
+    for name, field in structure.fields.items():
+        if field.required and name not in value and (not is_gone or name in _GONE):
+            found.append(f"{name} is absent")
+    return found
+
+
+def _is_one_of(values: frozenset[object], value: Any) -> bool:
+    if isinstance(value, str):
+        return value in values
+    return any(type(value) is type(each) and value == each for each in values)  # 1 is not True
 
 
 def _is_scalar(kind: Scalar, value: Any) -> bool:
@@ -195,8 +205,13 @@ def _is_scalar(kind: Scalar, value: Any) -> bool:
             return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _inside(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+def _at(place: str, found: list[str]) -> list[str]:
+    """The same complaints, seen from one level further out."""
+    return [f"{place}{each}" if each[0] in ":[ " else f"{place}.{each}" for each in found]
+
+
+def _whole(found: list[str]) -> list[str]:
+    return [f"the answer{each}" if each[0] == ":" else each for each in found]
 
 
 def _short(value: Any) -> str:

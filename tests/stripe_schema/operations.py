@@ -43,6 +43,7 @@ class Operations:
     def __init__(self, sources: Sources, kinds: Kinds) -> None:
         self._sources = sources
         self._kinds = kinds
+        self._kinds_read: dict[ast.expr, Kind] = {}
         self._table: dict[tuple[str, int], list[tuple[re.Pattern[str], Operation]]] | None = None
 
     def __iter__(self) -> Iterator[Operation]:
@@ -60,12 +61,17 @@ class Operations:
         """What it takes; None where it takes nothing."""
         if operation.takes is None:
             return None
-        kind = self._kinds.read(operation.takes, operation.module)
+        kind = self._read(operation, operation.takes)
         return kind if isinstance(kind, Named) else None
 
     def answer(self, operation: Operation) -> Kind:
         """What it answers when all is well."""
-        return self._kinds.read(operation.returns, operation.module)
+        return self._read(operation, operation.returns)
+
+    def _read(self, operation: Operation, annotation: ast.expr) -> Kind:
+        if annotation not in self._kinds_read:
+            self._kinds_read[annotation] = self._kinds.read(annotation, operation.module)
+        return self._kinds_read[annotation]
 
     def _rows(self) -> dict[tuple[str, int], list[tuple[re.Pattern[str], Operation]]]:
         if self._table is None:

@@ -66,7 +66,7 @@ class Requests:
         named = self._operations.parameters(operation)
         if operation.is_json and operation.method == "POST":
             sent = json.loads(body) if body else {}
-            return self._answers.of_kind(named, sent, "") if named else _unknown(sent, "")
+            return self._answers.of_kind(named, sent) if named else _unknown(sent, "")
         form = decode("&".join(part for part in (query, body) if part))
         if named is None:
             return _unknown(form, "")

@@ -4,6 +4,7 @@ import ast
 import re
 
 import pytest
+
 from tests.stripe_sandbox.rig import Books, Sandbox
 from tests.stripe_schema.exchange import Schema, installed
 from tests.stripe_schema.kinds import Either, Kind, Mapped, Named, Page, Rows
