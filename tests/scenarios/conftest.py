@@ -97,10 +97,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         )
         assert running.record.component("history").state == "done", logs(running.layout, "history")
         yield running
-        said = stored.complaints(running.layout.sandbox)
-        assert not said, "not as at Stripe:\n" + "\n".join(said)
     finally:
         running.manage("down")
+    said = stored.complaints(running.layout.sandbox)
+    assert not said, "not as at Stripe:\n" + "\n".join(said)
 
 
 def shell(var: Path) -> dict[str, str]:

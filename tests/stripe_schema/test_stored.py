@@ -13,8 +13,8 @@ def test_what_a_sandbox_has_kept_is_judged(own_sandbox):
     customer = books.customer()
     options = {"idempotency_key": "draft"}
     books.client.v1.invoices.create({"customer": customer}, options)  # type: ignore[arg-type]
-    assert stored.complaints(running.data) == []
     running.stop()
+    assert stored.complaints(running.data) == []
     connection = sqlite3.connect(running.data)
     with connection:
         connection.execute("UPDATE object SET body = json_set(body, '$.data.object.paid', 1)"
