@@ -2,8 +2,8 @@
 
 For a sandbox that a whole stack starts for itself, with nobody listening in between: its file
 holds every event of the last 30 days, with its object, and every answer to a request that carried
-an idempotency key. The sandbox must have ended: it holds its file alone. What was asked is not kept; `tests.stripe_sandbox.test_parameters` shows that
-no call takes what Stripe's does not.
+an idempotency key. The sandbox must have ended: it holds its file alone. What was asked is not
+kept; `tests.stripe_sandbox.test_parameters` shows that no call takes what Stripe's does not.
 """
 
 import json

@@ -190,3 +190,10 @@ def test_what_is_not_simulated_is_refused_aloud(account: Account):
         account.v1.customers.delete(made.id)
     with account.deviation("every_call"):
         assert account.v1.coupons.list({"limit": 1}).object == "list"
+
+
+def test_a_request_may_speak_an_older_version(account: Account):
+    with account.deviation("older_versions"):
+        account.client.raw_request(
+            "get", "/v1/coupons", stripe_version="2025-03-31.basil", limit="1"
+        )

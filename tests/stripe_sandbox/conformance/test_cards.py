@@ -59,6 +59,19 @@ def test_card_numbers_are_not_for_everybody(account: Account):
         account.v1.payment_methods.create({"type": "card", "card": card})
 
 
+def test_a_direct_debit_is_a_payment_method(account: Account):
+    details = {"name": "Ada", "email": "ada@acme.example"}
+    with account.deviation("other_ways_to_pay"):
+        made = account.v1.payment_methods.create(
+            {
+                "type": "sepa_debit",
+                "sepa_debit": {"iban": "DE89370400440532013000"},
+                "billing_details": details,
+            }
+        )
+        assert made.type == "sepa_debit"
+
+
 def error_of(refused: stripe.StripeError) -> dict[str, object]:
     body = refused.json_body
     assert isinstance(body, dict)

@@ -127,3 +127,13 @@ def test_a_price_times_a_quantity_is_a_line(account: Account):
             draft, {"lines": [{"price_data": price, "quantity_decimal": "200"}]}
         )
         assert account.v1.invoices.retrieve(draft).total == 100
+
+
+def test_an_item_may_wait_for_its_invoice(account: Account):
+    customer = account.customer()
+    with account.deviation("items_wait_for_an_invoice"):
+        item = account.v1.invoice_items.create(
+            {"customer": customer, "amount": 100, "currency": "usd"}
+        )
+        assert item.invoice is None
+        account.v1.invoice_items.delete(item.id)
