@@ -1,6 +1,7 @@
 """A request and its answer together, and the record that no test gets past."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,17 @@ def test_all_that_is_asked_answered_and_told_is_on_record(
     told = [json.loads(each["event"]) for each in said if "event" in each]
     assert [each["data"]["object"]["id"] for each in told] == [customer, customer]  # made and told
     assert receiver.got[0][0].decode() in [each.get("event") for each in said]
+
+
+def test_no_test_serves_a_sandbox_that_is_not_overheard():
+    """Those that start one otherwise only see it refuse to start."""
+    tests = Path(__file__).parents[1]
+    unheard = {
+        str(file.relative_to(tests))
+        for file in tests.rglob("*.py")
+        if '"-m", "stripe_sandbox"' in file.read_text() and file != Path(__file__)
+    }
+    assert unheard == {"stripe_sandbox/test_requests.py"}
 
 
 def test_what_stripe_would_not_say_is_complained_of_once(own_sandbox):

@@ -179,8 +179,7 @@ def test_only_what_happens_can_be_subscribed_to(account: Account):
     with account.deviation("event_names_are_checked"), pytest.raises(stripe.InvalidRequestError):
         account.v1.webhook_endpoints.create(wrong)
     if not account.is_stripe:
-        expected = "enabled_events[0]: 'invoice.settled' is not one of Stripe's"
-        assert account.excused(expected)
+        assert account.excused("'invoice.settled' is not one of Stripe's")
 
 
 def test_what_is_not_simulated_is_refused_aloud(account: Account):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.stripe_sandbox.conformance.account import Account
+from tests.stripe_sandbox.conformance.conftest import VARIABLE, targets
 from tests.stripe_sandbox.conformance.deviations import DEVIATIONS, Deviation
 from tests.stripe_sandbox.rig import KEY, Sandbox
 
@@ -33,6 +34,24 @@ def test_every_listed_deviation_is_tried_and_every_one_tried_is_listed():
 def test_every_deviation_is_described():
     for name, known in DEVIATIONS.items():
         assert min(map(len, (known.at_stripe, known.here, known.why))) > 10, name
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [("", 1), ("sk_test_1", 2), ("rk_test_1", 2)],
+)
+def test_stripe_itself_is_a_target_where_a_test_key_is_given(
+    monkeypatch: pytest.MonkeyPatch, key: str, names: int
+):
+    monkeypatch.setenv(VARIABLE, key)
+    assert len(targets()) == names
+
+
+@pytest.mark.parametrize("key", ["sk_live_1", "rk_live_1", "whatever"])
+def test_a_key_that_could_move_money_is_refused(monkeypatch: pytest.MonkeyPatch, key: str):
+    monkeypatch.setenv(VARIABLE, key)
+    with pytest.raises(pytest.UsageError, match="sk_test_"):
+        targets()
 
 
 @pytest.fixture
