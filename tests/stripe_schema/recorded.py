@@ -69,6 +69,9 @@ class Recorded:
     def _write(
         self, scope: Scope, asked: bytes, start: MutableMapping[str, Any], said: bytes
     ) -> None:
+        transport = scope.get("sandbox.transport")
+        if transport is not None and transport.is_closing():
+            return  # the sandbox has hung up on purpose: this reaches nobody
         query = scope["query_string"].decode("latin-1")
         self._record.write(
             method=scope["method"],
