@@ -74,7 +74,7 @@ class Schema:
         wrong = self.check_request(method, target, exchange.body)
         if exchange.status < 400:
             found += [f"took {each}" for each in wrong]
-        elif exchange.status == 400 and wrong and all(each.endswith(UNKNOWN) for each in wrong):
+        elif exchange.status == 400 and all(each.endswith(UNKNOWN) for each in wrong):
             found += _not_refused_as_unknown(answer, wrong)
         return self._placed(exchange, found)
 
@@ -93,12 +93,15 @@ class Schema:
 
 
 def _not_refused_as_unknown(answer: Any, wrong: list[str]) -> list[str]:
-    """Stripe says `parameter_unknown` and which, unless the idempotency key stands in the way."""
+    """A parameter that Stripe does not know is refused as that, and not for another reason.
+
+    What was refused without naming a parameter was not read so far: its key was in use, its body
+    was no form or never ended.
+    """
     error = answer.get("error", {})
-    said = f"{error.get('param')}{UNKNOWN}"
-    if error.get("type") == "idempotency_error" or error.get("code") == "parameter_unknown":
-        return [] if said in wrong or error.get("param") is None else [f"refused as {said}"]
-    return [f"refused with {error.get('code')}, and not because {each}" for each in wrong]
+    if error.get("param") is None or f"{error['param']}{UNKNOWN}" in wrong:
+        return []
+    return [f"refused because of {error['param']}, and not because {each}" for each in wrong]
 
 
 @cache

@@ -44,9 +44,9 @@ def test_an_exchange_as_at_stripe_has_no_complaint():
         (GONE, {"headers": {"request-id": "req_1"}}, "no stripe-version header"),
         ("<html>", {}, "the answer is not JSON"),
         (refusal(None, "limit"), {"target": "/v1/customers?foo=1", "status": 400},
-         "refused with None, and not because foo is unknown"),
+         "refused because of limit, and not because foo is unknown"),
         (refusal("parameter_unknown", "bar"), {"target": "/v1/customers?foo=1", "status": 400},
-         "refused as bar is unknown"),
+         "refused because of bar, and not because foo is unknown"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_an_exchange_is_said_with_its_call(answer, changes, says):
