@@ -34,6 +34,8 @@ THIN_EVENT = Named("stripe.v2.core._event", ("Event",))
 ERROR_TYPES = {"api_error", "card_error", "idempotency_error", "invalid_request_error"}
 # Where the package lists the codes of errors.
 _CODES = Named("stripe._payment_intent", ("PaymentIntent", "LastPaymentError"))
+# Codes of errors that Stripe documents and its package does not list.
+_DOCUMENTED = {"payment_method_types_no_longer_supported"}
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]{1,12})?")
 _WORDS = {Rows: "array", Mapped: "object", Page: "list object", Named: "object"}
 NOT_LISTED = "is not one of Stripe's"
@@ -65,7 +67,7 @@ class Answers:
         if isinstance(error, dict):
             if error.get("type") not in ERROR_TYPES:
                 found.append(f"error.type: {error.get('type')!r} is not one of Stripe's")
-            if "code" in error and error["code"] not in self._error_codes():
+            if "code" in error and error["code"] not in self._error_codes() | _DOCUMENTED:
                 found.append(f"error.code: {error['code']!r} is not one of Stripe's")
         return found
 

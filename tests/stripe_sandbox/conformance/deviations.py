@@ -44,8 +44,8 @@ DEVIATIONS = {
         why="a list of 250 names that grows with every release; a wrong one is told nothing",
     ),
     "prices_times_quantities": Deviation(
-        at_stripe="a line may be a price and a quantity, and Stripe multiplies and rounds",
-        here="Received unknown parameter: lines[0][price_data]",
+        at_stripe="a line may be a decimal price and quantity, and Stripe multiplies and rounds",
+        here="Received unknown parameter: lines[0][quantity_decimal]",
         why="how Stripe rounds the product is not documented: simulating it would teach a guess",
     ),
     "items_wait_for_an_invoice": Deviation(

@@ -115,7 +115,7 @@ def test_what_was_paid_elsewhere_is_recorded_without_a_charge(account: Account):
     assert (paid.status, paid.attempt_count) == ("paid", 0)
 
 
-def test_a_price_times_a_quantity_is_a_line(account: Account):
+def test_a_decimal_price_times_a_decimal_quantity_is_a_line(account: Account):
     draft = account.draft(account.customer())
     price = {
         "currency": "usd",
@@ -124,7 +124,7 @@ def test_a_price_times_a_quantity_is_a_line(account: Account):
     }
     with account.deviation("prices_times_quantities"):
         account.v1.invoices.add_lines(
-            draft, {"lines": [{"price_data": price, "quantity_decimal": "200"}]}
+            draft, {"lines": [{"quantity_decimal": "200", "price_data": price}]}
         )
         assert account.v1.invoices.retrieve(draft).total == 100
 
