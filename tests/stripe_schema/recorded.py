@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
         record.write(event=delivery.body.decode())
         return post(delivery, *more)
 
-    Store.insert = insert_and_tell  # type: ignore[method-assign]
+    Store.insert = insert_and_tell  # type: ignore[method-assign, assignment]
     webhooks.post = tell_and_post
     sandbox.create_app = lambda *given: Recorded(create_app(*given), record)  # type: ignore
     return sandbox.main(arguments[1:])

@@ -89,8 +89,8 @@ class Requests:
                 fits = _SCALARS[kind].fullmatch(text)
                 return [] if fits else [f"{where}: {text[:60]!r} is no {kind.value}"]
             case OneOf(values=values), str(text):
-                fits = text in {_on_the_wire(each) for each in values}
-                return [] if fits else [f"{where}: {text[:60]!r} is not one of Stripe's"]
+                is_one = text in {_on_the_wire(each) for each in values}
+                return [] if is_one else [f"{where}: {text[:60]!r} is not one of Stripe's"]
             case Either(options=options), _:
                 tried = [self._value(option, value, where) for option in options]
                 return min(tried, key=lambda each: _badness(each, where))

@@ -13,7 +13,7 @@ def test_what_a_sandbox_has_kept_is_judged(own_sandbox, tmp_path: Path):
     running: Sandbox = own_sandbox()
     books = Books(running)
     customer = books.customer()
-    made = books.client.v1.invoices.create({"customer": customer}, {"idempotency_key": "draft"})  # type: ignore[arg-type]
+    made = books.client.v1.invoices.create({"customer": customer}, {"idempotency_key": "draft"})
     invoice: dict[str, Any] = made.to_dict(for_json=True)
     [event, *_] = running.request("GET", "/v1/events?type=customer.created").json["data"]
     running.stop()

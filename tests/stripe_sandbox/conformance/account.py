@@ -26,7 +26,7 @@ class Overheard(stripe.RequestsClient):
         super().__init__(timeout=(5, 30))
         self.complaints: list[str] = []
 
-    def request(
+    def request(  # type: ignore[override]  # as RequestsClient has it
         self,
         method: str,
         url: str,

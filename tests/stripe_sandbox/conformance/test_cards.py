@@ -1,5 +1,7 @@
 """Test cards: which attach, which pay, and what a decline says."""
 
+from typing import Any
+
 import pytest
 import stripe
 
@@ -72,8 +74,8 @@ def test_a_direct_debit_is_a_payment_method(account: Account):
         assert made.type == "sepa_debit"
 
 
-def error_of(refused: stripe.StripeError) -> dict[str, object]:
+def error_of(refused: stripe.StripeError) -> dict[str, Any]:
     body = refused.json_body
     assert isinstance(body, dict)
-    error: dict[str, object] = body["error"]
+    error: dict[str, Any] = body["error"]
     return error

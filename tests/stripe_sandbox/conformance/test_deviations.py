@@ -21,7 +21,7 @@ def tried() -> set[str]:
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
                 case ast.Call(
-                    func=ast.Attribute(attr="deviation"), args=[ast.Constant(value=name)]
+                    func=ast.Attribute(attr="deviation"), args=[ast.Constant(value=str(name))]
                 ):
                     found.add(name)
     return found
