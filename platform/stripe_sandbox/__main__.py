@@ -13,7 +13,10 @@ from pathlib import Path
 
 import uvicorn
 
+import stripe_sandbox
+from stripe_sandbox import control, faults, settings
 from stripe_sandbox.app import Settings, create_app
+from stripe_sandbox.cards import TEST_CARDS
 from stripe_sandbox.store import Ledger
 from stripe_sandbox.webhook_endpoints import is_loopback
 
@@ -40,27 +43,34 @@ def main(arguments: list[str] | None = None) -> int:
     with _bound(options.host, options.port) as listener:
         port = listener.getsockname()[1]
         shown = f"[{options.host}]" if ":" in options.host else options.host
-        settings = Settings(
+        run_with = Settings(
             base_url=f"http://{shown}:{port}",
             key=options.key,
             retry_ms=int(options.webhook_retry_seconds * 1000),
         )
         config = uvicorn.Config(
-            create_app(settings, ledger),
+            faults.exposed(create_app(run_with, ledger)),
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=DRAIN_S,
         )
         server = uvicorn.Server(config)
-        sys.stdout.write(f"Stripe sandbox (no money moves) on {settings.base_url}\n")
+        sys.stdout.write(f"Stripe sandbox (no money moves) on {run_with.base_url}\n")
         sys.stdout.flush()
         server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="stripe_sandbox", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m stripe_sandbox",
+        description=stripe_sandbox.__doc__,
+        epilog="\n".join(
+            (control.__doc__ or "", settings.__doc__ or "", faults.__doc__ or "", _cards())
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--port", type=int, default=8703, help="0 takes a free one")
     parser.add_argument("--data", type=Path, required=True, help="the SQLite file of all state")
@@ -72,6 +82,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="wait before the first webhook retry; doubles from there",
     )
     return parser.parse_args(arguments)
+
+
+def _cards() -> str:
+    """The test cards, by number and magic id."""
+    rows = (f"    {card.number:<18}{', '.join(card.magic_ids)}" for card in TEST_CARDS)
+    return "\n".join(("Test cards, and payment methods that stand for fresh ones.", "", *rows))
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ then in one transaction replay or validation and execution. A key is claimed whe
 arrive and freed when its answer is ready; a second request meanwhile gets 409.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -18,11 +19,25 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stripe_sandbox import API_VERSION, access, clock, forms, idempotency, ids, pages
+from stripe_sandbox import (
+    API_VERSION,
+    access,
+    clock,
+    control,
+    faults,
+    forms,
+    hosted,
+    idempotency,
+    ids,
+    pages,
+    settings,
+    test_clocks,
+)
 from stripe_sandbox.background import Background
 from stripe_sandbox.call import Answer, Call
 from stripe_sandbox.errors import StripeError
 from stripe_sandbox.expand import expanded
+from stripe_sandbox.rate_limits import RateLimits
 from stripe_sandbox.routes import ENDPOINTS, Endpoint
 from stripe_sandbox.store import Ledger, Store
 
@@ -40,15 +55,13 @@ class Settings:
     retry_ms: int = 1_000
 
 
-def create_app(settings: Settings, ledger: Ledger) -> Starlette:
+def create_app(run_with: Settings, ledger: Ledger) -> Starlette:
     """The ASGI application over an open ledger, which it closes at its end."""
-    sandbox = Sandbox(settings, ledger)
+    sandbox = Sandbox(run_with, ledger)
     routes = [
         Route("/healthz", sandbox.healthz),
-        Route("/", pages.home),
-        Route("/i/acct_sandbox/{token}", pages.show),
-        Route("/i/acct_sandbox/{token}/pay", pages.pay, methods=["POST"]),
-        Route("/i/acct_sandbox/{token}/authenticate", pages.authenticate, methods=["POST"]),
+        *hosted.ROUTES,
+        *control.ROUTES,
         *(
             Route(endpoint.path, sandbox.api(endpoint), methods=[endpoint.method])
             for endpoint in ENDPOINTS
@@ -73,14 +86,19 @@ def _get_without_head(routes: list[Route]) -> list[Route]:
 class Sandbox:
     """State of the running process: the ledger, the background, the keys in flight."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
-        self.settings = settings
+    def __init__(self, run_with: Settings, ledger: Ledger) -> None:
+        self.settings = run_with
         self.ledger = ledger
+        self.faults = faults.Faults()
+        self.limits = RateLimits()
         self._in_flight: set[str] = set()
         self.background: Background
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        clock.set_offset_s(
+            await self.ledger.run(lambda store: settings.read(store, "clock_offset_s"))
+        )
         self.background = Background(self.ledger, self.settings.base_url, self.settings.retry_ms)
         self.background.start()
         try:
@@ -130,17 +148,11 @@ class Sandbox:
             request_id = ids.new("req", 14)
             try:
                 self._enter(request)
-                key = request.headers.get("idempotency-key")
-                if endpoint.method != "POST" or key is None:
-                    return await self._perform(endpoint, request, request_id, None)
-                idempotency.check_key(key)
-                if key in self._in_flight:
-                    raise idempotency.in_use(key)
-                self._in_flight.add(key)
-                try:
-                    return await self._perform(endpoint, request, request_id, key)
-                finally:
-                    self._in_flight.discard(key)
+                await self._count(endpoint)
+                rule = self.faults.pick(endpoint.method, request.url.path)
+                if rule is None:
+                    return await self._keyed(endpoint, request, request_id, None)
+                return await self._faulty(rule, endpoint, request, request_id)
             except StripeError as error:
                 if error.code == "parameter_unknown":
                     log.warning(
@@ -156,13 +168,58 @@ class Sandbox:
 
         return handle
 
+    async def _keyed(
+        self, endpoint: Endpoint, request: Request, request_id: str, rule: faults.Rule | None
+    ) -> Response:
+        """Perform it, holding its idempotency key meanwhile."""
+        key = request.headers.get("idempotency-key")
+        if endpoint.method != "POST" or key is None:
+            return await self._perform(endpoint, request, request_id, None, rule)
+        idempotency.check_key(key)
+        if key in self._in_flight:
+            raise idempotency.in_use(key)
+        self._in_flight.add(key)
+        try:
+            return await self._perform(endpoint, request, request_id, key, rule)
+        finally:
+            self._in_flight.discard(key)
+
+    async def _faulty(
+        self, rule: faults.Rule, endpoint: Endpoint, request: Request, request_id: str
+    ) -> Response:
+        """The call with a fault on it, before or after its work."""
+        log.warning("fault %s at %s %s", rule.kind, endpoint.method, request.url.path)
+        if rule.kind == "drop_before":
+            return await faults.hang_up(request)
+        if rule.kind == "slow":
+            await asyncio.sleep(rule.delay_ms / 1000)
+        instead = faults.refusal(rule)
+        if instead is not None and rule.kind != "error_500_stored":
+            error, headers = instead
+            return self._answer(request_id, error.status, error.body(), headers)
+        answer = await self._keyed(endpoint, request, request_id, rule)
+        if rule.kind == "webhook_first":
+            await self.background.told(request_id, rule.delay_ms)
+        return await faults.after(rule, request, answer)
+
+    async def _count(self, endpoint: Endpoint) -> None:
+        limited = await self.ledger.run(lambda store: settings.read(store, "rate_limit"))
+        name = f"{endpoint.method} {endpoint.path}"
+        if not self.limits.allow(name, limited=bool(limited)):
+            raise faults.too_many()
+
     def _enter(self, request: Request) -> None:
         if not access.host_is_local(request.headers):
             raise StripeError(403, "The sandbox answers to names of this machine only.")
         access.check(request.headers, self.settings.key)
 
     async def _perform(
-        self, endpoint: Endpoint, request: Request, request_id: str, key: str | None
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        request_id: str,
+        key: str | None,
+        rule: faults.Rule | None,
     ) -> Response:
         form = request.url.query if endpoint.method == "GET" else await _body(request)
         raw = forms.decode(form)
@@ -185,7 +242,7 @@ class Sandbox:
                     path=request.path_params,
                     params=params,
                 )
-                answer = execute(endpoint, call)
+                answer = _instead(rule) or execute(endpoint, test_clocks.placed(call))
                 result = idempotency.Saved(request_id, answer.status, answer.body)
                 if key is not None:
                     idempotency.save(store, key, asked, result, now)
@@ -234,6 +291,12 @@ def execute(endpoint: Endpoint, call: Call) -> Answer:
     except Exception:
         log.exception("%s %s failed", endpoint.method, endpoint.path)
         return Answer(500, _OUR_FAULT.body())
+
+
+def _instead(rule: faults.Rule | None) -> Answer | None:
+    """The 500 that is answered, and kept for replay, instead of executing."""
+    refusal = faults.refusal(rule) if rule and rule.kind == "error_500_stored" else None
+    return None if refusal is None else Answer(refusal[0].status, refusal[0].body())
 
 
 async def _body(request: Request) -> str:

@@ -9,8 +9,9 @@ import contextlib
 import logging
 import threading
 
-from stripe_sandbox import clock, events, idempotency, webhooks
+from stripe_sandbox import clock, events, idempotency, test_clocks, webhooks
 from stripe_sandbox.call import Call
+from stripe_sandbox.checkout_sessions import run_out
 from stripe_sandbox.errors import StripeError
 from stripe_sandbox.invoice_states import finalize_draft
 from stripe_sandbox.payments import collect_by_timer
@@ -46,6 +47,27 @@ class Background:
         """Something may be due now."""
         self._woken.set()
 
+    def look_again(self) -> None:
+        """The time was moved: the next step sees what is over now. Safe from any thread."""
+        self._forgot_at = 0
+
+    async def told(self, request_id: str, within_ms: int) -> None:
+        """Wait until every event of a request has been tried at every endpoint."""
+
+        def untried(store: Store) -> int:
+            row = store.connection.execute(
+                "SELECT count(*) FROM delivery JOIN object ON object.id = delivery.event"
+                " WHERE state = 'pending' AND attempts = 0"
+                " AND json_extract(body, '$.request.id') = ?",
+                (request_id,),
+            ).fetchone()
+            return int(row[0])
+
+        deadline_ms = clock.now_ms() + within_ms
+        while await self._ledger.run(untried) and clock.now_ms() < deadline_ms:
+            self.wake()
+            await asyncio.sleep(0.02)
+
     async def stop(self) -> None:
         """Give attempts under way a moment; what is pending stays pending on disk."""
         if self._task is not None:
@@ -72,6 +94,7 @@ class Background:
         """Do what is due; seconds until something is due again."""
         now = clock.now_s()
         await self._ledger.run(lambda store: run_timers(store, self._base_url, now))
+        await self._ledger.run(lambda store: run_clocks(store, self._base_url))
         if now - self._forgot_at >= FORGET_EVERY_S:
             self._forgot_at = now
             await self._ledger.run(lambda store: _forget(store, now))
@@ -101,9 +124,11 @@ class Background:
         delivery_ms = webhooks.next_due_ms(store, self._busy)
         if delivery_ms is not None and len(self._busy) < POSTS_AT_ONCE:
             sleeps.append((delivery_ms - clock.now_ms()) / 1000)
-        row = store.connection.execute("SELECT min(act_at) FROM object").fetchone()
-        if row[0] is not None:
-            sleeps.append(row[0] - clock.now_ms() / 1000)
+        act_at = store.next_timer()
+        if act_at is not None:
+            sleeps.append(act_at - clock.now_ms() / 1000)
+        if test_clocks.advancing(store):
+            sleeps.append(0.0)
         return max(0.0, min(sleeps))
 
 
@@ -126,24 +151,44 @@ def _post_in_thread(delivery: webhooks.Delivery) -> asyncio.Future[str | None]:
 
 
 def run_timers(store: Store, base_url: str, now: int) -> None:
-    """Finalize drafts and try open invoices whose time has come, each in its own transaction."""
-    for invoice in store.due(now, TIMERS_PER_STEP):
-        call = Call(store=store, now=now, base_url=base_url)
-        with store.transaction():
-            # Whatever happens below, the same instant must not come again.
-            store.set_timer(invoice["id"], None)
-            try:
-                with store.attempt():
-                    _advance(call, invoice)
-            except StripeError as refused:
-                log.warning("%s did not advance by itself: %s", invoice["id"], refused.message)
+    """Finalize drafts, try open invoices, let Checkouts run out: each in its own transaction."""
+    for document in store.due(now, TIMERS_PER_STEP):
+        _run_timer(Call(store=store, now=now, base_url=base_url), document)
 
 
-def _advance(call: Call, invoice: Document) -> None:
-    if invoice["status"] == "draft":
-        finalize_draft(call, invoice, None)
-    elif invoice["status"] == "open":
-        collect_by_timer(call, invoice)
+def _run_timer(call: Call, document: Document) -> None:
+    with call.store.transaction():
+        # Whatever happens below, the same instant must not come again.
+        call.store.set_timer(document["id"], None)
+        try:
+            with call.store.attempt():
+                _advance(call, document)
+        except StripeError as refused:
+            log.warning("%s did not advance by itself: %s", document["id"], refused.message)
+
+
+def run_clocks(store: Store, base_url: str) -> None:
+    """Let happen what is due on advancing test clocks, in order, each thing at its own moment."""
+    for test_clock in test_clocks.advancing(store):
+        for _ in range(TIMERS_PER_STEP):
+            due = test_clocks.next_due(store, test_clock)
+            if due is None:
+                with store.transaction():
+                    call = Call(store=store, now=clock.now_s(), base_url=base_url)
+                    test_clocks.arrive(call, test_clock)
+                break
+            act_at, document = due
+            _run_timer(Call(store=store, now=act_at, base_url=base_url), document)
+
+
+def _advance(call: Call, document: Document) -> None:
+    if document["object"] == "checkout.session":
+        if document["status"] == "open":
+            run_out(call, document)
+    elif document["status"] == "draft":
+        finalize_draft(call, document, None)
+    elif document["status"] == "open":
+        collect_by_timer(call, document)
 
 
 def _forget(store: Store, now: int) -> None:

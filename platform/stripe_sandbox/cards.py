@@ -1,7 +1,8 @@
 """Stripe's published test cards: what each is called and how it behaves.
 
-Data, not logic. A card either attaches and pays, attaches and then fails to pay, or already fails
-to attach. No other number is a card here: this server must never be given a real one.
+Data, not logic. A card attaches and pays, attaches and then fails to pay, or already fails to
+attach; some ask for their holder, each time or until they were set up, and one is disputed. No
+other number is a card here: this server must never be given a real one.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,17 @@ _GENERIC = Refusal("card_declined", "generic_decline", "Your card was declined."
 _FUNDS = Refusal("card_declined", "insufficient_funds", "Your card has insufficient funds.")
 _LOST = Refusal("card_declined", "lost_card", "Your card was declined.")
 _EXPIRED = Refusal("expired_card", "expired_card", "Your card has expired.")
+AUTHENTICATION_REQUIRED = Refusal(
+    "authentication_required",
+    "authentication_required",
+    "Your card was declined. This transaction requires authentication.",
+)
+AUTHENTICATION_FAILED = Refusal(
+    "payment_intent_authentication_failure",
+    "authentication_required",
+    "We are unable to authenticate your payment method. Please choose a different payment method "
+    "and try again.",
+)
 _CVC = Refusal("incorrect_cvc", "incorrect_cvc", "Your card's security code is incorrect.")
 _PROCESSING = Refusal(
     "processing_error",
@@ -40,6 +52,8 @@ class TestCard:
     refusal: Refusal | None = None
     unattachable: bool = False
     authenticates: bool = False
+    authenticates_once: bool = False
+    disputes: bool = False
 
 
 TEST_CARDS = (
@@ -49,6 +63,14 @@ TEST_CARDS = (
     TestCard("378282246310005", "amex", ("pm_card_amex",)),
     TestCard("4000000000000341", "visa", ("pm_card_chargeCustomerFail",), _GENERIC),
     TestCard("4000002760003184", "visa", ("pm_card_authenticationRequired",), authenticates=True),
+    TestCard(
+        "4000002500003155",
+        "visa",
+        ("pm_card_authenticationRequiredOnSetup",),
+        authenticates=True,
+        authenticates_once=True,
+    ),
+    TestCard("4000000000000259", "visa", ("pm_card_createDispute",), disputes=True),
     TestCard(
         "4000000000000002",
         "visa",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from stripe_sandbox import ids
+from stripe_sandbox import balance_transactions, ids, test_clocks
 from stripe_sandbox.call import Call
 from stripe_sandbox.cards import BY_MAGIC_ID
 from stripe_sandbox.errors import no_such, refused
@@ -40,6 +40,7 @@ _EDITABLE: Mapping[str, Parameter] = {
     "invoice_settings": Shape({"default_payment_method": Reference(unsets=True), "footer": Text()}),
     "metadata": Metadata(),
     "name": Text(max_chars=256),
+    "next_invoice_sequence": Integer(1, 999_999_999),
     "phone": Text(max_chars=20),
     "preferred_locales": Rows(Text(max_chars=35, keeps=True), max_rows=20),
     "shipping": Shape(
@@ -52,7 +53,7 @@ _EDITABLE: Mapping[str, Parameter] = {
 
 _PREFIX = re.compile(r"^[A-Z0-9]{3,12}$")
 
-CREATE = Takes({**_EDITABLE, "payment_method": Reference()})
+CREATE = Takes({**_EDITABLE, "payment_method": Reference(), "test_clock": Reference()})
 UPDATE = Takes(_EDITABLE)
 RETRIEVE = Takes()
 DELETE = Takes()
@@ -60,6 +61,11 @@ LIST = Takes({**PAGE, "created": Span(), "email": Text(max_chars=512)})
 
 
 def create(call: Call) -> Document:
+    return public(call, make(call, call.params))
+
+
+def make(call: Call, fields: Mapping[str, Any]) -> Document:
+    """A stored customer of the given fields; also behind a Checkout that makes one."""
     customer: Document = {
         "id": ids.new("cus", 14),
         "object": "customer",
@@ -90,7 +96,7 @@ def create(call: Call) -> Document:
         "tax_exempt": "none",
         "test_clock": None,
     }
-    params = dict(call.params)
+    params = dict(fields)
     method_id = params.pop("payment_method", None)
     call.store.insert(customer, created=call.now)
     if method_id is not None:
@@ -101,8 +107,11 @@ def create(call: Call) -> Document:
             params["invoice_settings"] = {**settings, "default_payment_method": method["id"]}
     _apply(call, customer, params)
     call.store.put(customer)
+    test_clocks.take_in(call, customer)
+    if customer["balance"]:
+        balance_transactions.record(call, customer, customer["balance"], "initial")
     emit(call, "customer.created", public(call, customer))
-    return public(call, customer)
+    return customer
 
 
 def retrieve(call: Call) -> Document:
@@ -119,6 +128,9 @@ def update(call: Call) -> Document:
     _apply(call, customer, call.params)
     call.store.put(customer)
     after = public(call, customer)
+    moved = after["balance"] - before["balance"]
+    if moved:
+        balance_transactions.record(call, customer, moved, "adjustment")
     emit_change(call, "customer.updated", before, after)
     return after
 
@@ -177,6 +189,14 @@ def _apply_settings(call: Call, customer: Document, settings: Mapping[str, Any])
                 in_path=False,
             )
     customer["invoice_settings"]["default_payment_method"] = method_id
+
+
+def set_default_card(call: Call, customer: Document, method_id: str) -> None:
+    """Charge this saved card from now on."""
+    before = public(call, customer)
+    customer["invoice_settings"]["default_payment_method"] = method_id
+    call.store.put(customer)
+    emit_change(call, "customer.updated", before, public(call, customer))
 
 
 def _take_prefix(call: Call, customer: Document, prefix: str) -> None:

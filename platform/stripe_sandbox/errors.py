@@ -7,6 +7,8 @@ for a case is not known to us, `code` stays absent rather than invented.
 from typing import Any
 
 _REFUSED = "invalid_request_error"
+# What Stripe's messages call a kind, where it is not the kind's own name.
+_NOUNS = {"payment_method": "PaymentMethod"}
 
 
 class StripeError(Exception):
@@ -70,7 +72,7 @@ def empty_parameter(param: str) -> StripeError:
 
 def no_such(kind: str, object_id: str, param: str, *, in_path: bool) -> StripeError:
     """404 for an id in the path, 400 for an id in a parameter, as Stripe answers."""
-    noun = "PaymentMethod" if kind == "payment_method" else kind
+    noun = _NOUNS.get(kind, kind)
     return StripeError(
         404 if in_path else 400,
         f"No such {noun}: '{object_id}'",

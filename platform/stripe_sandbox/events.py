@@ -6,7 +6,7 @@ change. Telling the endpoints is `webhooks`' work; here they only get a pending 
 
 from typing import Any
 
-from stripe_sandbox import API_VERSION, clock, ids
+from stripe_sandbox import API_VERSION, clock, ids, settings
 from stripe_sandbox.call import Call
 from stripe_sandbox.lists import PAGE, created_in, page
 from stripe_sandbox.params import Rows, Span, Takes, Text
@@ -41,7 +41,7 @@ def emit(call: Call, event_type: str, snapshot: Document, previous: Document | N
         "type": event_type,
     }
     call.store.insert(event, created=call.now)
-    _address(call.store, event)
+    address(call.store, event)
 
 
 def emit_change(call: Call, event_type: str, before: Document, after: Document) -> None:
@@ -51,16 +51,43 @@ def emit_change(call: Call, event_type: str, before: Document, after: Document) 
         emit(call, event_type, after, previous)
 
 
-def _address(store: Store, event: Document) -> None:
-    now_ms = clock.now_ms()
+def address(store: Store, event: Document, *, again: bool = False) -> int:
+    """A pending delivery for every endpoint that wants the event; how many.
+
+    What the settings ask for happens here: delays, duplicates, and losses, but not when an event
+    is sent `again` by hand.
+    """
+    due_ms = clock.now_ms() + (0 if again else settings.read(store, "webhook_delay_ms"))
+    copies = 1 if again else 1 + settings.read(store, "webhook_duplicates")
+    count = 0
     for endpoint in store.select("webhook_endpoint", (("label = ?", "enabled"),), limit=100):
         wanted = endpoint["enabled_events"]
-        if "*" in wanted or event["type"] in wanted:
+        if "*" not in wanted and event["type"] not in wanted:
+            continue
+        lost = not again and _lose_one(store)
+        for _ in range(copies):
             store.connection.execute(
-                "INSERT INTO delivery (event, endpoint, state, first_at_ms, next_at_ms)"
-                " VALUES (?, ?, 'pending', ?, ?)",
-                (event["id"], endpoint["id"], now_ms, now_ms),
+                "INSERT INTO delivery"
+                " (event, endpoint, state, first_at_ms, next_at_ms, last_answer)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    event["id"],
+                    endpoint["id"],
+                    "abandoned" if lost else "pending",
+                    due_ms,
+                    due_ms,
+                    "lost on demand" if lost else None,
+                ),
             )
+            count += 1
+    return count
+
+
+def _lose_one(store: Store) -> bool:
+    left = settings.read(store, "webhook_drop")
+    if left > 0:
+        settings.write(store, "webhook_drop", left - 1)
+    return bool(left > 0)
 
 
 def with_pending(store: Store, event: Document) -> Document:
@@ -96,6 +123,12 @@ def forget(store: Store, now: int) -> None:
     """Drop events past their keeping time and what is left of their deliveries."""
     store.connection.execute(
         "DELETE FROM object WHERE kind = 'event' AND created < ?", (now - KEPT_S,)
+    )
+    # Of what search may see, the newest state older than a week and all that came after.
+    store.connection.execute(
+        "DELETE FROM searchable WHERE seq < (SELECT max(seq) FROM searchable AS s"
+        " WHERE s.id = searchable.id AND s.seen_ms < ?)",
+        ((now - 7 * 24 * 3600) * 1000,),
     )
     store.connection.execute(
         "DELETE FROM delivery WHERE first_at_ms < ? AND state <> 'pending'",

@@ -21,8 +21,37 @@ _LINKS: dict[str, dict[str, str]] = {
     "invoice": {"customer": "customer", "default_payment_method": "payment_method"},
     "invoiceitem": {"customer": "customer", "invoice": "invoice"},
     "invoice_payment": {"invoice": "invoice", "payment.payment_intent": "payment_intent"},
-    "payment_intent": {"customer": "customer", "payment_method": "payment_method"},
+    "payment_intent": {
+        "customer": "customer",
+        "latest_charge": "charge",
+        "payment_method": "payment_method",
+    },
     "payment_method": {"customer": "customer"},
+    "setup_intent": {"customer": "customer", "payment_method": "payment_method"},
+    "checkout.session": {
+        "customer": "customer",
+        "payment_intent": "payment_intent",
+        "setup_intent": "setup_intent",
+    },
+    "billing_portal.session": {"configuration": "billing_portal.configuration"},
+    "price": {"product": "product"},
+    "product": {"default_price": "price"},
+    "charge": {
+        "customer": "customer",
+        "payment_intent": "payment_intent",
+    },
+    "refund": {"charge": "charge", "customer": "customer", "payment_intent": "payment_intent"},
+    "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
+    "credit_note": {
+        "customer": "customer",
+        "customer_balance_transaction": "customer_balance_transaction",
+        "invoice": "invoice",
+    },
+    "customer_balance_transaction": {
+        "credit_note": "credit_note",
+        "customer": "customer",
+        "invoice": "invoice",
+    },
 }
 
 
@@ -43,8 +72,22 @@ def _confirmation_secret(call: Call, invoice: Document) -> Document | None:
     return {"client_secret": intent["client_secret"], "type": "payment_intent"}
 
 
+def _refunds(call: Call, charge: Document) -> Document:
+    where = [("json_extract(body, '$.charge') = ?", charge["id"])]
+    rows = call.store.select("refund", where, limit=10)
+    return listed([public(call, row) for row in rows], f"/v1/charges/{charge['id']}/refunds")
+
+
+def _line_items(call: Call, session: Document) -> Document:
+    stored = call.store.find("checkout.session", session["id"]) or {"_lines": []}
+    url = f"/v1/checkout/sessions/{session['id']}/line_items"
+    return listed(stored["_lines"][:10], url, has_more=len(stored["_lines"]) > 10)
+
+
 _ON_DEMAND: dict[str, dict[str, Callable[[Call, Document], Document | None]]] = {
     "invoice": {"payments": _payments, "confirmation_secret": _confirmation_secret},
+    "charge": {"refunds": _refunds},
+    "checkout.session": {"line_items": _line_items},
 }
 
 

@@ -1,7 +1,6 @@
 """What is billed: lines of a draft, and the invoice items behind them.
 
-Amounts are integers in minor units and may be negative. Prices times quantities are refused:
-Stripe's rounding of that product is not documented, so simulating it would teach a false figure.
+Amounts are integers in minor units and may be negative; how a line says them is `line_pricing`.
 At most 250 items on an invoice; a bulk call is all or nothing here (what Stripe leaves behind
 after a partial failure is not known to us).
 """
@@ -14,50 +13,36 @@ from stripe_sandbox.call import Call
 from stripe_sandbox.errors import missing_parameter, no_such, refused
 from stripe_sandbox.events import emit
 from stripe_sandbox.invoice_moves import require
+from stripe_sandbox.invoice_totals import MAX_LINES, retotal
 from stripe_sandbox.invoices import save
+from stripe_sandbox.line_pricing import ITEM, LINE, priced, taxed
 from stripe_sandbox.lists import PAGE, created_in, page
 from stripe_sandbox.params import (
-    INSTANT,
     Currency,
     Flag,
-    Integer,
     Metadata,
-    Parameter,
     Reference,
     Rows,
     Shape,
     Span,
     Takes,
-    Text,
     merged_metadata,
 )
 from stripe_sandbox.render import public
 from stripe_sandbox.store import Document
 
-MAX_LINES = 250
-MAX_DESCRIPTION_CHARS = 500
-
-_PERIOD = Shape({"start": INSTANT, "end": INSTANT}, required=("start", "end"))
-_LINE: Mapping[str, Parameter] = {
-    "amount": Integer(),
-    "description": Text(max_chars=MAX_DESCRIPTION_CHARS),
-    "discountable": Flag(),
-    "metadata": Metadata(),
-    "period": _PERIOD,
-}
-
 ADD_LINES = Takes(
     {
         "invoice_metadata": Metadata(),
-        "lines": Rows(Shape(_LINE, required=("amount",)), max_rows=MAX_LINES),
+        "lines": Rows(Shape(LINE), max_rows=MAX_LINES),
     },
     required=("lines",),
 )
 LIST_LINES = Takes(PAGE)
 CREATE_ITEM = Takes(
-    {**_LINE, "currency": Currency(), "customer": Reference(), "invoice": Reference()},
+    {**ITEM, "currency": Currency(), "customer": Reference(), "invoice": Reference()},
     # Items pending for a later invoice are not simulated: they would be swept into a wrong one.
-    required=("customer", "invoice", "amount"),
+    required=("customer", "invoice"),
 )
 RETRIEVE_ITEM = Takes()
 LIST_ITEMS = Takes(
@@ -78,11 +63,11 @@ def add_lines(call: Call) -> Document:
     if not call.params["lines"]:
         raise missing_parameter("lines")
     for place, fields in enumerate(call.params["lines"]):
-        _add(call, invoice, fields, f"lines[{place}]")
+        add(call, invoice, fields, f"lines[{place}]")
     if "invoice_metadata" in call.params:
         change = call.params["invoice_metadata"]
         invoice["metadata"] = merged_metadata(invoice["metadata"], change)
-    _total(call, invoice)
+    retotal(call, invoice)
     return save(call, invoice, before)
 
 
@@ -111,8 +96,8 @@ def create_item(call: Call) -> Document:
             param="currency",
         )
     before = public(call, invoice)
-    item = _add(call, invoice, call.params, "")
-    _total(call, invoice)
+    item = add(call, invoice, call.params, "")
+    retotal(call, invoice)
     save(call, invoice, before)
     return public(call, item)
 
@@ -133,59 +118,55 @@ def list_items(call: Call) -> Document:
     return found
 
 
-def _add(call: Call, invoice: Document, fields: Any, name: str) -> Document:
+def add(call: Call, invoice: Document, fields: Any, name: str) -> Document:
     """One item and its line on the draft; returns the item."""
-    shared = _shared(call, invoice, fields, name)
+    shared = {
+        "currency": invoice["currency"],
+        "description": None,
+        "discounts": [],
+        "invoice": invoice["id"],
+        "livemode": False,
+        "metadata": {},
+        "period": {"start": call.now, "end": call.now},
+        **priced(call, fields, invoice["currency"], name),
+    }
+    shared["discountable"] = shared["amount"] >= 0
+    describe(shared, fields, name)
+    said = taxed(call, fields, name)
     item: Document = {
         "id": ids.new("ii"),
         "object": "invoiceitem",
         **shared,
-        **dict.fromkeys(
-            ("customer_account", "frozen_fields", "invoicing_rules", "parent"),
-        ),
+        **dict.fromkeys(("customer_account", "frozen_fields", "invoicing_rules", "parent")),
         "customer": invoice["customer"],
         "date": call.now,
         "net_amount": shared["amount"],
         "proration": False,
         "proration_details": None,
-        "tax_rates": [],
-        "test_clock": None,
+        "tax_rates": said.get("_tax_rates", []),
+        "test_clock": invoice["test_clock"],
     }
     call.store.insert(item, created=call.now)
-    call.store.insert(_line(item["id"], shared), created=call.now)
+    call.store.insert(_line(item["id"], shared, said), created=call.now)
     emit(call, "invoiceitem.created", public(call, item))
     return item
 
 
-def _shared(call: Call, invoice: Document, fields: Any, name: str) -> Document:
-    """What an item and its line have in common."""
-    period = fields.get("period") or {"start": call.now, "end": call.now}
+def describe(shared: Document, fields: Mapping[str, Any], name: str) -> None:
+    """Apply what an item and its line have in common beside their price."""
+    period = fields.get("period") or shared["period"]
     if period["end"] < period["start"]:
         param = f"{name}[period][end]" if name else "period[end]"
         raise refused("The period's end must not be before its start.", param=param)
-    amount = fields["amount"]
-    return {
-        "amount": amount,
-        "currency": invoice["currency"],
-        "description": fields.get("description"),
-        "discountable": fields.get("discountable", amount >= 0),
-        "discounts": [],
-        "invoice": invoice["id"],
-        "livemode": False,
-        "metadata": merged_metadata({}, fields.get("metadata", {})),
-        "period": period,
-        # Stripe makes an inline price for a bare amount; prices exist here as ids only.
-        "pricing": {
-            "price_details": {"price": ids.new("price"), "product": ids.new("prod", 14)},
-            "type": "price_details",
-            "unit_amount_decimal": str(amount),
-        },
-        "quantity": 1,
-        "quantity_decimal": "1",
-    }
+    shared["period"] = period
+    for key in ("description", "discountable"):
+        if key in fields:
+            shared[key] = fields[key]
+    if "metadata" in fields:
+        shared["metadata"] = merged_metadata(shared["metadata"], fields["metadata"])
 
 
-def _line(item_id: str, shared: Document) -> Document:
+def _line(item_id: str, shared: Document, said: Document) -> Document:
     details = {"invoice_item": item_id, "proration": False, "subscription": None}
     return {
         "id": ids.new("il"),
@@ -201,20 +182,7 @@ def _line(item_id: str, shared: Document) -> Document:
         "subscription": None,
         "subtotal": shared["amount"],
         "taxes": [],
+        "_tax_amounts": None,
+        "_tax_rates": [],
+        **said,
     }
-
-
-def _total(call: Call, invoice: Document) -> None:
-    where = [("invoice = ?", invoice["id"])]
-    lines = call.store.select("line_item", where, limit=MAX_LINES + 1)
-    if len(lines) > MAX_LINES:
-        raise refused(f"An invoice can have up to {MAX_LINES} line items.", param="lines")
-    total = sum(line["amount"] for line in lines)
-    invoice.update(
-        subtotal=total,
-        subtotal_excluding_tax=total,
-        total=total,
-        total_excluding_tax=total,
-        amount_due=max(total, 0),
-        amount_remaining=max(total, 0),
-    )

@@ -1,7 +1,7 @@
 """Invoices as documents: create a draft, read, edit, delete, list.
 
-Moves between states are `invoice_states`, money is `payments`, lines are `invoice_lines`. While
-a draft changes, `subtotal == total == sum of its lines` and `amount_due` previews them.
+Moves between states are `invoice_states`, money is `payments`, lines are `invoice_lines`. What
+a draft comes to is `invoice_totals`, and `amount_due` previews it.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from stripe_sandbox.collection import schedule_collection
 from stripe_sandbox.errors import missing_parameter, no_such, refused
 from stripe_sandbox.events import emit, emit_change
 from stripe_sandbox.invoice_moves import not_editable, require
+from stripe_sandbox.invoice_totals import MAX_RATES, rates_named, retotal
 from stripe_sandbox.lists import PAGE, created_in, page
 from stripe_sandbox.params import (
     INSTANT,
@@ -38,12 +39,12 @@ MAX_DAYS_UNTIL_DUE = 3650
 _DAY_S = 86_400
 
 STATUSES = ("draft", "open", "paid", "uncollectible", "void")
+AUTOMATIC_TAX = Shape({"enabled": Flag()}, required=("enabled",))
 _COLLECTION = Choice(("charge_automatically", "send_invoice"))
 
 _EDITABLE: Mapping[str, Parameter] = {
     "auto_advance": Flag(),
-    # Tax is not simulated: saying so explicitly is fine, asking for it is not.
-    "automatic_tax": Shape({"enabled": Flag(only=False)}, required=("enabled",)),
+    "automatic_tax": AUTOMATIC_TAX,
     "collection_method": _COLLECTION,
     "custom_fields": Rows(
         Shape(
@@ -54,10 +55,12 @@ _EDITABLE: Mapping[str, Parameter] = {
     ),
     "days_until_due": Integer(0, MAX_DAYS_UNTIL_DUE),
     "default_payment_method": Reference(unsets=True),
+    "default_tax_rates": Rows(Reference(), max_rows=MAX_RATES),
     "description": Text(max_chars=1_500),
     "due_date": INSTANT,
     "footer": Text(),
     "metadata": Metadata(),
+    "number": Text(max_chars=26),
     "statement_descriptor": Text(max_chars=22),
 }
 _EDITABLE_AFTER_DRAFT = frozenset({"auto_advance", "default_payment_method", "metadata", "expand"})
@@ -92,7 +95,7 @@ _NOTHING_YET = (
     *("effective_at", "ending_balance", "footer", "from_invoice", "hosted_invoice_url"),
     *("invoice_pdf", "last_finalization_error", "latest_revision", "next_payment_attempt"),
     *("number", "on_behalf_of", "parent", "receipt_number", "rendering", "shipping_cost"),
-    *("shipping_details", "statement_descriptor", "status_details", "test_clock"),
+    *("shipping_details", "statement_descriptor", "status_details"),
     *("_page_token", "_intent"),
 )
 _ZERO = (
@@ -110,7 +113,7 @@ _SETTINGS = dict.fromkeys(("default_mandate", "payment_method_options", "payment
 _MOVES = dict.fromkeys(("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at"))
 
 
-def _blank(call: Call, customer: Document, currency: str) -> Document:
+def blank(call: Call, customer: Document, currency: str) -> Document:
     """A draft without lines; the names it bears follow the customer until finalization."""
     return {
         "id": ids.new("in"),
@@ -143,6 +146,7 @@ def _blank(call: Call, customer: Document, currency: str) -> Document:
         "starting_balance": customer["balance"],
         "status": "draft",
         "status_transitions": dict(_MOVES),
+        "test_clock": customer["test_clock"],
         "webhooks_delivered_at": call.now,
     }
 
@@ -152,7 +156,7 @@ def create(call: Call) -> Document:
     if customer is None:
         raise missing_parameter("customer")
     currency = call.params.get("currency") or customer["currency"] or "usd"
-    invoice = _blank(call, customer, currency)
+    invoice = blank(call, customer, currency)
     call.store.insert(invoice, created=call.now)
     _apply(call, invoice, call.params)
     call.store.put(invoice)
@@ -218,17 +222,22 @@ def _apply(call: Call, invoice: Document, params: Mapping[str, Any]) -> None:
     for name, value in params.items():
         if name in ("expand", "customer", "currency", "pending_invoice_items_behavior"):
             continue
-        if name in ("automatic_tax", "days_until_due"):
+        if name == "days_until_due":
             continue
         if name == "metadata":
             invoice["metadata"] = merged_metadata(invoice["metadata"], value)
         elif name == "default_payment_method":
             invoice[name] = _own_method(call, invoice, value)
+        elif name == "automatic_tax":
+            invoice["automatic_tax"]["enabled"] = value["enabled"]
+        elif name == "default_tax_rates":
+            invoice[name] = rates_named(call, value, name)
         elif name == "custom_fields":
             invoice[name] = value or None
         else:
             invoice[name] = value
     if invoice["status"] == "draft":
+        retotal(call, invoice)
         _set_due_date(call, invoice, params)
         _set_auto_finalization(call, invoice)
     elif "auto_advance" in params:

@@ -56,6 +56,26 @@ def page(
     return listed(kept, url, has_more=len(rows) > limit)
 
 
+def page_of(call: Call, rows: list[Document], url: str) -> Document:
+    """One page of rows that lie inside another document, in their own order."""
+    after, before = call.params.get("starting_after"), call.params.get("ending_before")
+    if after is not None and before is not None:
+        raise refused(
+            "You may only specify one of these parameters: starting_after, ending_before."
+        )
+    limit = call.params.get("limit", DEFAULT_ROWS)
+    places = {row["id"]: place for place, row in enumerate(rows)}
+    for param, cursor in (("starting_after", after), ("ending_before", before)):
+        if cursor is not None and cursor not in places:
+            raise no_such("line_item", cursor, param, in_path=False)
+    if before is not None:
+        end = places[before]
+        start = max(0, end - limit)
+        return listed(rows[start:end], url, has_more=start > 0)
+    start = 0 if after is None else places[after] + 1
+    return listed(rows[start : start + limit], url, has_more=start + limit < len(rows))
+
+
 def listed(rows: list[Document], url: str, *, has_more: bool = False) -> Document:
     """The list object around rows."""
     return {"object": "list", "data": rows, "has_more": has_more, "url": url}

@@ -1,90 +1,43 @@
-"""The pages people see: a finalized invoice to look at and pay with a test card, and a front page.
+"""The hosted invoice: a finalized invoice to look at and pay with a test card.
 
-Every page says SANDBOX. Cards are chosen from the published test numbers, never typed: this page
-must not invite a real one. Knowing an invoice's address is the permission to see it, as at Stripe;
-no script runs, and what is shown is escaped.
+Knowing an invoice's address is the permission to see it, as at Stripe.
 """
 
-import datetime
 from collections.abc import Callable
 from html import escape
-from importlib import resources
-from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qs
+from typing import TypeAlias
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 
-from stripe_sandbox import access, clock, payment_intents, payments
+from stripe_sandbox import charges, payment_intents, payments
 from stripe_sandbox.call import Call
-from stripe_sandbox.cards import BY_NUMBER, TestCard
+from stripe_sandbox.cards import TestCard
 from stripe_sandbox.errors import StripeError
-from stripe_sandbox.invoice_lines import MAX_LINES
 from stripe_sandbox.invoice_moves import MOVES
+from stripe_sandbox.invoice_totals import MAX_LINES
+from stripe_sandbox.page_frame import (
+    TO_PAY,
+    alert,
+    bank_asks,
+    call_of,
+    cards,
+    chosen,
+    day,
+    facts,
+    form,
+    framed,
+    money,
+    nothing_here,
+    sandbox_of,
+    sent_to,
+    stranger,
+)
 from stripe_sandbox.payment_methods import make_card
-from stripe_sandbox.render import lines_of
+from stripe_sandbox.render import lines_of, public
 from stripe_sandbox.store import Document, Store
 
-if TYPE_CHECKING:
-    from stripe_sandbox.app import Sandbox
-
 _Act: TypeAlias = Callable[[Call, Document], None]
-
-MAX_FORM_BYTES = 1_024
-RECENT_ROWS = 20
-
-_STYLE = resources.files("stripe_sandbox").joinpath("page.css").read_text()
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
-
-# Offered on the page, with what each will do.
-OFFERED = (
-    ("4242424242424242", "pays"),
-    ("4000002760003184", "asks to authenticate"),
-    ("4000000000000341", "is declined"),
-    ("4000000000009995", "has insufficient funds"),
-)
-
-_NO_MINOR = frozenset(
-    (
-        *("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga"),
-        *("pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"),
-    )
-)
-_THREE_DIGITS = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
-_SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
-
-
-def money(amount_minor: int, currency: str) -> str:
-    """`$1,234.50`; integers only, so what is shown is what is owed."""
-    digits = 0 if currency in _NO_MINOR else 3 if currency in _THREE_DIGITS else 2
-    whole, rest = divmod(abs(amount_minor), 10**digits)
-    number = f"{whole:,}" + (f".{rest:0{digits}d}" if digits else "")
-    minus = "−" if amount_minor < 0 else ""  # noqa: RUF001 (a true minus sign is meant)
-    sign = _SIGNS.get(currency)
-    return f"{minus}{sign}{number}" if sign else f"{minus}{number} {currency.upper()}"
-
-
-def day(instant: int) -> str:
-    """`24 November 2026`, in UTC."""
-    at = datetime.datetime.fromtimestamp(instant, datetime.UTC)
-    return f"{at.day} {at:%B %Y}"
-
-
-async def home(request: Request) -> Response:
-    """What this process is, and the latest invoices."""
-    if not access.host_is_local(request.headers):
-        return _page("Not found", _missing(), status=403)
-
-    def read(store: Store) -> list[Document]:
-        return store.select("invoice", limit=RECENT_ROWS)
-
-    return _page("Stripe sandbox", _front(await _sandbox(request).ledger.run(read)))
 
 
 async def show(request: Request) -> Response:
@@ -93,44 +46,41 @@ async def show(request: Request) -> Response:
 
     def read(store: Store) -> str | None:
         invoice = _by_token(store, token)
-        return None if invoice is None else _invoice(_call(request, store), invoice)
+        return None if invoice is None else _invoice(call_of(request, store), invoice)
 
-    if not access.host_is_local(request.headers):
-        return _page("Not found", _missing(), status=403)
-    body = await _sandbox(request).ledger.run(read)
-    if body is None:
-        return _page("Not found", _missing(), status=404)
-    return _page("Invoice", body)
+    turned_away = stranger(request)
+    if turned_away is not None:
+        return turned_away
+    body = await sandbox_of(request).ledger.run(read)
+    return nothing_here() if body is None else framed("Invoice", body)
 
 
 async def pay(request: Request) -> Response:
     """Pay with the chosen test card; declines are shown on the page they lead back to."""
-    card = BY_NUMBER.get(await _field(request, "card"))
-    if card is None or card.number not in dict(OFFERED):
-        return _page("Not found", _missing(), status=400)
+    card = chosen(await form(request), TO_PAY)
 
     def act(call: Call, invoice: Document) -> None:
         _pay_with(call, invoice, card)
 
-    return await _act(request, "pay", act)
+    return await _act(request, act)
 
 
 async def authenticate(request: Request) -> Response:
     """Answer the issuer's question."""
-    proven = await _field(request, "answer") == "approve"
+    proven = (await form(request)).get("answer") == "approve"
 
     def act(call: Call, invoice: Document) -> None:
         intent = payment_intents.of_invoice(call, invoice)
         if intent is not None and intent["status"] == "requires_action":
             payments.authenticate(call, invoice, proven=proven)
 
-    return await _act(request, "pay", act)
+    return await _act(request, act)
 
 
 async def turned_away(request: Request, refused: Exception) -> Response:
     """What a page's act refuses, as a page."""
     status = refused.status if isinstance(refused, StripeError) else 400
-    return _page("Refused", f"<h1>Refused</h1><p class=quiet>{escape(str(refused))}</p>", status)
+    return framed("Refused", f"<h1>Refused</h1><p class=quiet>{escape(str(refused))}</p>", status)
 
 
 def _pay_with(call: Call, invoice: Document, card: TestCard) -> None:
@@ -138,7 +88,7 @@ def _pay_with(call: Call, invoice: Document, card: TestCard) -> None:
     payments.charge(call, invoice, method)
 
 
-async def _act(request: Request, move: str, act: _Act) -> Response:
+async def _act(request: Request, act: _Act) -> Response:
     token = request.path_params["token"]
 
     def write(store: Store) -> bool:
@@ -146,84 +96,22 @@ async def _act(request: Request, move: str, act: _Act) -> Response:
             invoice = _by_token(store, token)
             if invoice is None:
                 return False
-            if invoice["status"] in MOVES[move]:  # a second click finds it paid and does nothing
-                act(_call(request, store), invoice)
+            if invoice["status"] in MOVES["pay"]:  # a second click finds it paid and does nothing
+                act(call_of(request, store), invoice)
             return True
 
-    if not access.host_is_local(request.headers):
-        return _page("Not found", _missing(), status=403)
-    found = await _sandbox(request).ledger.run(write)
-    if not found:
-        return _page("Not found", _missing(), status=404)
-    _sandbox(request).background.wake()
-    return RedirectResponse(f"/i/acct_sandbox/{token}", status_code=303, headers=_HEADERS)
-
-
-async def _field(request: Request, name: str) -> str:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise StripeError(413, "The form is too large.")
-    return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]
-
-
-def _sandbox(request: Request) -> "Sandbox":
-    sandbox: Sandbox = request.app.state.sandbox
-    return sandbox
-
-
-def _call(request: Request, store: Store) -> Call:
-    return Call(store=store, now=clock.now_s(), base_url=_sandbox(request).settings.base_url)
+    turned_away = stranger(request)
+    if turned_away is not None:
+        return turned_away
+    if not await sandbox_of(request).ledger.run(write):
+        return nothing_here()
+    sandbox_of(request).background.wake()
+    return sent_to(f"/i/acct_sandbox/{token}")
 
 
 def _by_token(store: Store, token: str) -> Document | None:
     rows = store.select("invoice", [("json_extract(body, '$._page_token') = ?", token)], limit=1)
     return rows[0] if rows else None
-
-
-def _page(title: str, body: str, status: int = 200) -> Response:
-    mark = " SANDBOX" * 120
-    return HTMLResponse(
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)} · Stripe sandbox</title><style>{_STYLE}</style>"
-        "<div class=banner role=note>SANDBOX — not Stripe. No money moves here.</div>"
-        f"<main><div class=paper><div class=watermark aria-hidden=true>{mark}</div>{body}</div>"
-        "</main></html>",
-        status_code=status,
-        headers=_HEADERS,
-    )
-
-
-def _missing() -> str:
-    return "<h1>Nothing here</h1><p class=quiet>This page does not exist in the sandbox.</p>"
-
-
-def _front(invoices: list[Document]) -> str:
-    rows = "".join(
-        f"<tr><td>{_linked(invoice)}<small>{escape(invoice['customer_name'] or '')}</small></td>"
-        f"<td>{invoice['status']}</td>"
-        f"<td>{money(invoice['total'], invoice['currency'])}</td></tr>"
-        for invoice in invoices
-    )
-    table = (
-        "<table><thead><tr><th>Latest invoices</th><th>Status</th><th>Total</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
-        if rows
-        else "<p class=note>No invoice yet.</p>"
-    )
-    return (
-        "<h1>Stripe sandbox</h1><p class=quiet>A local stand-in for Stripe: test cards, real "
-        f"state, signed webhooks.</p>{table}"
-    )
-
-
-def _linked(invoice: Document) -> str:
-    token = invoice["_page_token"]
-    if token is None:
-        return escape(invoice["id"])
-    return f"<a href='/i/acct_sandbox/{token}'>{escape(invoice['number'])}</a>"
 
 
 def _invoice(call: Call, invoice: Document) -> str:
@@ -238,11 +126,12 @@ def _invoice(call: Call, invoice: Document) -> str:
         "<div class=head><div>"
         f"<h1>Invoice {escape(invoice['number'])}</h1>"
         f"<p class=amount>{money(_headline(invoice), currency)}</p>"
-        f"<p class=quiet>{_when(invoice)}</p></div>"
+        f"<p class=quiet>{_when(invoice)} ·"
+        f" <a href='/i/acct_sandbox/{invoice['_page_token']}/pdf'>PDF</a></p></div>"
         f"<span class='status {status}'>{status.capitalize()}</span></div>"
         f"{_facts(invoice)}"
         "<table><thead><tr><th>Description</th><th>Amount</th></tr></thead>"
-        f"<tbody>{rows}</tbody><tfoot>{_totals(invoice)}</tfoot></table>"
+        f"<tbody>{rows}</tbody><tfoot>{_totals(call, invoice)}</tfoot></table>"
         f"{_what_next(call, invoice)}"
     )
 
@@ -269,25 +158,29 @@ def _period(line: Document) -> str:
 
 
 def _facts(invoice: Document) -> str:
-    facts = [
-        ("To", invoice["customer_name"]),
-        ("Email", invoice["customer_email"]),
-        ("Issued", day(invoice["status_transitions"]["finalized_at"])),
-        ("Memo", invoice["description"]),
-    ]
-    return (
-        "<dl>"
-        + "".join(f"<dt>{name}<dd>{escape(value)}" for name, value in facts if value)
-        + "</dl>"
+    return facts(
+        [
+            ("To", invoice["customer_name"]),
+            ("Email", invoice["customer_email"]),
+            ("Issued", day(invoice["status_transitions"]["finalized_at"])),
+            ("Memo", invoice["description"]),
+        ]
     )
 
 
-def _totals(invoice: Document) -> str:
+def _totals(call: Call, invoice: Document) -> str:
     currency = invoice["currency"]
-    rows = [("Subtotal", invoice["subtotal"], ""), ("Total", invoice["total"], "")]
-    applied = invoice["amount_due"] - invoice["total"]
+    rows = [("Subtotal", invoice["subtotal"], "")]
+    for tax in invoice["total_taxes"]:
+        inside = " (included)" if tax["tax_behavior"] == "inclusive" else ""
+        rows.append((f"{_tax_name(call, tax)}{inside}", tax["amount"], ""))
+    rows.append(("Total", invoice["total"], ""))
+    credited = invoice["pre_payment_credit_notes_amount"]
+    applied = invoice["amount_due"] - invoice["total"] + credited
     if applied:
         rows.append(("Customer balance", applied, ""))
+    if credited:
+        rows.append(("Credit notes", -credited, ""))
     rows.append(("Amount due", invoice["amount_due"], "due"))
     return "".join(
         f"<tr class='{mark}'><td>{name}</td><td>{money(amount, currency)}</td></tr>"
@@ -295,30 +188,28 @@ def _totals(invoice: Document) -> str:
     )
 
 
+def _tax_name(call: Call, tax: Document) -> str:
+    rate = call.store.find("tax_rate", tax["tax_rate_details"]["tax_rate"])
+    return "Tax" if rate is None else f"{escape(rate['display_name'])} {rate['_percentage']}%"
+
+
 def _what_next(call: Call, invoice: Document) -> str:
+    intent = payment_intents.of_invoice(call, invoice)
     if invoice["status"] == "paid":
-        return "<p class='note good'>This invoice is paid. Thank you.</p>"
+        charge = charges.of_intent(call, intent)
+        receipt = ""
+        if charge is not None:
+            receipt = f" <a href='{public(call, charge)['receipt_url']}'>Receipt</a>"
+        return f"<p class='note good'>This invoice is paid. Thank you.{receipt}</p>"
     if invoice["status"] not in MOVES["pay"]:
         return "<p class=note>This invoice was voided; nothing is owed.</p>"
-    intent = payment_intents.of_invoice(call, invoice) or {}
+    intent = intent or {}
     base = f"/i/acct_sandbox/{invoice['_page_token']}"
     if intent.get("status") == "requires_action":
-        return (
-            "<h2>Your bank wants to know it is you</h2>"
-            f"<form method=post action='{base}/authenticate'>"
-            "<button name=answer value=approve>Complete authentication</button>"
-            "<button class=second name=answer value=fail>Fail authentication</button></form>"
-        )
-    failed = intent.get("last_payment_error")
-    note = f"<p class='note bad' role=alert>{escape(failed['message'])}</p>" if failed else ""
-    cards = "".join(
-        f"<label><input type=radio name=card value={number}{' checked' if place == 0 else ''}>"
-        f"<span>{BY_NUMBER[number].brand.capitalize()} •••• {number[-4:]}</span>"
-        f"<small>{what}</small></label>"
-        for place, (number, what) in enumerate(OFFERED)
-    )
+        return bank_asks(f"{base}/authenticate")
+    failed = intent.get("last_payment_error") or {}
     amount = money(invoice["amount_remaining"], invoice["currency"])
     return (
-        f"{note}<h2>Pay with a test card</h2><form method=post action='{base}/pay'>"
-        f"<fieldset>{cards}</fieldset><button>Pay {amount}</button></form>"
+        f"{alert(failed.get('message'))}<h2>Pay with a test card</h2>"
+        f"<form method=post action='{base}/pay'>{cards(TO_PAY)}<button>Pay {amount}</button></form>"
     )

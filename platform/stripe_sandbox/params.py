@@ -8,6 +8,7 @@ An empty string reads as None ("unset") where the parameter allows it.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Protocol
 
 from stripe_sandbox.errors import empty_parameter, missing_parameter, refused, unknown_parameter
@@ -21,6 +22,7 @@ MAX_METADATA_KEY_CHARS = 40
 MAX_METADATA_VALUE_CHARS = 500
 
 _INTEGER = re.compile(r"^[+-]?\d{1,18}$")
+_DECIMAL = re.compile(r"^-?\d{1,18}(\.\d{1,18})?$")
 _CURRENCY = re.compile(r"^[a-z]{3}$")
 
 
@@ -52,6 +54,21 @@ class Text:
         if len(text) > self.max_chars:
             raise refused(
                 f"Invalid string: {text[:20]}...; must be at most {self.max_chars} characters",
+                param=name,
+            )
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A web address somebody is sent to."""
+
+    def read(self, raw: Raw, name: str) -> str:
+        text = Text(keeps=True).read(raw, name) or ""
+        if not text.lower().startswith(("http://", "https://")):
+            raise refused(
+                "Invalid URL: An explicit scheme (such as https) must be provided.",
+                code="url_invalid",
                 param=name,
             )
         return text
@@ -90,6 +107,31 @@ class Integer:
                 param=name,
             )
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class DecimalText:
+    """A plain decimal of at most `places` digits after the point, kept as its text.
+
+    `1E-7` is refused, as Stripe refuses it: clients print small decimals that way unless told.
+    """
+
+    places: int
+    high: int = MAX_AMOUNT_MINOR
+
+    def read(self, raw: Raw, name: str) -> str:
+        text = _scalar(raw, name)
+        if text == "":
+            raise empty_parameter(name)
+        if not _DECIMAL.match(text):
+            raise refused(f"Invalid decimal: {text[:40]}", param=name)
+        if len(text.partition(".")[2]) > self.places:
+            raise refused(
+                f"Invalid decimal: {text[:40]}; at most {self.places} decimal places", param=name
+            )
+        if not 0 <= Decimal(text) <= self.high:
+            raise refused(f"Invalid decimal: {text[:40]}; must be 0 to {self.high}", param=name)
+        return text
 
 
 INSTANT = Integer(0, MAX_INSTANT_S)
@@ -239,9 +281,18 @@ class Takes:
 
     fields: Mapping[str, Parameter] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    """Parameters of earlier versions, refused with a code that says so."""
 
     def read(self, raw: dict[str, Raw]) -> dict[str, Any]:
         """Values by name; only those that were sent."""
+        for name in self.gone:
+            if name in raw:
+                raise refused(
+                    f"The parameter {name} is no longer supported in this API version.",
+                    code=f"{name}_no_longer_supported",
+                    param=name,
+                )
         shape = Shape({**self.fields, "expand": EXPAND}, self.required)
         return shape.read(raw, "") or {}
 

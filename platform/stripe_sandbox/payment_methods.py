@@ -4,11 +4,14 @@ Every use of a magic id (`pm_card_visa`) makes a new payment method, as at Strip
 are never stored; the card's behaviour is found again by its number's key.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from stripe_sandbox import ids
 from stripe_sandbox.call import Call
 from stripe_sandbox.cards import BY_MAGIC_ID, BY_NUMBER, Refusal, TestCard
 from stripe_sandbox.errors import StripeError, missing_parameter, no_such, refused
-from stripe_sandbox.events import emit
+from stripe_sandbox.events import emit, emit_change
 from stripe_sandbox.lists import PAGE, page
 from stripe_sandbox.params import (
     ADDRESS,
@@ -46,6 +49,16 @@ CREATE = Takes(
         "allow_redisplay": _PREVIEW,
     },
     required=("type", "card"),
+)
+UPDATE = Takes(
+    {
+        "allow_redisplay": _PREVIEW,
+        "billing_details": Shape(
+            {"name": Text(), "email": Text(), "phone": Text(), "address": ADDRESS}
+        ),
+        "card": Shape({"exp_month": Integer(1, 12), "exp_year": Integer(2000, 2100)}),
+        "metadata": Metadata(),
+    }
 )
 RETRIEVE = Takes()
 LIST = Takes({**PAGE, "customer": Reference(), "type": _CARD_ONLY})
@@ -118,9 +131,7 @@ def create(call: Call) -> Document:
             param="number",
         )
     method = make_card(call, card, exp_month=fields["exp_month"], exp_year=fields["exp_year"])
-    details = call.params.get("billing_details") or {}
-    method["billing_details"].update({k: v for k, v in details.items() if k != "address"})
-    method["billing_details"]["address"].update(details.get("address") or {})
+    _bill_to(method, call.params.get("billing_details") or {})
     method["metadata"] = merged_metadata({}, call.params.get("metadata", {}))
     method["allow_redisplay"] = call.params.get("allow_redisplay", "unspecified")
     call.store.put(method)
@@ -129,6 +140,28 @@ def create(call: Call) -> Document:
 
 def retrieve(call: Call) -> Document:
     return public(call, resolve(call, call.path["id"], in_path=True))
+
+
+def update(call: Call) -> Document:
+    """The number never changes; who it is billed to and when it expires may."""
+    method = call.in_path("payment_method")
+    if method["customer"] is None:
+        raise refused("You must save this PaymentMethod to a customer before you can update it.")
+    before = public(call, method)
+    _bill_to(method, call.params.get("billing_details") or {})
+    method["card"].update(call.params.get("card") or {})
+    if "metadata" in call.params:
+        method["metadata"] = merged_metadata(method["metadata"], call.params["metadata"])
+    if "allow_redisplay" in call.params:
+        method["allow_redisplay"] = call.params["allow_redisplay"]
+    call.store.put(method)
+    emit_change(call, "payment_method.updated", before, public(call, method))
+    return public(call, method)
+
+
+def _bill_to(method: Document, details: Mapping[str, Any]) -> None:
+    method["billing_details"].update({k: v for k, v in details.items() if k != "address"})
+    method["billing_details"]["address"].update(details.get("address") or {})
 
 
 def resolve(
@@ -216,6 +249,13 @@ def detach_from(call: Call, method: Document) -> Document:
 def card_of(method: Document) -> TestCard:
     """How this payment method behaves."""
     return BY_NUMBER[method["_number"]]
+
+
+def must_authenticate(method: Document) -> bool:
+    """True when the issuer wants to see the holder before it lets this card pay."""
+    card = card_of(method)
+    already = card.authenticates_once and method.get("_authenticated", False)
+    return card.authenticates and not already
 
 
 def declined(refusal: Refusal, **fields: Document | str) -> StripeError:

@@ -5,9 +5,9 @@ A declined attempt keeps its effects (attempt counted, events told, intent marke
 any kind, then only automatic retries.
 """
 
-from stripe_sandbox import payment_intents
+from stripe_sandbox import disputes, payment_intents
 from stripe_sandbox.call import Answer, Call
-from stripe_sandbox.cards import Refusal
+from stripe_sandbox.cards import AUTHENTICATION_FAILED
 from stripe_sandbox.collection import schedule_collection
 from stripe_sandbox.errors import StripeError, refused
 from stripe_sandbox.events import emit_change
@@ -15,7 +15,7 @@ from stripe_sandbox.invoice_moves import require
 from stripe_sandbox.invoice_states import become_paid, cancel_payment_for_cash
 from stripe_sandbox.invoices import save
 from stripe_sandbox.params import Flag, Reference, Takes
-from stripe_sandbox.payment_methods import card_of, declined
+from stripe_sandbox.payment_methods import card_of, declined, must_authenticate
 from stripe_sandbox.render import public
 from stripe_sandbox.store import Document
 
@@ -25,13 +25,6 @@ PAY = Takes(
         "paid_out_of_band": Flag(),
         "payment_method": Reference(),
     }
-)
-
-AUTHENTICATION_FAILED = Refusal(
-    "payment_intent_authentication_failure",
-    "authentication_required",
-    "We are unable to authenticate your payment method. Please choose a different payment method "
-    "and try again.",
 )
 
 
@@ -75,7 +68,7 @@ def charge(
         payment_intents.fail(call, intent, method, card.refusal)
         _note_failure(call, invoice, automatic=automatic)
         return declined(card.refusal, payment_intent=public(call, intent))
-    if card.authenticates:
+    if must_authenticate(method):
         page_url = public(call, invoice)["hosted_invoice_url"]
         payment_intents.ask_customer(call, intent, method, page_url)
         _note_failure(call, invoice, "invoice.payment_action_required", automatic=automatic)
@@ -87,7 +80,7 @@ def charge(
             code="invoice_payment_intent_requires_action",
             fields={"payment_intent": public(call, intent)},
         )
-    _succeed(call, invoice, intent, method["id"])
+    _succeed(call, invoice, intent, method)
     return None
 
 
@@ -96,21 +89,22 @@ def authenticate(call: Call, invoice: Document, *, proven: bool) -> None:
     intent = payment_intents.of_invoice(call, invoice)
     if intent is None or intent["status"] != "requires_action":
         raise refused("This payment is not waiting for authentication.")
-    if proven:
-        _succeed(call, invoice, intent, intent["payment_method"])
-        return
     method = call.store.find("payment_method", intent["payment_method"])
     if method is None:
         raise RuntimeError(f"{intent['id']} has lost its payment method")
+    if proven:
+        _succeed(call, invoice, intent, method)
+        return
     payment_intents.fail(call, intent, method, AUTHENTICATION_FAILED)
     _note_failure(call, invoice)
 
 
-def _succeed(call: Call, invoice: Document, intent: Document, method_id: str) -> None:
+def _succeed(call: Call, invoice: Document, intent: Document, method: Document) -> None:
     if invoice["attempt_count"] == 0:
         invoice["attempt_count"] = 1
-    payment_intents.succeed(call, intent, method_id)
+    charge = payment_intents.succeed(call, intent, method)
     become_paid(call, invoice, "invoice.paid", "invoice.payment_succeeded")
+    disputes.open_if_card_says_so(call, charge, method)
 
 
 def _note_failure(

@@ -20,7 +20,20 @@ def public(call: Call, document: Document) -> Document:
     shown = {k: copy.deepcopy(v) for k, v in document.items() if not k.startswith("_")}
     if document["object"] == "invoice":
         _complete_invoice(call, document, shown)
+    elif document["object"] == "checkout.session" and document["status"] == "open":
+        shown["url"] = f"{call.base_url}/c/pay/{document['id']}"
+    elif document["object"] == "charge":
+        shown["receipt_url"] = f"{call.base_url}/receipts/acct_sandbox/{document['_receipt_token']}"
+    elif document["object"] == "credit_note":
+        token = document["_page_token"]
+        shown["pdf"] = f"{call.base_url}/credit_notes/acct_sandbox/{token}/pdf"
+        shown["lines"] = _embedded(document["_lines"], f"/v1/credit_notes/{document['id']}/lines")
     return shown
+
+
+def _embedded(rows: list[Document], url: str) -> Document:
+    """The first page of rows that lie inside the document itself."""
+    return listed(copy.deepcopy(rows[:EMBEDDED_LINES]), url, has_more=len(rows) > EMBEDDED_LINES)
 
 
 def _complete_invoice(call: Call, document: Document, shown: Document) -> None:
@@ -38,6 +51,7 @@ def _complete_invoice(call: Call, document: Document, shown: Document) -> None:
             )
     if document["_page_token"] is not None:
         shown["hosted_invoice_url"] = f"{call.base_url}/i/acct_sandbox/{document['_page_token']}"
+        shown["invoice_pdf"] = f"{shown['hosted_invoice_url']}/pdf"
     shown["lines"] = lines_of(call, document["id"], EMBEDDED_LINES)
 
 

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from stripe_sandbox import clock
+
 Document: TypeAlias = dict[str, Any]
 Where: TypeAlias = Sequence[tuple[str, Any]]
 """Conditions: an SQL fragment written in this package with one `?`, and its value."""
@@ -40,6 +42,30 @@ CREATE INDEX IF NOT EXISTS object_by_kind ON object (kind, seq);
 CREATE INDEX IF NOT EXISTS object_by_customer ON object (customer, kind, seq);
 CREATE INDEX IF NOT EXISTS object_by_invoice ON object (invoice, kind, seq);
 CREATE INDEX IF NOT EXISTS object_by_timer ON object (act_at) WHERE act_at IS NOT NULL;
+-- What search sees, later: every state an invoice was in, with the moment it was written.
+CREATE TABLE IF NOT EXISTS searchable (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS searchable_by_id ON searchable (id, seq);
+CREATE TRIGGER IF NOT EXISTS object_made_searchable AFTER INSERT ON object
+WHEN NEW.kind = 'invoice' BEGIN
+    INSERT INTO searchable (id, first, body, deleted, seen_ms)
+    VALUES (NEW.id, NEW.seq, NEW.body, NEW.deleted, sandbox_now_ms());
+END;
+CREATE TRIGGER IF NOT EXISTS object_changed_searchable AFTER UPDATE OF body, deleted ON object
+WHEN NEW.kind = 'invoice' BEGIN
+    INSERT INTO searchable (id, first, body, deleted, seen_ms)
+    VALUES (NEW.id, NEW.seq, NEW.body, NEW.deleted, sandbox_now_ms());
+END;
+CREATE TABLE IF NOT EXISTS setting (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL CHECK (json_valid(value))
+);
 CREATE TABLE IF NOT EXISTS idempotent_result (
     key TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL,
@@ -63,6 +89,9 @@ CREATE INDEX IF NOT EXISTS delivery_by_event ON delivery (event);
 """
 
 
+_NO_TEST_CLOCK = "json_extract(body, '$.test_clock') IS NULL"
+
+
 class Store:
     """Documents by id and by list. Not thread safe: use it from the ledger's thread only."""
 
@@ -74,6 +103,7 @@ class Store:
             self.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self.connection.execute("PRAGMA journal_mode = WAL")
             self.connection.execute("PRAGMA synchronous = NORMAL")
+            self.connection.create_function("sandbox_now_ms", 0, clock.now_ms)
             self.connection.executescript(_SCHEMA)
         except BaseException:
             self.connection.close()
@@ -159,9 +189,18 @@ class Store:
     def due(self, now: int, limit: int) -> list[Document]:
         """Objects whose timer has come, earliest first."""
         rows = self.connection.execute(
-            "SELECT body FROM object WHERE act_at <= ? ORDER BY act_at LIMIT ?", (now, limit)
+            f"SELECT body FROM object WHERE act_at <= ? AND {_NO_TEST_CLOCK}"  # noqa: S608 (literal)
+            " ORDER BY act_at LIMIT ?",
+            (now, limit),
         )
         return [json.loads(row[0]) for row in rows]
+
+    def next_timer(self) -> int | None:
+        """When the earliest timer comes; those of test clocks come by hand."""
+        row = self.connection.execute(
+            f"SELECT min(act_at) FROM object WHERE act_at IS NOT NULL AND {_NO_TEST_CLOCK}"  # noqa: S608 (literal)
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
 
     def seq_of(self, kind: str, object_id: str) -> int | None:
         """A document's place in the order of creation."""

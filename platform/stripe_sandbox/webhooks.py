@@ -11,11 +11,11 @@ import hmac
 import http.client
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from stripe_sandbox import clock
+from stripe_sandbox import clock, settings
 from stripe_sandbox.events import with_pending
 from stripe_sandbox.store import Store
 
@@ -36,7 +36,7 @@ class Delivery:
     event_id: str
     event_type: str
     url: str
-    secret: str
+    secrets: tuple[str, ...]
     body: bytes
     attempts: int
     first_at_ms: int
@@ -44,6 +44,8 @@ class Delivery:
 
 def due(store: Store, now_ms: int, busy: Collection[int]) -> list[Delivery]:
     """Deliveries whose time has come and that nobody is posting, earliest first."""
+    if settings.read(store, "webhook_hold"):
+        return []
     rows = store.connection.execute(
         "SELECT id, event, endpoint, attempts, first_at_ms FROM delivery"
         " WHERE state = 'pending' AND next_at_ms <= ? ORDER BY next_at_ms, id LIMIT ?",
@@ -58,6 +60,8 @@ def due(store: Store, now_ms: int, busy: Collection[int]) -> list[Delivery]:
         if event is None or endpoint is None or endpoint["status"] != "enabled":
             _abandon(store, row_id, "endpoint disabled or gone")
             continue
+        now_s = now_ms // 1000
+        old = [each for each, until in endpoint.get("_old_secrets", ()) if now_s < until]
         body = json.dumps(with_pending(store, event), indent=2).encode()
         found.append(
             Delivery(
@@ -65,7 +69,7 @@ def due(store: Store, now_ms: int, busy: Collection[int]) -> list[Delivery]:
                 event_id,
                 event["type"],
                 endpoint["url"],
-                endpoint["_secret"],
+                (endpoint["_secret"], *old),
                 body,
                 attempts,
                 first_at_ms,
@@ -76,6 +80,8 @@ def due(store: Store, now_ms: int, busy: Collection[int]) -> list[Delivery]:
 
 def next_due_ms(store: Store, busy: Collection[int]) -> int | None:
     """When the earliest pending delivery that nobody is posting wants its attempt."""
+    if settings.read(store, "webhook_hold"):
+        return None
     rows = store.connection.execute(
         "SELECT id, next_at_ms FROM delivery WHERE state = 'pending' ORDER BY next_at_ms LIMIT ?",
         (len(busy) + 1,),
@@ -83,11 +89,18 @@ def next_due_ms(store: Store, busy: Collection[int]) -> int | None:
     return next((int(at_ms) for row_id, at_ms in rows if row_id not in busy), None)
 
 
-def sign(secret: str, body: bytes, at_s: int) -> str:
-    """The `Stripe-Signature` header: HMAC-SHA256 over `timestamp.body`."""
+def sign(secret: str, body: bytes, at_s: int, *older: str) -> str:
+    """The `Stripe-Signature` header: HMAC-SHA256 over `timestamp.body`, by every valid secret."""
     signed = f"{at_s}.".encode() + body
-    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
-    return f"t={at_s},v1={digest}"
+    digests = (
+        hmac.new(each.encode(), signed, hashlib.sha256).hexdigest() for each in (secret, *older)
+    )
+    return ",".join((f"t={at_s}", *(f"v1={digest}" for digest in digests)))
+
+
+def _signature(delivery: Delivery) -> str:
+    secret, *older = delivery.secrets
+    return sign(secret, delivery.body, clock.true_s(), *older)
 
 
 def post(delivery: Delivery) -> str | None:
@@ -99,7 +112,7 @@ def post(delivery: Delivery) -> str | None:
     )
     headers = {
         "Content-Type": "application/json; charset=utf-8",
-        "Stripe-Signature": sign(delivery.secret, delivery.body, clock.now_s()),
+        "Stripe-Signature": _signature(delivery),
         "User-Agent": "Stripe/1.0 (sandbox)",
     }
     try:
@@ -141,6 +154,21 @@ def record(store: Store, delivery: Delivery, failure: str | None, retry_ms: int)
         attempts,
         wait_ms / 1000,
     )
+
+
+def schedule(store: Store, rows: Sequence[int], from_ms: int, spacing_ms: int) -> None:
+    """Give deliveries their turn, one after another."""
+    for place, row_id in enumerate(rows):
+        store.connection.execute(
+            "UPDATE delivery SET next_at_ms = ? WHERE id = ?",
+            (from_ms + place * spacing_ms, row_id),
+        )
+
+
+def counted(store: Store) -> dict[str, int]:
+    """How many deliveries are in each state."""
+    rows = store.connection.execute("SELECT state, count(*) FROM delivery GROUP BY state")
+    return {"pending": 0, "delivered": 0, "abandoned": 0, **dict(rows.fetchall())}
 
 
 def _abandon(store: Store, row_id: int, why: str) -> None:

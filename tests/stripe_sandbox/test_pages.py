@@ -3,8 +3,9 @@
 import re
 
 import pytest
+import requests
 
-from stripe_sandbox.pages import money
+from stripe_sandbox.page_frame import money
 from tests.stripe_sandbox.rig import Answered, Books, Sandbox
 
 
@@ -117,3 +118,29 @@ def test_the_front_page_lists_the_latest_invoices(sandbox: Sandbox, books: Books
 )
 def test_amounts_are_written_in_their_currencys_digits(amount: int, currency: str, shown: str):
     assert money(amount, currency) == shown
+
+
+def test_the_pdf_links_lead_to_pdfs_with_the_figures(sandbox: Sandbox, books: Books):
+    invoice = books.draft(books.customer(name="Société (Paris)"), *range(100, 160))
+    finalized = books.client.v1.invoices.finalize_invoice(invoice)
+    note = books.client.v1.credit_notes.create({"invoice": invoice, "amount": 99, "memo": "Sorry"})
+    for link, shown in (
+        (str(finalized.invoice_pdf), (b"Soci\xe9t\xe9 \\(Paris\\)", b"$77.70", b"/Count 2")),
+        (note.pdf, (b"-CN-01", b"$0.99", b"Sorry", b"/Count 1")),
+    ):
+        answer = requests.get(link, timeout=5)
+        assert answer.headers["Content-Type"] == "application/pdf"
+        assert answer.content.startswith(b"%PDF-1.4")
+        for each in (*shown, b"SANDBOX"):
+            assert each in answer.content
+        start = int(answer.content.rsplit(b"startxref\n", 1)[1].split(b"\n")[0])
+        assert answer.content[start : start + 4] == b"xref"
+
+
+def test_a_paid_invoice_links_its_receipt(sandbox: Sandbox, books: Books):
+    _, page = _page(sandbox, books, books.in_status("paid"))
+    found = re.search(r"<a href='([^']+)'>Receipt</a>", page.text)
+    assert found is not None
+    receipt = requests.get(found[1], timeout=5).text
+    for shown in ("$12.00", "Visa •••• 4242", "Paid"):
+        assert shown in receipt

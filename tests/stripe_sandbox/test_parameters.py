@@ -43,7 +43,10 @@ def _more(taken: object, kind: Kind, where: str) -> list[str]:
             return [] if Scalar.FLAG in options else [f"{where} is no boolean"]
         case params.Integer():
             return [] if Scalar.WHOLE in options else [f"{where} is no whole number"]
-        case params.Text() | params.Reference() | params.Currency():
+        case params.DecimalText():
+            is_decimal = {Scalar.DECIMAL, Scalar.NUMBER} & set(options)
+            return [] if is_decimal else [f"{where} is no decimal"]
+        case params.Text() | params.Reference() | params.Currency() | params.Link():
             is_text = Scalar.TEXT in options or where in LOOSER
             return [] if is_text else [f"{where} is no text"]
     return [f"{where}: {type(taken).__name__} is compared with nothing"]

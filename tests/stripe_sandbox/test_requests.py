@@ -97,7 +97,7 @@ def test_every_answer_has_its_own_request_id(sandbox: Sandbox):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/v1/products"),
+        ("GET", "/v1/subscriptions"),
         ("PUT", "/v1/customers"),
         ("POST", "/v1/invoices/create_preview/x"),
         ("POST", "/v2/billing/meter_events"),
