@@ -25,6 +25,7 @@ from meterplane.stack.embedded import EmbeddedCommand, postgres, redis
 from meterplane.stack.ports import is_free
 from tests import cluster, environment
 from tests.database import Database
+from tests.stripe_schema import recording
 
 ROOT = Path(__file__).resolve().parents[1]
 READY_WITHIN_S = 60.0
@@ -79,6 +80,14 @@ def pytest_runtest_makereport(
                 lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
                 report.sections.append((f"log of {name}", "\n".join(lines)))
     return report
+
+
+@pytest.fixture(autouse=True)
+def as_stripe_would_have_it() -> Iterator[None]:
+    """Whatever went between us and a sandbox, Stripe could have been asked and could have said."""
+    yield
+    said = recording.complaints()
+    assert not said, "not as at Stripe:\n" + "\n".join(said)
 
 
 def wait_until(true: Callable[[], bool], what: str, within_s: float = READY_WITHIN_S) -> None:

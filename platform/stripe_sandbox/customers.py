@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from stripe_sandbox import balance_transactions, ids, test_clocks
@@ -43,7 +44,7 @@ _EDITABLE: Mapping[str, Parameter] = {
     "phone": Text(max_chars=20),
     "preferred_locales": Rows(Text(max_chars=35, keeps=True), max_rows=20),
     "shipping": Shape(
-        {"address": ADDRESS, "name": Text(), "phone": Text()},
+        {"address": replace(ADDRESS, unsets=False), "name": Text(), "phone": Text()},
         required=("address", "name"),
         unsets=True,
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from stripe_sandbox.call import Call
 from stripe_sandbox.errors import missing_parameter, no_such, refused
-from stripe_sandbox.events import emit, emit_change
+from stripe_sandbox.events import emit
 from stripe_sandbox.invoice_lines import describe
 from stripe_sandbox.invoice_moves import require
 from stripe_sandbox.invoice_totals import MAX_LINES, retotal
@@ -118,7 +118,6 @@ def _change(
     call: Call, invoice: Document, line: Document, fields: Mapping[str, Any], name: str
 ) -> None:
     item = _item_of(call, line)
-    told = public(call, item)
     priced_anew: Document = {}
     if any(each in fields for each in PRICED_BY):
         priced_anew = priced(call, fields, invoice["currency"], name)
@@ -135,7 +134,6 @@ def _change(
     item["tax_rates"] = line["_tax_rates"]
     call.store.put(line)
     call.store.put(item)
-    emit_change(call, "invoiceitem.updated", told, public(call, item))
 
 
 def _remove(call: Call, line: Document, item: Document) -> None:

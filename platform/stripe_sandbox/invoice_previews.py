@@ -1,5 +1,7 @@
 """An invoice as it would be: built like any draft, shown, and undone before anything is kept."""
 
+from dataclasses import replace
+
 from stripe_sandbox import customers, ids
 from stripe_sandbox.call import Call
 from stripe_sandbox.errors import missing_parameter, refused
@@ -32,7 +34,11 @@ CREATE = Takes(
         "customer_details": Shape(
             {
                 "address": ADDRESS,
-                "shipping": Shape({"address": ADDRESS, "name": Text()}, unsets=True),
+                "shipping": Shape(
+                    {"address": replace(ADDRESS, unsets=False), "name": Text()},
+                    required=("address", "name"),
+                    unsets=True,
+                ),
                 "tax_exempt": Choice(("exempt", "none", "reverse")),
             }
         ),

@@ -55,7 +55,8 @@ def price_data(*, may_bring_product: bool) -> Shape:
     }
     if may_bring_product:
         fields["product_data"] = _PRODUCT_DATA
-    return Shape(fields, required=("currency",))
+        return Shape(fields, required=("currency",))
+    return Shape(fields, required=("currency", "product"))
 
 
 _TAX_AMOUNT = Shape(

@@ -18,6 +18,7 @@ from meterplane.stack.layout import Layout
 from meterplane.stack.record import StackRecord
 from meterplane.stack.stack_file import StackFile
 from tests.conftest import wait_until
+from tests.stripe_schema import stored
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_WITHIN_S = 180
@@ -98,6 +99,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         yield running
     finally:
         running.manage("down")
+    said = stored.complaints(running.layout.sandbox)
+    assert not said, "not as at Stripe:\n" + "\n".join(said)
 
 
 def shell(var: Path) -> dict[str, str]:

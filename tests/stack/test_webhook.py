@@ -2,7 +2,6 @@
 
 import dataclasses
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from meterplane.stack.component import NotStarted
 from meterplane.stack.layout import Layout
 from meterplane.stack.ports import OFFSETS, Ports
 from meterplane.stack.servers import Servers
-from tests.conftest import free_port, wait_until
+from tests.conftest import ROOT, free_port, wait_until
+from tests.stripe_schema import recording
 
 PORTS = Ports({name: 8700 + offset for name, offset in OFFSETS.items()}, {})
 
@@ -30,10 +30,7 @@ def located(layout: Layout) -> Iterator[Servers]:
     key = installation.load(layout).stripe_api_key
     port = free_port()
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "stripe_sandbox"),
-            *("--port", str(port), "--key", key, "--data", str(layout.sandbox)),
-        ]
+        recording.command(layout.sandbox, "--port", str(port), "--key", key), cwd=ROOT
     )
     try:
         base = f"http://127.0.0.1:{port}"

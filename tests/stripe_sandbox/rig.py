@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,15 +17,21 @@ from urllib.parse import urlencode, urlsplit
 
 import stripe
 
+from tests.stripe_schema import recording
+
 # Before any client exists: no id file in the user's home, no platform headers.
 stripe.enable_telemetry = False
 
 KEY = "sk_test_meterplane0123456789"
 READY_WITHIN_S = 60.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Sandbox:
-    """One sandbox process over one data file; can be killed and started again."""
+    """One sandbox process over one data file; can be killed and started again.
+
+    All it is asked and all it says is judged at the end of the test (`tests.stripe_schema`).
+    """
 
     def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
@@ -39,11 +44,12 @@ class Sandbox:
         port = urlsplit(self.url).port or 0  # a restart keeps its address
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "stripe_sandbox", "--port", str(port)),
-                    *("--data", str(self.data), "--webhook-retry-seconds", "0.05"),
+                recording.command(
+                    self.data,
+                    *("--port", str(port), "--webhook-retry-seconds", "0.05"),
                     *self.arguments,
-                ],
+                ),
+                cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -6,11 +6,10 @@ import pytest
 import stripe
 
 from tests.stripe_sandbox.rig import Books
-from tests.stripe_sandbox.sdk import judged
 
 
 def _lines(books: Books, draft: str) -> list[Any]:
-    return [judged(line) for line in books.client.v1.invoices.line_items.list(draft).data]
+    return list(books.client.v1.invoices.line_items.list(draft).data)
 
 
 def test_lines_and_their_items_change_and_go_together(books: Books):
@@ -28,7 +27,7 @@ def test_lines_and_their_items_change_and_go_together(books: Books):
         (150, "More"),
         (200, "Same amount"),
     ]
-    items = [judged(item) for item in client.invoice_items.list({"invoice": draft}).data]
+    items = list(client.invoice_items.list({"invoice": draft}).data)
     assert [(item.amount, item.description) for item in items] == [
         (200, "Same amount"),
         (150, "More"),
@@ -104,15 +103,13 @@ def test_a_whole_price_times_a_whole_quantity_is_a_line(books: Books):
 def test_a_preview_shows_and_leaves_nothing(books: Books):
     client = books.client.v1
     customer = books.customer(address={"country": "DE"}, balance=-100)
-    shown = judged(
-        client.invoices.create_preview(
-            {
-                "customer": customer,
-                "currency": "usd",
-                "automatic_tax": {"enabled": True},
-                "invoice_items": [{"amount": 1000, "description": "Tokens"}, {"amount": 50}],
-            }
-        )
+    shown = client.invoices.create_preview(
+        {
+            "customer": customer,
+            "currency": "usd",
+            "automatic_tax": {"enabled": True},
+            "invoice_items": [{"amount": 1000, "description": "Tokens"}, {"amount": 50}],
+        }
     )
     assert (shown.status, shown.number, shown.id[:12]) == ("draft", None, "upcoming_in_")
     assert (shown.subtotal, shown.total, shown.amount_due) == (1050, 1250, 1150)
@@ -160,10 +157,8 @@ def test_sending_finalizes_a_draft_and_tells(books: Books):
 def test_a_saved_card_may_change_its_expiry_and_its_holder(books: Books):
     client = books.client.v1
     [card] = client.customers.payment_methods.list(books.customer()).data
-    changed = judged(
-        client.payment_methods.update(
-            card.id, {"card": {"exp_month": 3}, "billing_details": {"name": "Ada"}}
-        )
+    changed = client.payment_methods.update(
+        card.id, {"card": {"exp_month": 3}, "billing_details": {"name": "Ada"}}
     )
     assert (changed.card.exp_month, changed.billing_details.name) == (3, "Ada")
     assert books.events_about(card.id)[-1] == "payment_method.updated"
