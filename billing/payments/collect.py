@@ -46,7 +46,7 @@ def collect(
     """
     with tenant_scope(tenant_id):
         invoice: Invoice = Invoice.objects.get(id=invoice_id)
-        if invoice.total_minor == 0 and invoice.status == Invoice.Status.DRAFT:
+        if invoice.total_minor == 0 and not invoice.is_issued:
             _settle_nothing(invoice)
     if invoice.collection_state in _FINISHED:
         return _outcome(tenant_id, invoice_id)
