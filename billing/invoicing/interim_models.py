@@ -12,6 +12,7 @@ class InterimThreshold(TenantModel):
     the installation's default is."""
 
     amount_minor = models.BigIntegerField(null=True)
+    changed_by = models.CharField(max_length=120)
     changed_at = models.DateTimeField(default=clock.now)
 
     class Meta:

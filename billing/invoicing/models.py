@@ -10,8 +10,8 @@ Invariants held by PostgreSQL, beside the checks below:
   takes back exactly what interim ones before it billed of the period, and nothing twice.
 - The lines add up to the subtotal and the taxes to what `tax_*_minor` say; the total is the
   subtotal with the taxes that come on top. Who is billed, and by whom, is frozen with the number.
-- Status moves along draft -> finalising -> open -> paid | void | uncollectible only (a trigger holds
-  the table).
+- Status moves along draft -> finalising -> open -> paid | void | uncollectible only (a trigger
+  holds the table).
 """
 
 from django.db import models

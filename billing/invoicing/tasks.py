@@ -1,5 +1,5 @@
-"""Celery's entries into invoicing: months that are over are closed, what was used of a running one is
-invoiced where it is enough, and credit that expired is written off once no period needs it.
+"""Celery's entries into invoicing: months that are over are closed, what was used of a running one
+is invoiced where it is enough, and credit that expired is written off once no period needs it.
 
 Each looks for work and finishes it: lost or doubled, a message changes nothing.
 """

@@ -48,7 +48,7 @@ def default_minor(currency: str) -> int | None:
     return None if text is None else amount_minor(text, currency)
 
 
-def set_threshold(amount: str | None) -> Threshold:
+def set_threshold(amount: str | None, *, by: str) -> Threshold:
     """From this amount on, in the organisation's currency; None: never.
 
     Raises `CallerError` `interim_threshold_invalid`.
@@ -56,7 +56,8 @@ def set_threshold(amount: str | None) -> Threshold:
     currency = organisation().currency
     minor = None if amount is None else amount_minor(amount, currency)
     InterimThreshold.objects.update_or_create(
-        tenant_id=current_tenant_id(), defaults={"amount_minor": minor, "changed_at": clock.now()}
+        tenant_id=current_tenant_id(),
+        defaults={"amount_minor": minor, "changed_by": by[:120], "changed_at": clock.now()},
     )
     return threshold()
 

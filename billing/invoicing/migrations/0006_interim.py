@@ -168,6 +168,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.UUIDField(default=meterplane.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
                 ('amount_minor', models.BigIntegerField(null=True)),
+                ('changed_by', models.CharField(max_length=120)),
                 ('changed_at', models.DateTimeField(default=meterplane.kernel.clock.now)),
             ],
             options={

@@ -100,6 +100,7 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
+                    _item("Interim thresholds", "speed", "invoicing_interimthreshold_changelist"),
                     _item("Credit", "savings", "credits_creditgrant_changelist"),
                     _item("Credit movements", "swap_vert", "credits_creditmovement_changelist"),
                     _item(

@@ -225,6 +225,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "ENUM_NAME_OVERRIDES": {
         "KindEnum": "meterplane.api.limit_shapes.KINDS",
+        "InvoiceKindEnum": "meterplane.api.invoice_shapes.INVOICE_KINDS",
+        "InvoiceStatusEnum": "meterplane.api.invoice_shapes.INVOICE_STATUSES",
         "ExportKindEnum": "meterplane.metering.exports.query.KINDS",
         "LimitLevelEnum": "meterplane.api.limit_shapes.LEVELS",
         "RestrictionLevelEnum": "meterplane.api.limit_shapes.SCOPES",

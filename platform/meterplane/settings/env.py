@@ -98,8 +98,8 @@ class Environment(BaseSettings):
     seller_address: str = Field(default="", max_length=600)
     seller_tax_id: str = Field(default="", max_length=60)
     seller_email: str = Field(default="", max_length=120)
-    # From which unbilled spend on an organisation is invoiced before its month is over, by currency,
-    # such as "USD 500, JPY 50000"; of other currencies, and where it is empty, none is.
+    # From which unbilled spend on an organisation is invoiced before its month is over, such as
+    # "USD 500, JPY 50000"; with another currency, and where this is empty, it is not.
     interim_thresholds: Annotated[str, AfterValidator(_are_thresholds)] = ""
     export_days: int = Field(default=7, ge=1, le=365)
     event_overlays: Annotated[str, AfterValidator(_are_overlays)] = "amend,deprecate,backfill"
