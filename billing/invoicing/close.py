@@ -26,7 +26,6 @@ from billing.invoicing.account import owing
 from billing.invoicing.credit_lines import drawn_credit, payable
 from billing.invoicing.interim_lines import (
     Interim,
-    already_invoiced,
     billed_already,
     interim_lines,
     numbered_interims,
@@ -181,7 +180,7 @@ def write_invoice(bill: Bill, **own: Any) -> Invoice:
         lines,
         [] if exempt else assigned_rates(),
         drawn={each.id: each.drawn_minor for each in bill.interims},
-        notes={each.id: already_invoiced(each.number) for each in bill.interims},
+        notes={each.id: f"already {each.note}" for each in bill.interims},
     )
     invoice: Invoice = Invoice.objects.create(
         id=invoice_id,

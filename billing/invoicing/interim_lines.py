@@ -40,12 +40,12 @@ class Interim:
     @property
     def description(self) -> str:
         """Of the line that takes it back."""
-        return f"{already_invoiced(self.number)}, usage until {self.ends_at:%Y-%m-%d %H:%M} UTC"
+        return f"Already {self.note}, usage until {self.ends_at:%Y-%m-%d %H:%M} UTC"
 
-
-def already_invoiced(number: str) -> str:
-    """What is said of an interim invoice where it is taken back."""
-    return f"Already invoiced in {number or 'an interim invoice'}"
+    @property
+    def note(self) -> str:
+        """Of each tax that is taken back with it."""
+        return f"invoiced in {self.number or 'an interim invoice'}"
 
 
 def interims_of(starts_at: datetime) -> list[Interim]:

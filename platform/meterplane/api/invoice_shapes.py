@@ -243,7 +243,7 @@ class OrganisationTaxesOut(serializers.Serializer[Any]):
 
 
 class InterimThresholdIn(serializers.Serializer[Any]):
-    """From which unbilled spend on, as a decimal text in the organisation's currency; null: never."""
+    """From which unbilled spend on: a decimal text in the organisation's currency; null: never."""
 
     amount = serializers.CharField(max_length=40, allow_null=True)
 

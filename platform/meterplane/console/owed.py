@@ -72,8 +72,8 @@ class InvoicePage(ReadOnly):
     search_fields = ("number", "tenant__slug", "tenant__name")
     inlines = (LineInline,)
     fields = (
-        "id", "tenant", "kind", "number", "period_start", "period_end", "status", "total", "currency",
-        "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
+        "id", "tenant", "kind", "number", "period_start", "period_end", "status", "total",
+        "currency", "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
         "collection_note", "payment_attempts", "content_hash",
     )  # fmt: skip
     readonly_fields = ("id", "total")
