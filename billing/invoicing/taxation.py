@@ -182,8 +182,10 @@ def tax_invoice(
 
 def record_taxes(invoice: Invoice, taxes: InvoiceTaxes) -> None:
     """The taxes of an invoice that was just made."""
-    own = [(each, None, "") for each in taxes.own.taxes]
-    back = [(each, each.interim_id, each.note) for each in taxes.taken_back]
+    told: list[tuple[TaxAmount[int] | TakenBack, UUID | None, str]] = [
+        (each, None, "") for each in taxes.own.taxes
+    ]
+    told += [(each, each.interim_id, each.note) for each in taxes.taken_back]
     InvoiceTax.objects.bulk_create(
         InvoiceTax(
             tenant_id=invoice.tenant_id,
@@ -199,7 +201,7 @@ def record_taxes(invoice: Invoice, taxes: InvoiceTaxes) -> None:
             interim_id=interim_id,
             note=note,
         )
-        for position, (each, interim_id, note) in enumerate([*own, *back], start=1)
+        for position, (each, interim_id, note) in enumerate(told, start=1)
     )
 
 

@@ -30,7 +30,7 @@ class Threshold:
 
     amount_minor: int | None
     currency: str
-    source: Literal["organisation", "default"]
+    origin: Literal["organisation", "default"]
 
 
 def threshold() -> Threshold:

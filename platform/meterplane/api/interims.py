@@ -50,6 +50,6 @@ def _shown(found: thresholds.Threshold) -> dict[str, Any]:
         {
             "amount": None if minor is None else minor_to_text(minor, found.currency),
             "currency": found.currency,
-            "source": found.source,
+            "origin": found.origin,
         }
     ).data

@@ -253,7 +253,7 @@ class InterimThresholdOut(serializers.Serializer[Any]):
 
     amount = serializers.CharField(allow_null=True)
     currency = serializers.CharField()
-    source = serializers.ChoiceField(choices=["organisation", "default"])
+    origin = serializers.ChoiceField(choices=["organisation", "default"])
 
 
 class TaxIdShape(serializers.Serializer[Any]):

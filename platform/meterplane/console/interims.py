@@ -34,6 +34,12 @@ class ThresholdForm(forms.ModelForm):  # type: ignore[type-arg]
         model = InterimThreshold
         fields = ()
 
+    def validate_unique(self) -> None:
+        """One that is there already is replaced."""
+
+    def validate_constraints(self) -> None:
+        """By the verb."""
+
     def clean(self) -> dict[str, Any]:
         """By the check of the verb."""
         said: dict[str, Any] = super().clean() or self.cleaned_data
