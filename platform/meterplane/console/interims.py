@@ -34,11 +34,10 @@ class ThresholdForm(forms.ModelForm):  # type: ignore[type-arg]
         model = InterimThreshold
         fields = ()
 
-    def validate_unique(self) -> None:
-        """One that is there already is replaced."""
-
-    def validate_constraints(self) -> None:
-        """By the verb."""
+    def _get_validation_exclusions(self) -> set[str]:
+        """One that is there already is no mistake: it is replaced."""
+        excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
+        return excluded | {"tenant"}
 
     def clean(self) -> dict[str, Any]:
         """By the check of the verb."""

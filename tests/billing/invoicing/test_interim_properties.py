@@ -26,6 +26,7 @@ from tests.scenarios.months.reckoning import graduated, rounded, volume
 from tests.scenarios.months.story import published
 
 pytestmark = pytest.mark.django_db
+MONTHS = 20  # each is a hundred acts
 
 PRICES = """
     input_tokens   all  0.0000173
@@ -161,13 +162,13 @@ def test_invoices_of_a_month_add_up_to_what_one_would_have_been(onboard):
 
 
 @pytest.mark.long
-def test_a_hundred_months_add_up(onboard):
+def test_many_months_add_up(onboard):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     made = 0
-    for number in range(100):
+    for number in range(MONTHS):
         with clock.frozen(utc(11, 1)):
             tenant = onboard(f"acme-{number}")
         made += check_a_month(tenant, seed + number)
-    print(f"{made} interim invoices")
-    assert made > 100
+        print(f"{number + 1} months, {made} interim invoices")
+    assert made > MONTHS
