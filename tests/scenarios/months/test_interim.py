@@ -161,6 +161,17 @@ def test_what_only_a_whole_month_owes_is_on_its_own_invoice(begins):
     assert "receivable | 300.00" in acme.books()
 
 
+def test_what_a_contract_that_ended_lacks_is_billed_at_the_end_of_the_month(begins):
+    acme = begins("acme", "2023-04-01", PRICES)
+    acme.sets_threshold("100")
+    # 9 of 30 days of 1000.00 are 300.00.
+    acme.agrees("2023-04-01", minimum_spend="1000", ends_at="2023-04-10")
+    acme.uses("2023-04-05", tokens_in=60_000_000)
+    assert acme.paper(acme.looked_at("2023-04-12"))[-1] == "total | 120.00"
+    assert acme.looked_at("2023-04-13") is None
+    assert acme.paper(acme.closes("2023-05-01"))[-1] == "total | 180.00"
+
+
 def test_a_maximum_holds_for_all_invoices_of_a_month_together(begins):
     acme = begins("acme", "2023-04-01", PRICES)
     acme.sets_threshold("60")
