@@ -5,6 +5,8 @@ What is owed late is a difference of two facts: what is known now of a closed pe
 stands on invoice lines that name it. So it needs no marker, and a crash, a repeat or a second late
 arrival cannot bill twice or drop any. Rating takes the difference (`rating`); here the facts are
 read. A voided invoice's lines count as invoiced: to forgive is one act, to bill again is another.
+Interim invoices and the lines that take them back are no part of it: the invoice of their period
+has all of the period's lines.
 
 Needs the tenant's door open.
 """
@@ -16,7 +18,7 @@ from uuid import UUID
 
 from django.db.models import Sum
 
-from billing.invoicing.models import BillingPeriod, InvoiceLine
+from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.invoicing.usage import UsageReader, month_after, month_of
 from billing.pricing.book import PublishedBook
 from billing.pricing.contract_queries import contracts_between
@@ -97,7 +99,9 @@ def _billed(since: datetime, before: datetime) -> list[Billed]:
     """What invoices of periods that ended by `before` say of periods from `since` on."""
     rows = (
         InvoiceLine.objects.filter(period_start__gte=since, invoice__period_end__lte=before)
-        .exclude(kind=InvoiceLine.Kind.CREDIT)  # who pays is no part of what was owed
+        .exclude(invoice__kind=Invoice.Kind.INTERIM)
+        # who pays, and when, is no part of what was owed
+        .exclude(kind__in=[InvoiceLine.Kind.CREDIT, InvoiceLine.Kind.INTERIM])
         .order_by()
         .values_list(*_TOLD_APART)
         .annotate(quantity=Sum("quantity"), amount=Sum("amount_minor"))

@@ -1,10 +1,14 @@
 """Move an invoice along its states; the only writer of them.
 
-    draft -> open -> paid | void | uncollectible          uncollectible -> paid | void
+    draft -> finalising -> open -> paid | void | uncollectible      uncollectible -> paid | void
+
+A draft waits to be collected; an invoice is finalising once that has begun and cannot be left
+undone, and open when it has its number. Nothing is skipped: news of a later state goes through the
+ones before it.
 
 Guarantees: monotonic. A move that is not in the table is not made, and says so by returning False:
 old news, in any order and any number, changes nothing. An invoice gets its number in the
-transaction that finalises it, from its tenant's series, so numbers have no gaps. Who it is from and
+transaction that opens it, from its tenant's series, so numbers have no gaps. Who it is from and
 who it is made out to are frozen with it. One that is voided gives back the credit that it drew. The
 ledger holds what each step moves when the step commits.
 """
@@ -24,10 +28,15 @@ from tenants.queries import organisation
 _S = Invoice.Status
 # From each state to each state that news of it may bring, the way there.
 _WAY: dict[tuple[str, str], tuple[str, ...]] = {
-    (_S.DRAFT, _S.OPEN): (_S.OPEN,),
-    (_S.DRAFT, _S.PAID): (_S.OPEN, _S.PAID),
-    (_S.DRAFT, _S.VOID): (_S.OPEN, _S.VOID),
-    (_S.DRAFT, _S.UNCOLLECTIBLE): (_S.OPEN, _S.UNCOLLECTIBLE),
+    (_S.DRAFT, _S.FINALISING): (_S.FINALISING,),
+    (_S.DRAFT, _S.OPEN): (_S.FINALISING, _S.OPEN),
+    (_S.DRAFT, _S.PAID): (_S.FINALISING, _S.OPEN, _S.PAID),
+    (_S.DRAFT, _S.VOID): (_S.FINALISING, _S.OPEN, _S.VOID),
+    (_S.DRAFT, _S.UNCOLLECTIBLE): (_S.FINALISING, _S.OPEN, _S.UNCOLLECTIBLE),
+    (_S.FINALISING, _S.OPEN): (_S.OPEN,),
+    (_S.FINALISING, _S.PAID): (_S.OPEN, _S.PAID),
+    (_S.FINALISING, _S.VOID): (_S.OPEN, _S.VOID),
+    (_S.FINALISING, _S.UNCOLLECTIBLE): (_S.OPEN, _S.UNCOLLECTIBLE),
     (_S.OPEN, _S.PAID): (_S.PAID,),
     (_S.OPEN, _S.VOID): (_S.VOID,),
     (_S.OPEN, _S.UNCOLLECTIBLE): (_S.UNCOLLECTIBLE,),
@@ -54,8 +63,8 @@ def advance(invoice_id: UUID, news: News) -> bool:
         invoice.payment_attempts = max(invoice.payment_attempts, news.attempts)
         invoice.save(update_fields=["hosted_url", "payment_attempts"])
     way = _WAY.get((invoice.status, news.status), ())
-    if way and invoice.status == _S.DRAFT:
-        _finalise(invoice, news.at)
+    if _S.OPEN in way:
+        _issue(invoice, news.at)
     if way and news.status == _S.VOID:
         restore_credit(tenant_id=invoice.tenant_id, invoice_id=invoice.id, source_id=invoice.id)
     for status in way:
@@ -63,7 +72,7 @@ def advance(invoice_id: UUID, news: News) -> bool:
     return bool(way)
 
 
-def _finalise(invoice: Invoice, at: datetime) -> None:
+def _issue(invoice: Invoice, at: datetime) -> None:
     """Before anything moves: the series' turn comes before credit's, and that before the ledger's,
     or two invoices of a tenant could wait for each other."""
     invoice.number = _next_number(invoice.tenant_id)
@@ -76,13 +85,21 @@ def _step(invoice: Invoice, status: str, at: datetime) -> None:
     if status == _S.PAID:
         invoice.paid_at = at
     invoice.status = status
+    if status == _S.FINALISING:
+        invoice.save(update_fields=["status"])  # its number is that of an open invoice
+        return
     frozen = ["number", "finalised_at", "buyer", "seller"]
     invoice.save(update_fields=["status", "paid_at", *frozen])
     record(invoice, at, left=left)
 
 
+def one_numbering_at_a_time(tenant_id: UUID) -> InvoiceSeries:
+    """The tenant's series, which is nobody else's until the transaction ends."""
+    return InvoiceSeries.objects.select_for_update().first() or _begin_series(tenant_id)
+
+
 def _next_number(tenant_id: UUID) -> str:
-    series = InvoiceSeries.objects.select_for_update().first() or _begin_series(tenant_id)
+    series = one_numbering_at_a_time(tenant_id)
     series.last_number += 1
     series.save(update_fields=["last_number"])
     return f"{series.prefix}-{series.last_number:06d}"

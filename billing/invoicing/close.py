@@ -14,17 +14,30 @@ An empty period is recorded without an invoice: a customer who used nothing gets
 is spent, and the next period still starts where this one ended.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
 from billing.invoicing.account import owing
-from billing.invoicing.credit_lines import drawn_credit
+from billing.invoicing.credit_lines import drawn_credit, payable
+from billing.invoicing.interim_lines import (
+    Interim,
+    billed_already,
+    interim_lines,
+    numbered_interims,
+)
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
-from billing.invoicing.tax import tax
-from billing.invoicing.taxation import assigned_rates, exemption, record_taxes, tax_note
+from billing.invoicing.taxation import (
+    assigned_rates,
+    exemption,
+    record_taxes,
+    tax_invoice,
+    tax_note,
+)
 from billing.invoicing.usage import month_after, month_of
 from billing.rating.rate import RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
@@ -54,8 +67,8 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
 
     Returns the invoice of the period ending at `until`; None if that period owed nothing, if
     nothing is open before `until`, or of an organisation that is our own. Raises `CallerError`
-    `period_not_over` for an instant to come and `period_already_closed` for one inside a closed
-    period.
+    `period_not_over` for an instant to come, `period_already_closed` for one inside a closed
+    period, and `period_invoiced_beyond` where an interim invoice bills usage after it.
     """
     if until.tzinfo is None or until > clock.now():
         raise CallerError(
@@ -112,6 +125,16 @@ def describe(line: RatedLine) -> str:
 
 def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | None:
     currency = organisation().currency
+    interims = numbered_interims(tenant_id, period.starts_at)
+    if interims and interims[-1].ends_at >= ends_at:
+        last = interims[-1]
+        raise CallerError(
+            "period_invoiced_beyond",
+            f"Interim invoice {last.number} bills usage until {last.ends_at:%Y-%m-%d %H:%M:%S} UTC:"
+            " close later than that.",
+            status=409,
+            field="until",
+        )
     seen = arrivals.hold()  # before usage is read: a line's events are those that had arrived
     rated = rate_open(period, ends_at, currency)
     ensure(
@@ -127,36 +150,60 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
         usage_seen_at=seen.seen_at,
         usage_snapshot=seen.snapshot,
     )
-    if not rated.lines:
+    if not rated.lines and not interims:
         return None
+    bill = Bill(tenant_id, closed.starts_at, closed.ends_at, currency, rated.lines, interims)
+    return write_invoice(bill, content_hash=rated.content_hash, period=closed)
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What an invoice is made of: rated lines, and the interim invoices that it takes back."""
+
+    tenant_id: UUID
+    starts_at: datetime
+    ends_at: datetime
+    currency: str
+    rated: Sequence[RatedLine]
+    interims: Sequence[Interim]
+
+
+def write_invoice(bill: Bill, **own: Any) -> Invoice:
+    """The draft of a bill, with its credit and its taxes; `own` are columns of the kind that it is.
+
+    Needs the tenant's door and its turn to close, and numbers for the interim invoices.
+    """
     invoice_id = uuid7()
-    lines = _lines(invoice_id, closed, rated)
+    lines = _lines(invoice_id, bill)
     exempt = exemption()
-    rates = [] if exempt else assigned_rates()
-    taxed = tax({line.position: line.amount_minor for line in lines}, rates)
+    taxes = tax_invoice(
+        lines,
+        [] if exempt else assigned_rates(),
+        drawn={each.id: each.drawn_minor for each in bill.interims},
+        notes={each.id: f"already {each.note}" for each in bill.interims},
+    )
     invoice: Invoice = Invoice.objects.create(
         id=invoice_id,
-        tenant_id=tenant_id,
-        period=closed,
-        period_start=closed.starts_at,
-        period_end=closed.ends_at,
-        currency=currency,
-        total_minor=taxed.total_minor,
-        tax_exclusive_minor=taxed.exclusive_minor,
-        tax_inclusive_minor=taxed.inclusive_minor,
+        tenant_id=bill.tenant_id,
+        period_start=bill.starts_at,
+        period_end=bill.ends_at,
+        currency=bill.currency,
+        total_minor=sum(line.amount_minor for line in lines) + taxes.exclusive_minor,
+        tax_exclusive_minor=taxes.exclusive_minor,
+        tax_inclusive_minor=taxes.inclusive_minor,
         tax_note=tax_note(exempt),
-        content_hash=rated.content_hash,
+        **own,
     )
-    record_taxes(invoice, taxed)
+    record_taxes(invoice, taxes)
     InvoiceLine.objects.bulk_create(lines)
     return invoice
 
 
-def _lines(invoice_id: UUID, closed: BillingPeriod, rated: RatedPeriod) -> list[InvoiceLine]:
-    """What was rated, and what credit pays of it, in their order."""
+def _lines(invoice_id: UUID, bill: Bill) -> list[InvoiceLine]:
+    """What was rated, what interim invoices billed of it, and what credit pays of the rest."""
     lines = [
         InvoiceLine(
-            tenant_id=closed.tenant_id,
+            tenant_id=bill.tenant_id,
             invoice_id=invoice_id,
             kind=line.kind,
             model=line.model,
@@ -176,9 +223,12 @@ def _lines(invoice_id: UUID, closed: BillingPeriod, rated: RatedPeriod) -> list[
             period_end=line.period.ends_at,
             is_late=line.period.is_late,
         )
-        for line in rated.lines
+        for line in bill.rated
     ]
-    lines += drawn_credit(invoice_id, closed, rated.currency, rated.lines)
+    span = (bill.starts_at, bill.ends_at)
+    lines += interim_lines(bill.tenant_id, invoice_id, *span, bill.interims)
+    left = [*payable(bill.rated), *billed_already(bill.interims)]
+    lines += drawn_credit(bill.tenant_id, invoice_id, *span, bill.currency, left)
     for position, line in enumerate(lines, start=1):
         line.position = position
     return lines
@@ -187,9 +237,9 @@ def _lines(invoice_id: UUID, closed: BillingPeriod, rated: RatedPeriod) -> list[
 def _closed_at(until: datetime, period: OpenPeriod) -> Invoice | None:
     """What a repeated call answers. An instant before the first period has nothing to close."""
     if period.follows_at is None or until == period.follows_at:
-        return Invoice.objects.filter(period_end=until).first()
+        return Invoice.objects.filter(period__ends_at=until).first()
     if BillingPeriod.objects.filter(ends_at=until).exists():
-        return Invoice.objects.filter(period_end=until).first()
+        return Invoice.objects.filter(period__ends_at=until).first()
     if BillingPeriod.objects.filter(starts_at__lt=until).exists():
         raise CallerError(
             "period_already_closed",

@@ -5,11 +5,12 @@ the total is what is left to pay; zero where credit pays for everything.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from uuid import UUID
 
 from billing.credits.cover import Payable
 from billing.credits.draw_for_invoice import draw_for_invoice
-from billing.invoicing.models import BillingPeriod, InvoiceLine
+from billing.invoicing.models import InvoiceLine
 from billing.rating.rate import RatedLine
 
 CREDIT = "credit"  # a credit line's meter
@@ -21,22 +22,27 @@ def payable(lines: Iterable[RatedLine]) -> list[Payable]:
 
 
 def drawn_credit(
-    invoice_id: UUID, closed: BillingPeriod, currency: str, lines: Iterable[RatedLine]
+    tenant_id: UUID,
+    invoice_id: UUID,
+    starts_at: datetime,
+    ends_at: datetime,
+    currency: str,
+    lines: Iterable[Payable],
 ) -> list[InvoiceLine]:
     """Draw credit for the invoice of a period; its credit lines, without positions yet.
 
     Needs the tenant's door, and the invoice in the same transaction.
     """
     drawn = draw_for_invoice(
-        tenant_id=closed.tenant_id,
+        tenant_id=tenant_id,
         invoice_id=invoice_id,
         currency=currency,
-        ends_at=closed.ends_at,
-        lines=payable(lines),
+        ends_at=ends_at,
+        lines=lines,
     )
     return [
         InvoiceLine(
-            tenant_id=closed.tenant_id,
+            tenant_id=tenant_id,
             invoice_id=invoice_id,
             kind=InvoiceLine.Kind.CREDIT,
             credit_grant_id=line.grant_id,
@@ -47,8 +53,8 @@ def drawn_credit(
             unit_price_pico=None,
             price_version=None,
             amount_minor=line.amount_minor,
-            period_start=closed.starts_at,
-            period_end=closed.ends_at,
+            period_start=starts_at,
+            period_end=ends_at,
         )
         for line in drawn
     ]

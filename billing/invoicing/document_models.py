@@ -125,7 +125,10 @@ class BillingDetails(TenantModel):
 
 
 class InvoiceTax(TenantModel):
-    """One tax of one invoice. `id` is the uid its line is known by at the payment provider."""
+    """One tax of one invoice. `id` is the uid its line is known by at the payment provider.
+
+    With an `interim_id`, what that interim invoice had of this tax, taken back; `note` names it.
+    """
 
     invoice = models.ForeignKey("invoicing.Invoice", on_delete=models.PROTECT, related_name="taxes")
     position = models.PositiveSmallIntegerField()
@@ -136,20 +139,30 @@ class InvoiceTax(TenantModel):
     country = models.CharField(max_length=2, blank=True, default="")
     taxable_minor = models.BigIntegerField(help_text="what it is a percentage of, without tax")
     amount_minor = models.BigIntegerField()
+    interim_id = models.UUIDField(null=True)
+    note = models.CharField(max_length=100, blank=True, default="", db_default="")
 
     class Meta:
         db_table = "invoice_tax"
         ordering = ["invoice", "position"]
         constraints = [
             models.UniqueConstraint(fields=["invoice", "position"], name="tax_position_once"),
-            models.UniqueConstraint(fields=["invoice", "rate"], name="tax_rate_once"),
+            models.UniqueConstraint(
+                fields=["invoice", "rate", "interim_id"],
+                nulls_distinct=False,
+                name="tax_rate_once",
+            ),
             models.CheckConstraint(
                 condition=Q(mode__in=["exclusive", "inclusive"]), name="invoice_tax_mode_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(interim_id__isnull=True) | ~Q(note=""), name="tax_of_an_interim_noted"
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.name} {self.percentage.normalize():f} %"
+        text = f"{self.name} {self.percentage.normalize():f} %"
+        return f"{text}, {self.note}" if self.note else text
 
 
 class CreditNoteSeries(TenantModel):

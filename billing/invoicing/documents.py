@@ -42,6 +42,7 @@ class TaxView:
     country: str
     taxable_minor: int
     amount_minor: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,7 @@ def _tax(row: InvoiceTax, amount_minor: int) -> TaxView:
         country=row.country,
         taxable_minor=row.taxable_minor,
         amount_minor=amount_minor,
+        note=row.note,
     )
 
 

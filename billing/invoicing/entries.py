@@ -7,9 +7,14 @@ Pure: an invoice as values in, entries out. Which accounts move is said in `ledg
     void             finalised, voided
     uncollectible    finalised, written off
 
+What an interim invoice bills is an advance: it is in `deferred_revenue` until the invoice of its
+period takes it back, and the period's whole usage is revenue. An invoice that is voided leaves that
+account as it is, for what is on an invoice counts as invoiced: what it forgives is taken from
+`revenue:interim`, whichever of the two is voided, and in whatever order.
+
 An invoice that is paid or voided after it was written off keeps that entry, and the last one takes
-the money from `bad_debt` instead of `receivable`. What moves nothing has no entry: a draft, an
-invoice over zero once it is paid, one whose lines are all zero.
+the money from `bad_debt` instead of `receivable`. What moves nothing has no entry: a draft, one
+that is finalising, an invoice over zero once it is paid, one whose lines are all zero.
 """
 
 from collections.abc import Mapping
@@ -18,6 +23,7 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.ledger import movements
+from billing.ledger.accounts import DEFERRED_REVENUE, revenue
 from billing.ledger.entry import Entry, Leg
 from billing.ledger.movements import Legs
 
@@ -25,6 +31,7 @@ FINALISED = "invoice.finalised"
 PAID = "invoice.paid"
 VOIDED = "invoice.voided"
 WRITTEN_OFF = "invoice.written_off"
+FORGIVEN_ADVANCE = revenue("interim")
 KINDS = frozenset({FINALISED, PAID, VOIDED, WRITTEN_OFF})
 
 
@@ -63,7 +70,7 @@ class Invoiced:
 
 def entries_of(invoice: Invoiced) -> list[Entry]:
     """Every entry that the invoice's status calls for, in order."""
-    if invoice.status == "draft":
+    if invoice.status in ("draft", "finalising"):
         return []
     finalised = movements.invoice_finalised(
         invoice.total_minor + invoice.drawn_minor, invoice.earned
@@ -80,16 +87,24 @@ def entries_of(invoice: Invoiced) -> list[Entry]:
         moved.append((PAID, legs, invoice.paid_at or invoice.moved_at))
     if invoice.status == "void":
         drawn_minor = invoice.drawn_minor - invoice.restored_minor
-        earned = {
-            account: amount - invoice.lowered.get(account, 0)
-            for account, amount in invoice.earned.items()
-        }
+        earned = _left(invoice)
         left = movements.invoice_finalised(invoice.due_minor + drawn_minor, earned)
         legs = movements.invoice_voided(
             left, was_written_off=was_written_off, drawn_minor=drawn_minor
         )
         moved.append((VOIDED, legs, invoice.moved_at))
     return [_entry(invoice, kind, legs, at) for kind, legs, at in moved if legs]
+
+
+def _left(invoice: Invoiced) -> dict[str, int]:
+    """What it is made of, less what credit notes took, with its advances as what is forgiven."""
+    left: dict[str, int] = {}
+    for account, amount in invoice.earned.items():
+        name = FORGIVEN_ADVANCE if account == DEFERRED_REVENUE else account
+        left[name] = left.get(name, 0) + amount
+    for account, amount in invoice.lowered.items():
+        left[account] = left.get(account, 0) - amount
+    return left
 
 
 def _entry(invoice: Invoiced, kind: str, legs: tuple[Leg, ...], at: datetime) -> Entry:

@@ -17,6 +17,11 @@ is counted from events of elsewhere, and an adjustment that only amounts moved i
 agreed on afterwards for a time that was invoiced, its events are told as it is now; `agrees` then
 says that they do not add up.
 
+Lines of an interim invoice are of its period's usage that had arrived when it was made, by the
+snapshot that it keeps itself. The invoice of the period has the same events again, with those that
+came since: it takes the interim invoice back in one sum. A request is told the line of its period's
+invoice; while there is none, that of the first interim invoice that counted it.
+
 Needs the tenant's door.
 
 Does not know archived days: `metering.counted_events` refuses them with
@@ -120,11 +125,11 @@ def slice_of(line: InvoiceLine, invoice: Invoice) -> Slice | None:
         return None
     starts_at = _starts_at(line)
     told = _Told(Period(starts_at, line.period_end, line.is_late), invoice.currency)
-    before = _before(invoice.period)
+    before = _before(invoice)
     if before is not None and before.until <= starts_at:
         before = None
     parts = tuple(pinned for quantity, pinned in told.pinned if told.is_of(line, quantity))
-    return Slice(parts, counter, reading_of(invoice.period), before)
+    return Slice(parts, counter, reading_of(invoice), before)
 
 
 class _Told:
@@ -154,9 +159,13 @@ class _Told:
         )
 
 
-def reading_of(period: BillingPeriod) -> Reading:
-    """What had arrived when a period was closed."""
-    return Reading(period.usage_seen_at or period.closed_at, period.usage_snapshot)
+def reading_of(made: BillingPeriod | Invoice) -> Reading:
+    """What had arrived when a period was closed, or an invoice made."""
+    if isinstance(made, BillingPeriod):
+        return Reading(made.usage_seen_at or made.closed_at, made.usage_snapshot)
+    if made.period is not None:
+        return reading_of(made.period)
+    return Reading(made.usage_seen_at or made.created_at, made.usage_snapshot)
 
 
 def billed_on(row: RequestRow) -> BilledOn:
@@ -165,15 +174,22 @@ def billed_on(row: RequestRow) -> BilledOn:
     closes = BillingPeriod.objects.filter(ends_at__gt=row.event_at).order_by("ends_at")
     for period in closes:
         if counted_events.is_counted(row.request_id, reading_of(period)):
-            return BilledOn(_lines(row, period), period.closed_at)
+            invoice = Invoice.objects.filter(period=period).first()
+            return BilledOn(_lines(row, invoice) if invoice else (), period.closed_at)
+    interims = Invoice.objects.filter(
+        kind=Invoice.Kind.INTERIM, period_start__lte=row.event_at, period_end__gt=row.event_at
+    )
+    for interim in interims.order_by("period_end"):
+        if counted_events.is_counted(row.request_id, reading_of(interim)):
+            return BilledOn(_lines(row, interim), None)
     return BilledOn((), None)
 
 
-def _lines(row: RequestRow, period: BillingPeriod) -> tuple[BilledLine, ...]:
+def _lines(row: RequestRow, invoice: Invoice) -> tuple[BilledLine, ...]:
     units = {meter: getattr(row, counter) for meter, counter in COUNTERS.items()}
     lines = list(
         InvoiceLine.objects.filter(
-            invoice__period=period,
+            invoice=invoice,
             period_end__gt=row.event_at,
             kind__in=_OF_USAGE,
             meter__in=[meter for meter, count in units.items() if count],
@@ -215,6 +231,6 @@ def _starts_at(line: InvoiceLine) -> datetime:
     return line.period_start if line.unit_price_pico is not None else month_of(line.period_start)
 
 
-def _before(period: BillingPeriod) -> Before | None:
-    before = BillingPeriod.objects.filter(ends_at=period.follows_at).first()
+def _before(invoice: Invoice) -> Before | None:
+    before = BillingPeriod.objects.filter(ends_at=invoice.period_start).first()
     return Before(reading_of(before), before.ends_at) if before is not None else None

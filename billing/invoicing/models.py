@@ -5,10 +5,13 @@ Invariants held by PostgreSQL, beside the checks below:
   key), no two start or end at the same instant, one has no predecessor. So they cannot overlap or
   leave a gap, whatever runs at once.
 - A period has at most one invoice. What an invoice owes (period, currency, total, lines, hash) is
-  written once and never changes; its number is given once, when it is finalised.
+  written once and never changes; its number is given once, when it is open.
+- Interim invoices of an open period are counted from 1 and follow each other in time; each invoice
+  takes back exactly what interim ones before it billed of the period, and nothing twice.
 - The lines add up to the subtotal and the taxes to what `tax_*_minor` say; the total is the
   subtotal with the taxes that come on top. Who is billed, and by whom, is frozen with the number.
-- Status moves along draft -> open -> paid | void | uncollectible only (a trigger holds the table).
+- Status moves along draft -> finalising -> open -> paid | void | uncollectible only (a trigger
+  holds the table).
 """
 
 from django.db import models
@@ -26,6 +29,7 @@ from billing.invoicing.document_models import (
     TaxMode,
     TaxRate,
 )
+from billing.invoicing.interim_models import InterimThreshold
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
 
@@ -37,6 +41,7 @@ __all__ = [
     "CreditNoteLine",
     "CreditNoteSeries",
     "CreditNoteTax",
+    "InterimThreshold",
     "Invoice",
     "InvoiceLine",
     "InvoiceSeries",
@@ -46,7 +51,11 @@ __all__ = [
     "TaxRate",
 ]
 
-LINE_KINDS = ["usage", "adjustment", "discount", "maximum", "minimum", "commitment", "credit"]
+LINE_KINDS = [
+    "usage", "adjustment", "discount", "maximum", "minimum", "commitment", "credit", "interim",
+]  # fmt: skip
+# Each is a line of the final invoice, which has 250 at the payment provider.
+INTERIMS_PER_PERIOD_MAX = 30
 
 
 class BillingPeriod(TenantModel):
@@ -110,10 +119,19 @@ class InvoiceSeries(TenantModel):
 
 
 class Invoice(TenantModel):
-    """What a tenant owes for one period. Amounts are in minor units of `currency`."""
+    """What a tenant owes for one period, or an interim one: for what was used so far of a period
+    that stays open. Amounts are in minor units of `currency`.
+
+    An interim invoice starts where its period does, and ends at the instant that it was made for.
+    """
+
+    class Kind(models.TextChoices):
+        PERIOD = "period", "Of a period"
+        INTERIM = "interim", "Interim"
 
     class Status(models.TextChoices):
         DRAFT = "draft", "Draft"
+        FINALISING = "finalising", "Finalising"
         OPEN = "open", "Open"
         PAID = "paid", "Paid"
         VOID = "void", "Void"
@@ -125,7 +143,14 @@ class Invoice(TenantModel):
         PARKED = "parked", "Parked: needs a person"
         DONE = "done", "Done"
 
-    period = models.OneToOneField(BillingPeriod, on_delete=models.PROTECT, related_name="invoice")
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.PERIOD, db_default=Kind.PERIOD)
+    period = models.OneToOneField(
+        BillingPeriod, on_delete=models.PROTECT, related_name="invoice", null=True, blank=True
+    )
+    # Of an interim one: which of its period it is, and the usage that had arrived.
+    interim_sequence = models.PositiveSmallIntegerField(null=True, blank=True)
+    usage_seen_at = models.DateTimeField(null=True, blank=True)
+    usage_snapshot = models.TextField(blank=True, default="", db_default="")
     number = models.CharField(max_length=60, null=True, blank=True)
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
@@ -162,7 +187,9 @@ class Invoice(TenantModel):
         constraints = [
             models.UniqueConstraint(fields=["tenant", "number"], name="invoice_number_once"),
             models.CheckConstraint(
-                condition=Q(status__in=["draft", "open", "paid", "void", "uncollectible"]),
+                condition=Q(
+                    status__in=["draft", "finalising", "open", "paid", "void", "uncollectible"]
+                ),
                 name="invoice_status_known",
             ),
             models.CheckConstraint(
@@ -176,9 +203,39 @@ class Invoice(TenantModel):
                 condition=Q(period_end__gt=F("period_start")), name="invoice_period_not_empty"
             ),
             models.CheckConstraint(
-                condition=Q(status="draft", number__isnull=True, finalised_at__isnull=True)
-                | (~Q(status="draft") & Q(number__isnull=False, finalised_at__isnull=False)),
+                condition=Q(
+                    status__in=["draft", "finalising"],
+                    number__isnull=True,
+                    finalised_at__isnull=True,
+                )
+                | (
+                    ~Q(status__in=["draft", "finalising"])
+                    & Q(number__isnull=False, finalised_at__isnull=False)
+                ),
                 name="invoice_numbered_iff_finalised",
+            ),
+            models.UniqueConstraint(
+                fields=["tenant", "period_start", "interim_sequence"],
+                condition=Q(kind="interim"),
+                name="invoice_interim_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    kind="period",
+                    period__isnull=False,
+                    interim_sequence__isnull=True,
+                    usage_seen_at__isnull=True,
+                    usage_snapshot="",
+                )
+                | Q(
+                    kind="interim",
+                    period__isnull=True,
+                    interim_sequence__gte=1,
+                    interim_sequence__lte=INTERIMS_PER_PERIOD_MAX,
+                    usage_seen_at__isnull=False,
+                )
+                & ~Q(usage_snapshot=""),
+                name="invoice_of_a_period_or_interim",
             ),
             models.CheckConstraint(
                 condition=Q(status="paid", paid_at__isnull=False)
@@ -192,11 +249,17 @@ class Invoice(TenantModel):
         ]
 
     def __str__(self) -> str:
-        return self.number or f"draft {self.period_start:%Y-%m-%d}"
+        return self.number or f"{self.status} {self.period_start:%Y-%m-%d}"
+
+    @property
+    def is_issued(self) -> bool:
+        """Whether it has its number: before, nobody has been told of it."""
+        return self.status not in (self.Status.DRAFT, self.Status.FINALISING)
 
 
 class InvoiceLine(TenantModel):
-    """One rated line, or what a credit grant pays. `id` is its uid at the payment provider too.
+    """One rated line, what a credit grant pays, or what an interim invoice billed already. `id` is
+    its uid at the payment provider too.
 
     `period_start` and `period_end` name the period the usage belongs to: for a late line that is
     an older one than the invoice's. A plain unit price has its price here; an entry that is more
@@ -214,6 +277,7 @@ class InvoiceLine(TenantModel):
         MINIMUM = "minimum", "Minimum spend"
         COMMITMENT = "commitment", "Commitment"
         CREDIT = "credit", "Credit"
+        INTERIM = "interim", "Already invoiced"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
     position = models.PositiveIntegerField()
@@ -234,6 +298,7 @@ class InvoiceLine(TenantModel):
     price_model = models.JSONField(null=True)
     breakdown = models.JSONField(null=True)
     credit_grant_id = models.UUIDField(null=True)
+    interim_id = models.UUIDField(null=True)
     amount_minor = models.BigIntegerField()
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
@@ -259,6 +324,7 @@ class InvoiceLine(TenantModel):
                     "entry_id",
                     "contract_id",
                     "credit_grant_id",
+                    "interim_id",
                 ],
                 nulls_distinct=False,
                 name="line_once",
@@ -267,6 +333,13 @@ class InvoiceLine(TenantModel):
                 condition=Q(kind="credit", credit_grant_id__isnull=False, amount_minor__lt=0)
                 | (~Q(kind="credit") & Q(credit_grant_id__isnull=True)),
                 name="line_of_a_credit_grant",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    kind="interim", interim_id__isnull=False, amount_minor__lt=0, quantity=0
+                )
+                | (~Q(kind="interim") & Q(interim_id__isnull=True)),
+                name="line_of_an_interim",
             ),
             models.CheckConstraint(condition=Q(kind__in=LINE_KINDS), name="line_kind_known"),
             models.CheckConstraint(
@@ -282,7 +355,7 @@ class InvoiceLine(TenantModel):
                 name="line_says_its_price",
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["usage", "adjustment", "credit"])
+                condition=Q(kind__in=["usage", "adjustment", "credit", "interim"])
                 | Q(quantity=0, unit_price_pico__isnull=True, contract_id__isnull=False),
                 name="line_of_a_contract",
             ),

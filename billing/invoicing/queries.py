@@ -14,6 +14,7 @@ from billing.credits.draw_for_invoice import CreditLine, would_draw
 from billing.invoicing.account import whole
 from billing.invoicing.close import describe, open_period, rate_open
 from billing.invoicing.credit_lines import CREDIT, payable
+from billing.invoicing.interim_lines import Interim, billed_already, interims_of
 from billing.invoicing.models import Invoice, InvoiceLine
 from billing.rating.values import METERS
 from meterplane.kernel import clock
@@ -50,6 +51,7 @@ class LineView:
     price_model: dict[str, Any] | None = None
     breakdown: dict[str, Any] | None = None
     credit_grant_id: UUID | None = None
+    interim_id: UUID | None = None
 
     @property
     def has_events(self) -> bool:
@@ -80,12 +82,16 @@ class InvoiceView:
     collection_state: str
     collection_note: str
     content_hash: str
+    kind: str = "period"
     lines: tuple[LineView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class UpcomingInvoice:
-    """What the running period owes so far: the invoice that closing it now would give."""
+    """What the running period owes so far: the invoice that closing it now would give.
+
+    `already_invoiced_minor` is what interim invoices billed of it; it is taken off.
+    """
 
     period_start: datetime
     period_end: datetime
@@ -93,6 +99,7 @@ class UpcomingInvoice:
     total_minor: int
     lines: tuple[LineView, ...]
     content_hash: str
+    already_invoiced_minor: int = 0
 
 
 def list_invoices(limit: int = PAGE_MAX, before: datetime | None = None) -> list[InvoiceView]:
@@ -122,12 +129,16 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
     if until <= period.starts_at:
         return None
     rated = rate_open(period, until, organisation().currency)
-    credit = would_draw(currency=rated.currency, ends_at=until, lines=payable(rated.lines))
+    interims = interims_of(period.starts_at)
+    billed = sum(each.billed_minor for each in interims)
+    left = [*payable(rated.lines), *billed_already(interims)]
+    credit = would_draw(currency=rated.currency, ends_at=until, lines=left)
     return UpcomingInvoice(
         period_start=period.starts_at,
         period_end=until,
         currency=rated.currency,
-        total_minor=rated.total_minor + sum(line.amount_minor for line in credit),
+        total_minor=rated.total_minor - billed + sum(line.amount_minor for line in credit),
+        already_invoiced_minor=billed,
         content_hash=rated.content_hash,
         lines=tuple(
             LineView(
@@ -152,6 +163,7 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
             )
             for line in rated.lines
         )
+        + tuple(_taken_back(each, period.starts_at, until) for each in interims)
         + tuple(_upcoming_credit(line, period.starts_at, until) for line in credit),
     )
 
@@ -175,6 +187,25 @@ def _upcoming_credit(line: CreditLine, starts_at: datetime, until: datetime) -> 
     )
 
 
+def _taken_back(interim: Interim, starts_at: datetime, until: datetime) -> LineView:
+    return LineView(
+        uid="",
+        model="",
+        service_tier="standard",
+        meter="",
+        description=interim.description,
+        quantity=0,
+        unit_price_pico=None,
+        price_version_id=None,
+        amount_minor=-interim.billed_minor,
+        period_start=starts_at,
+        period_end=until,
+        is_late=False,
+        kind=InvoiceLine.Kind.INTERIM,
+        interim_id=interim.id,
+    )
+
+
 def _line(line: InvoiceLine) -> LineView:
     return LineView(
         uid=str(line.id),
@@ -190,6 +221,7 @@ def _line(line: InvoiceLine) -> LineView:
         period_end=line.period_end,
         is_late=line.is_late,
         credit_grant_id=line.credit_grant_id,
+        interim_id=line.interim_id,
         kind=line.kind,
         display_name=line.display_name,
         entry_id=line.entry_id,
@@ -215,5 +247,6 @@ def _view(invoice: Invoice, lines: tuple[LineView, ...] = ()) -> InvoiceView:
         collection_state=invoice.collection_state,
         collection_note=invoice.collection_note,
         content_hash=invoice.content_hash,
+        kind=invoice.kind,
         lines=lines,
     )

@@ -16,7 +16,7 @@ from django.db.models import Sum
 from billing.invoicing.credit_entries import TaxPart, added, corrections, with_taxes
 from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
 from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTax
-from billing.ledger.accounts import revenue
+from billing.ledger.accounts import DEFERRED_REVENUE, revenue
 from billing.ledger.post import post_entry
 from billing.ledger.queries import entries_by_source
 from billing.ledger.sources import Expected, Page, Source, Unclear
@@ -52,19 +52,28 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     rows = (
         InvoiceLine.objects.filter(invoice_id__in=invoice_ids)
         .order_by()
-        .values_list("invoice_id", "kind", "meter")
+        .values_list("invoice_id", "invoice__kind", "kind", "meter")
         .annotate(sum=Sum("amount_minor"))
     )
     parts: dict[UUID, _Parts] = defaultdict(_Parts)
-    for invoice_id, kind, meter, amount_minor in rows:
+    taken_back: dict[UUID, dict[str, int]] = defaultdict(dict)
+    for invoice_id, of, kind, meter, amount_minor in rows:
         if kind == InvoiceLine.Kind.CREDIT:
             parts[invoice_id].drawn_minor = -int(amount_minor)
+        elif kind == InvoiceLine.Kind.INTERIM:
+            taken_back[invoice_id] = {DEFERRED_REVENUE: int(amount_minor)}
         else:
-            account = revenue(meter or kind)  # a discount, a minimum and the like are of no meter
+            # An advance is no revenue yet; a discount, a minimum and the like are of no meter.
+            is_advance = of == Invoice.Kind.INTERIM
+            account = DEFERRED_REVENUE if is_advance else revenue(meter or kind)
             earned = parts[invoice_id].earned
             earned[account] = earned.get(account, 0) + int(amount_minor)
-    for invoice_id, taxes in _taxes(invoice_ids).items():
-        parts[invoice_id].earned = with_taxes(parts[invoice_id].earned, taxes)
+    for invoice_id, own in _taxes(invoice_ids, of_interims=False).items():
+        parts[invoice_id].earned = with_taxes(parts[invoice_id].earned, own)
+    taxes = _taxes(invoice_ids, of_interims=True)
+    for invoice_id, back in taken_back.items():
+        with_back = with_taxes(back, taxes.get(invoice_id, []))
+        parts[invoice_id].earned = added(parts[invoice_id].earned, with_back)
     for corrected in corrections(CreditNote.objects.filter(invoice_id__in=invoice_ids)):
         if corrected.effect == CreditNote.Effect.LOWERS_DUE:
             of = parts[corrected.invoice_id]
@@ -73,8 +82,11 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     return parts
 
 
-def _taxes(invoice_ids: Collection[UUID]) -> dict[UUID, list[TaxPart]]:
-    rows = InvoiceTax.objects.filter(invoice_id__in=invoice_ids).order_by("invoice_id", "position")
+def _taxes(invoice_ids: Collection[UUID], *, of_interims: bool) -> dict[UUID, list[TaxPart]]:
+    """Their own, or those of interim invoices that they take back."""
+    rows = InvoiceTax.objects.filter(
+        invoice_id__in=invoice_ids, interim_id__isnull=not of_interims
+    ).order_by("invoice_id", "position")
     taxes: dict[UUID, list[TaxPart]] = defaultdict(list)
     for row in rows:
         taxes[row.invoice_id].append(TaxPart(row.name, row.mode, row.amount_minor))
@@ -107,7 +119,8 @@ def _page(after: UUID | None) -> Page:
     When an old invoice was voided or written off is written nowhere but in its entry. If there is
     none, it is entered as of now: a month that is over keeps the figures it was told with.
     """
-    rows = Invoice.objects.exclude(status=Invoice.Status.DRAFT).order_by("id")
+    waiting = (Invoice.Status.DRAFT, Invoice.Status.FINALISING)
+    rows = Invoice.objects.exclude(status__in=waiting).order_by("id")
     if after is not None:
         rows = rows.filter(id__gt=after)
     invoices = list(rows[:INVOICES_PER_PAGE])

@@ -62,7 +62,7 @@ def rerate(since: datetime | None = None, until: datetime | None = None) -> list
     if not periods:
         return []
     owed = _owed_by_period(periods)
-    invoices = {each.period_id: each for each in Invoice.objects.all()}
+    invoices = {each.period_id: each for each in Invoice.objects.exclude(period=None)}
     return [_rerated(period, invoices.get(period.id), owed[period.ends_at]) for period in periods]
 
 
@@ -81,7 +81,7 @@ def _rerated(period: BillingPeriod, invoice: Invoice | None, owed: list[RatedLin
         starts_at=period.starts_at,
         ends_at=period.ends_at,
         currency=organisation().currency,
-        invoice_number=(invoice.number or "draft") if invoice is not None else "",
+        invoice_number=(invoice.number or invoice.status) if invoice is not None else "",
         invoiced_minor=invoice.total_minor if invoice is not None else 0,
         replayed_minor=replayed.total_minor,
         hash_equal=replayed.content_hash == period.content_hash,

@@ -1,5 +1,5 @@
-"""Celery's entries into invoicing: months that are over are closed, and credit that expired is
-written off once no period needs it.
+"""Celery's entries into invoicing: months that are over are closed, what was used of a running one
+is invoiced where it is enough, and credit that expired is written off once no period needs it.
 
 Each looks for work and finishes it: lost or doubled, a message changes nothing.
 """
@@ -10,7 +10,7 @@ from uuid import UUID
 from celery import shared_task
 
 from billing.credits.expire import expire_credit, tenants_with_expired_credit
-from billing.invoicing import due
+from billing.invoicing import due, interim
 from billing.invoicing.close import open_period
 from billing.invoicing.usage import month_after
 from meterplane.kernel import clock
@@ -37,6 +37,21 @@ def close_shard(shard: int) -> None:
         pass
     if stop():
         close_shard.delay(shard)
+
+
+@shared_task(name="invoicing.make_interims")
+def make_interims() -> None:
+    """Ring for each part of the organisations, if there is anybody who has a threshold."""
+    if interim.has_anybody():
+        for shard in range(due.SHARDS):
+            make_interims_of.delay(shard)
+
+
+@shared_task(name="invoicing.make_interims_of")
+def make_interims_of(shard: int) -> None:
+    """Look at a part of them. Who is not reached in time is looked at the next time."""
+    for _ in interim.interim_shard(shard, stop=due.seconds_from_now(CLOSE_FOR_S)):
+        pass
 
 
 @shared_task(name="invoicing.expire_credit")

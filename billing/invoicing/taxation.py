@@ -4,19 +4,27 @@ Rates are the operator's: they never change and are retired, for invoices were m
 organisation has any number of them; an exemption stands above them all and says why on the invoice.
 Rates and exemptions are of the moment a period is closed: what is changed later is for the next.
 
+What interim invoices of the period bore is taken back rate by rate, as it stands there, and the
+whole period is taxed at the rates of its own invoice. Credit that they drew is no part of what is
+taxed, as it is of no invoice: the line that takes an interim invoice back bears it.
+
 Needs the tenant's door, but for the rates themselves, which are written through the system's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Sum
 
 from billing.invoicing.models import (
     AssignedTax,
     Invoice,
+    InvoiceLine,
     InvoiceTax,
     TaxExemption,
     TaxMode,
@@ -28,6 +36,7 @@ from meterplane.kernel.errors import CallerError
 from tenants.scoping import current_tenant_id, system_scope
 
 RATES_PER_ORGANISATION_MAX = 10
+_INTERIM = InvoiceLine.Kind.INTERIM
 _REVERSE_CHARGE = "Reverse charge: tax is to be accounted for by the recipient"
 
 
@@ -135,8 +144,57 @@ def tax_note(found: TaxExemption | None) -> str:
     return f"Exempt from tax: {found.reason}"
 
 
-def record_taxes(invoice: Invoice, taxed: Taxed[int]) -> None:
-    """The taxes of an invoice that was just made, with its lines' positions as keys."""
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What an interim invoice had of one tax, below zero."""
+
+    interim_id: UUID
+    note: str
+    rate: Rate
+    taxable_minor: int
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceTaxes:
+    """The taxes of an invoice: its own by line position, and what it takes back."""
+
+    own: Taxed[int]
+    taken_back: Sequence[TakenBack] = field(default=())
+
+    @property
+    def exclusive_minor(self) -> int:
+        return self.own.exclusive_minor + self._back("exclusive")
+
+    @property
+    def inclusive_minor(self) -> int:
+        return self.own.inclusive_minor + self._back("inclusive")
+
+    def _back(self, mode: str) -> int:
+        return sum(each.amount_minor for each in self.taken_back if each.rate.mode == mode)
+
+
+def tax_invoice(
+    lines: Sequence[InvoiceLine],
+    rates: Sequence[Rate],
+    drawn: Mapping[UUID, int],
+    notes: Mapping[UUID, str],
+) -> InvoiceTaxes:
+    """Tax an invoice that is being made. `drawn` is what interim invoices that its lines take back
+    drew of credit, `notes` what is said of each."""
+    base = {
+        line.position: -drawn[line.interim_id] if line.interim_id else line.amount_minor
+        for line in lines
+    }
+    return InvoiceTaxes(tax(base, rates), _taken_back(notes) if notes else ())
+
+
+def record_taxes(invoice: Invoice, taxes: InvoiceTaxes) -> None:
+    """The taxes of an invoice that was just made."""
+    told: list[tuple[TaxAmount[int] | TakenBack, UUID | None, str]] = [
+        (each, None, "") for each in taxes.own.taxes
+    ]
+    told += [(each, each.interim_id, each.note) for each in taxes.taken_back]
     InvoiceTax.objects.bulk_create(
         InvoiceTax(
             tenant_id=invoice.tenant_id,
@@ -149,17 +207,60 @@ def record_taxes(invoice: Invoice, taxed: Taxed[int]) -> None:
             country=each.rate.country,
             taxable_minor=each.taxable_minor,
             amount_minor=each.amount_minor,
+            interim_id=interim_id,
+            note=note,
         )
-        for position, each in enumerate(taxed.taxes, start=1)
+        for position, (each, interim_id, note) in enumerate(told, start=1)
     )
+
+
+def _taken_back(notes: Mapping[UUID, str]) -> list[TakenBack]:
+    """Of each interim invoice and each rate that it bore, in their order; rates of which nothing
+    is left there, for it took back earlier ones itself, have none."""
+    sums: dict[tuple[UUID, UUID], list[InvoiceTax]] = defaultdict(list)
+    for row in InvoiceTax.objects.filter(invoice_id__in=notes).order_by("position"):
+        sums[row.invoice_id, row.rate_id].append(row)
+    return [
+        TakenBack(interim_id, note, _frozen(rows[0]), -taxable, -amount)
+        for interim_id, note in notes.items()
+        for (of, _), rows in sums.items()
+        if of == interim_id
+        for taxable in [sum(row.taxable_minor for row in rows)]
+        for amount in [sum(row.amount_minor for row in rows)]
+        if taxable or amount
+    ]
 
 
 def taxes_of(invoice_id: UUID, lines: Mapping[int, int]) -> list[tuple[InvoiceTax, TaxAmount[int]]]:
     """Each tax of an invoice as it stands there, and by line: the same function again, at the
-    rates that were frozen with it."""
+    rates that were frozen with it. One that is taken back is of the line that does so."""
     rows = list(InvoiceTax.objects.filter(invoice_id=invoice_id).order_by("position"))
-    again = tax(lines, [_frozen(row) for row in rows])
-    return list(zip(rows, again.taxes, strict=True))
+    own = [row for row in rows if row.interim_id is None]
+    taking = dict(
+        InvoiceLine.objects.filter(invoice_id=invoice_id, kind=_INTERIM).values_list(
+            "interim_id", "position"
+        )
+    )
+    drawn = credit_drawn(taking)
+    base = {**lines, **{position: -drawn[interim] for interim, position in taking.items()}}
+    again = tax(base, [_frozen(row) for row in own])
+    found = list(zip(own, again.taxes, strict=True))
+    for row in rows[len(own) :]:
+        by_line = dict.fromkeys(lines, 0) | {taking[row.interim_id]: row.amount_minor}
+        back = TaxAmount(_frozen(row), row.taxable_minor, row.amount_minor, by_line)
+        found.append((row, back))
+    return found
+
+
+def credit_drawn(interim_ids: Collection[UUID]) -> dict[UUID, int]:
+    """What interim invoices drew of credit, as they say themselves."""
+    if not interim_ids:
+        return {}
+    rows = InvoiceLine.objects.filter(
+        invoice_id__in=interim_ids, kind=InvoiceLine.Kind.CREDIT
+    ).order_by()
+    drawn = dict(rows.values_list("invoice_id").annotate(drawn=-Sum("amount_minor")))
+    return {interim_id: int(drawn.get(interim_id, 0)) for interim_id in interim_ids}
 
 
 def _rate(row: TaxRate) -> Rate:

@@ -91,8 +91,8 @@ ACCOUNTS: tuple[Account, ...] = (
         "it is drawn or expires", never_turns=True,
     ),
     Account(
-        DEFERRED_REVENUE, _G.LIABILITY, "what is not delivered yet was invoiced",
-        "it is delivered: revenue",
+        DEFERRED_REVENUE, _G.LIABILITY, "an interim invoice bills a period that is not over",
+        "the period's own invoice takes that back: revenue",
     ),
     Account("tax:*", _G.LIABILITY, "tax was invoiced", "an invoice is corrected; it is remitted"),
     Account(

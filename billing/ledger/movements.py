@@ -5,6 +5,8 @@ act that moves nothing has no legs at all: there is nothing to post of it.
 
     act                            debit                        credit
     invoice finalised              receivable                   revenue:<meter>, tax:<name>
+    interim invoice finalised      receivable                   deferred_revenue, tax:<name>
+    ... taken back by its period's receivable, deferred_revenue revenue:<meter>, tax:<name>
     invoice paid                   payments                     receivable
     invoice voided                 revenue:<meter>, tax:<name>  receivable
     invoice written off            bad_debt                     receivable
@@ -19,8 +21,6 @@ act that moves nothing has no legs at all: there is nothing to post of it.
     unused bought credit refunded  credits:purchased            refunds
     credit note                    revenue:<meter>, tax:<name>  receivable | refunds | credits:*
     money paid back                refunds                      payments
-    invoiced before delivery       receivable                   deferred_revenue
-    delivered                      deferred_revenue             revenue:<meter>
 
 A draw is an entry of its own beside the finalised one, so revenue is what was used, whoever paid
 for it, and what is left in `receivable` is what the customer has to pay.
@@ -36,7 +36,8 @@ Legs = tuple[Leg, ...]
 
 
 def invoice_finalised(total_minor: int, earned: Mapping[str, int]) -> Legs:
-    """`earned`: what the invoice is made of, per account (`revenue:*`, `tax:*`).
+    """`earned`: what the invoice is made of, per account (`revenue:*`, `tax:*`, and what is an
+    advance or takes one back, `deferred_revenue`).
 
     Any of them and the total may be negative: corrections of older periods are lines too.
     """
@@ -135,13 +136,3 @@ def credit_note(
 def refund_paid(amount_minor: int) -> Legs:
     """The provider paid money back."""
     return legs((accounts.REFUNDS, amount_minor), (accounts.PAYMENTS, -amount_minor))
-
-
-def revenue_deferred(amount_minor: int) -> Legs:
-    """Invoiced before it is delivered, such as a commitment."""
-    return legs((accounts.RECEIVABLE, amount_minor), (accounts.DEFERRED_REVENUE, -amount_minor))
-
-
-def revenue_recognised(amount_minor: int, meter: str) -> Legs:
-    """Delivered what had been invoiced before."""
-    return legs((accounts.DEFERRED_REVENUE, amount_minor), (accounts.revenue(meter), -amount_minor))

@@ -26,6 +26,7 @@ from meterplane.kernel.errors import CallerError, WorldError
 from tenants.scoping import tenant_scope
 
 RETRY_AFTER_MAX = timedelta(hours=1)
+_UNSETTLED = (Invoice.Status.DRAFT, Invoice.Status.FINALISING, Invoice.Status.OPEN)
 _FINISHED = (Invoice.Collection.PARKED, Invoice.Collection.DONE)
 
 
@@ -47,7 +48,7 @@ def collect(
     """
     with tenant_scope(tenant_id):
         invoice: Invoice = Invoice.objects.get(id=invoice_id)
-        if invoice.total_minor == 0 and invoice.status == Invoice.Status.DRAFT:
+        if invoice.total_minor == 0 and invoice.status in _UNSETTLED:
             _settle_nothing(invoice)
     if invoice.collection_state in _FINISHED:
         return _outcome(tenant_id, invoice_id)

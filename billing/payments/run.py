@@ -17,6 +17,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.payments import steps
 from billing.payments.mirror import mirror
@@ -69,6 +70,7 @@ def perform_run(task: Task) -> str:
 
     Raises `Parked`, `LeaseLost`, and what `PaymentProvider.send` raises.
     """
+    _begin(task)
     their_id = _draft(task)
     theirs = task.provider.invoice(their_id)
     is_draft = theirs.status == Invoice.Status.DRAFT
@@ -87,6 +89,13 @@ def perform_run(task: Task) -> str:
     mirror(task.tenant_id, task.invoice.id, theirs)
     _record(task, theirs)
     return note
+
+
+def _begin(task: Task) -> None:
+    """From here on the invoice is finalising: what is asked for there is frozen, and what is there
+    cannot be taken back without a trace. A run that dies is found by the sweep and continued."""
+    with tenant_scope(task.tenant_id):
+        advance(task.invoice.id, News(Invoice.Status.FINALISING, clock.now()))
 
 
 def _draft(task: Task) -> str:

@@ -25,13 +25,14 @@ from billing.invoicing.pdf.sheet import (
     WIDTH,
     text,
 )
-from billing.invoicing.queries import LineView
+from billing.invoicing.queries import InvoiceView, LineView
 from meterplane.kernel import amounts
 
 LINES_MAX = 1_000
 SHARES_MAX = 2_000
 _STATES = {
     "draft": "Draft: not issued yet",
+    "finalising": "Finalising: not issued yet",
     "void": "Void: nothing is due",
     "uncollectible": "Written off",
 }
@@ -72,7 +73,7 @@ def _head(document: InvoiceDocument) -> list[Any]:
         ("Number", invoice.number or "Draft"),
         ("Issued", _day(invoice.finalised_at) if invoice.finalised_at else "Not yet"),
         ("Period", f"{_day(invoice.period_start)} to {_day(invoice.period_end)}"),
-        ("", "UTC, end excluded"),
+        ("", f"UTC, {_until(invoice)}"),
         ("Purchase order", buyer.purchase_order),
         ("Status", _state(document)),
     ]
@@ -87,7 +88,7 @@ def _head(document: InvoiceDocument) -> list[Any]:
         for label, value in shown
     ]
     return [
-        text("Invoice", TITLE),
+        text("Interim invoice" if invoice.kind == "interim" else "Invoice", TITLE),
         Spacer(1, 18),
         sheet.columns(
             sheet.party("From", document.seller),
@@ -133,6 +134,8 @@ def _lines(document: InvoiceDocument) -> list[Any]:
 
 def _described(line: LineView) -> list[Any]:
     what = (line.meter or line.kind).replace("_", " ").capitalize()
+    if line.kind == "interim":
+        what = "Already invoiced"
     tier = f" · {line.service_tier}" if line.service_tier != "standard" else ""
     name = _named(line)
     title = f"{name} · {what}{tier}" if name and name != what else what
@@ -164,7 +167,7 @@ def _sums(document: InvoiceDocument) -> list[Any]:
     rows += [(f"Includes {_taxed(t, currency)}", shown(t.amount_minor), False) for t in contained]
     for note in document.credit_notes:
         rows.append((f"Credit note {note.number}", shown(-note.total_minor), False))
-    if document.invoice.status != "draft":
+    if document.invoice.number:
         rows.append(("Amount due", shown(document.due_minor), True))
     return [Spacer(1, 10), KeepTogether(sheet.totals(rows, WIDTH // 2)), Spacer(1, 14)]
 
@@ -239,6 +242,11 @@ def _state(document: InvoiceDocument) -> str:
 def _taxed(tax: TaxView, currency: str) -> str:
     country = f" ({tax.country})" if tax.country else ""
     return f"{tax.label}{country} on {amounts.minor(tax.taxable_minor, currency)}"
+
+
+def _until(invoice: InvoiceView) -> str:
+    """An interim invoice ends within a day, and so it says when."""
+    return f"until {invoice.period_end:%H:%M}" if invoice.kind == "interim" else "end excluded"
 
 
 def _day(instant: Any) -> str:

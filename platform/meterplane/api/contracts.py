@@ -98,7 +98,9 @@ class Upcoming(APIView):
             found = upcoming_invoice()
         if found is None:
             raise CallerError("nothing_open", "Usage is closed up to now.", status=404)
-        return Response({"id": None, "number": None, "status": "upcoming"} | _bill(found))
+        already = minor_to_text(found.already_invoiced_minor, found.currency)
+        told = {"id": None, "number": None, "status": "upcoming", "already_invoiced": already}
+        return Response(told | _bill(found))
 
 
 def _contract(contract_id: UUID) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from billing.invoicing.models import CreditNote, TaxExemption, TaxMode
+from billing.invoicing.models import CreditNote, Invoice, TaxExemption, TaxMode
+
+INVOICE_KINDS = Invoice.Kind.values
+INVOICE_STATUSES = Invoice.Status.values
 
 
 class PartyOut(serializers.Serializer[Any]):
@@ -34,6 +37,7 @@ class InvoiceLineOut(serializers.Serializer[Any]):
     price_version = serializers.CharField(allow_null=True)
     entry = serializers.CharField(allow_null=True)
     contract = serializers.CharField(allow_null=True)
+    interim = serializers.CharField(allow_null=True)
     price_model = serializers.DictField(allow_null=True)
     breakdown = serializers.DictField(allow_null=True)
     period_start = serializers.CharField()
@@ -42,11 +46,13 @@ class InvoiceLineOut(serializers.Serializer[Any]):
 
 
 class InvoiceTaxOut(serializers.Serializer[Any]):
-    """One tax: exclusive comes on top of the lines, inclusive is in them."""
+    """One tax: exclusive comes on top of the lines, inclusive is in them. With a `note`, what an
+    interim invoice bore of it, taken back."""
 
     name = serializers.CharField()
     percentage = serializers.CharField()
     mode = serializers.ChoiceField(choices=TaxMode.values)
+    note = serializers.CharField(allow_blank=True)
     country = serializers.CharField()
     taxable = serializers.CharField()
     amount = serializers.CharField()
@@ -62,11 +68,13 @@ class CreditNoteNamed(serializers.Serializer[Any]):
 
 class InvoiceDetailOut(serializers.Serializer[Any]):
     """An invoice with everything on it: `total` is `subtotal` plus `tax`; `tax_included` is in the
-    lines already."""
+    lines already. An interim one is of a month that goes on; the month's own invoice has all of its
+    lines, and takes each interim one back with a line of kind `interim` and its taxes."""
 
     id = serializers.UUIDField()
     number = serializers.CharField(allow_null=True)
-    status = serializers.CharField()
+    kind = serializers.ChoiceField(choices=Invoice.Kind.values)
+    status = serializers.ChoiceField(choices=Invoice.Status.values)
     currency = serializers.CharField()
     subtotal = serializers.CharField()
     tax = serializers.CharField()
@@ -232,6 +240,20 @@ class OrganisationTaxesOut(serializers.Serializer[Any]):
 
     rates = TaxRateOut(many=True)
     exemption = ExemptionShape(allow_null=True)
+
+
+class InterimThresholdIn(serializers.Serializer[Any]):
+    """From which unbilled spend on: a decimal text in the organisation's currency; null: never."""
+
+    amount = serializers.CharField(max_length=40, allow_null=True)
+
+
+class InterimThresholdOut(serializers.Serializer[Any]):
+    """What holds now; `amount` is null where no interim invoices are made."""
+
+    amount = serializers.CharField(allow_null=True)
+    currency = serializers.CharField()
+    origin = serializers.ChoiceField(choices=["organisation", "default"])
 
 
 class TaxIdShape(serializers.Serializer[Any]):

@@ -192,6 +192,7 @@ def _shown(document: InvoiceDocument) -> dict[str, Any]:
     return {
         "id": invoice.id,
         "number": invoice.number or None,
+        "kind": invoice.kind,
         "status": invoice.status,
         "currency": currency,
         "subtotal": amount(document.subtotal_minor),
@@ -224,6 +225,7 @@ def _tax(tax: TaxView, currency: str) -> dict[str, Any]:
         "name": tax.name,
         "percentage": tax.percentage,
         "mode": tax.mode,
+        "note": tax.note,
         "country": tax.country,
         "taxable": minor_to_text(tax.taxable_minor, currency),
         "amount": minor_to_text(tax.amount_minor, currency),

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from rest_framework import serializers
 
+from billing.invoicing.models import Invoice
 from meterplane.kernel import money
 
 
@@ -124,11 +125,12 @@ class ModelReservationsOut(serializers.Serializer[Any]):
 
 
 class InvoiceOut(serializers.Serializer[Any]):
-    """An invoice without its lines."""
+    """An invoice without its lines; an interim one is of a month that goes on."""
 
     id = serializers.UUIDField()
     number = serializers.CharField(allow_null=True)
-    status = serializers.CharField()
+    kind = serializers.ChoiceField(choices=Invoice.Kind.values)
+    status = serializers.ChoiceField(choices=Invoice.Status.values)
     currency = serializers.CharField()
     total = serializers.SerializerMethodField()
     period_start = serializers.DateTimeField()

@@ -10,6 +10,7 @@ from meterplane.api import (
     documents,
     events,
     exports,
+    interims,
     invoices,
     ledger,
     limits,
@@ -124,6 +125,7 @@ urlpatterns = [
         path(f"v1/organisations/<slug:slug>/{address}", view.as_view(), name=name)
         for address, view, name in (
             ("taxes", documents.OrganisationTaxes, "organisation_taxes"),
+            ("interim-threshold", interims.InterimThresholds, "interim_threshold"),
             ("billing-details", documents.OrganisationBillingDetails, "billing_details"),
             ("credit-notes", documents.CreditNotes, "credit_notes"),
             ("credit-notes/<uuid:note_id>", documents.CreditNoteDetail, "credit_note"),

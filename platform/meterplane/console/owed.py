@@ -17,6 +17,7 @@ from meterplane.kernel import amounts
 
 INVOICE_LABELS = {
     "draft": "info",
+    "finalising": "info",
     "open": "warning",
     "paid": "success",
     "void": "info",
@@ -83,17 +84,17 @@ class InvoicePage(ReadOnly):
     """Invoices of all organisations."""
 
     list_display = (
-        "__str__", "tenant", "period_start", "period_end", "total", "shown_status",
+        "__str__", "tenant", "kind", "period_start", "period_end", "total", "shown_status",
         "shown_collection",
     )  # fmt: skip
     list_select_related = ("tenant",)
-    list_filter = ("status", "collection_state", "tenant")
+    list_filter = ("status", "kind", "collection_state", "tenant")
     search_fields = ("number", "tenant__slug", "tenant__name")
     inlines = (LineInline, CreditNoteInline)
     actions_detail = ("give_back",)
     fields = (
-        "id", "tenant", "number", "period_start", "period_end", "status", "total", "currency",
-        "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
+        "id", "tenant", "kind", "number", "period_start", "period_end", "status", "total",
+        "currency", "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
         "collection_note", "payment_attempts", "content_hash",
     )  # fmt: skip
     readonly_fields = ("id", "total")

@@ -13,6 +13,7 @@ PAGES = (
     "sent",
     "raised",
     "owed",
+    "interims",
     "credited",
     "given_back",
     "taxed",

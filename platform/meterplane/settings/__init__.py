@@ -26,6 +26,7 @@ CANARY_EVERY_S = _env.canary_every_s
 CANARY_MODELS = [name.strip() for name in _env.canary_models.split(",") if name.strip()]
 PROVIDER_NAME = _env.provider_name
 SELLER = _env.seller()
+INTERIM_THRESHOLDS = _env.interims()
 EXPORT_DAYS = _env.export_days
 EVENT_OVERLAYS = _env.overlays()
 EVENT_WINDOW_DAYS = _env.event_window_days
@@ -225,6 +226,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "ENUM_NAME_OVERRIDES": {
         "KindEnum": "meterplane.api.limit_shapes.KINDS",
+        "InvoiceKindEnum": "meterplane.api.invoice_shapes.INVOICE_KINDS",
+        "InvoiceStatusEnum": "meterplane.api.invoice_shapes.INVOICE_STATUSES",
         "ExportKindEnum": "meterplane.metering.exports.query.KINDS",
         "LimitLevelEnum": "meterplane.api.limit_shapes.LEVELS",
         "RestrictionLevelEnum": "meterplane.api.limit_shapes.SCOPES",

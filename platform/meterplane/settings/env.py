@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from meterplane.contracts.receipt import signing_keys
+from meterplane.kernel.decimals import text_to_decimal
+from meterplane.kernel.money import minor_digits
 from meterplane.triton.metrics import measured_servers
 
 SECRET_CHARS_MIN = 32
@@ -48,6 +50,11 @@ def _is_metrics(text: str) -> str:
 def _are_overlays(text: str) -> str:
     if not {part.strip() for part in text.split(",") if part.strip()} <= OVERLAYS:
         raise ValueError(f"must name some of {', '.join(sorted(OVERLAYS))}, or none")
+    return text
+
+
+def _are_thresholds(text: str) -> str:
+    thresholds(text)
     return text
 
 
@@ -91,6 +98,9 @@ class Environment(BaseSettings):
     seller_address: str = Field(default="", max_length=600)
     seller_tax_id: str = Field(default="", max_length=60)
     seller_email: str = Field(default="", max_length=120)
+    # From which unbilled spend on an organisation is invoiced before its month is over, such as
+    # "USD 500, JPY 50000"; with another currency, and where this is empty, it is not.
+    interim_thresholds: Annotated[str, AfterValidator(_are_thresholds)] = ""
     export_days: int = Field(default=7, ge=1, le=365)
     event_overlays: Annotated[str, AfterValidator(_are_overlays)] = "amend,deprecate,backfill"
     event_window_days: int = Field(default=100, ge=1, le=3650)
@@ -113,6 +123,10 @@ class Environment(BaseSettings):
             "email": self.seller_email,
         }
 
+    def interims(self) -> dict[str, str]:
+        """Thresholds of interim invoices by currency."""
+        return thresholds(self.interim_thresholds)
+
     def webhook_secrets(self) -> list[str]:
         """Stripe webhook secrets, newest first: two during a rotation."""
         return [part.strip() for part in self.stripe_webhook_secret.split(",") if part.strip()]
@@ -122,6 +136,22 @@ class Environment(BaseSettings):
 def environment() -> Environment:
     """The process's environment. Raises `pydantic.ValidationError` naming every bad variable."""
     return Environment()  # type: ignore[call-arg]
+
+
+def thresholds(text: str) -> dict[str, str]:
+    """`USD 500, JPY 50000` by currency. Raises `ValueError`."""
+    found: dict[str, str] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        currency, _, amount = part.partition(" ")
+        digits = minor_digits(currency)
+        number = text_to_decimal(amount.strip())
+        if currency in found or not 1 <= number <= 1_000_000_000 or round(number, digits) != number:
+            raise ValueError(
+                f"{part!r} is not a currency, once, and 1 to 1,000,000,000 of it with at most"
+                f" {digits} decimals"
+            )
+        found[currency] = amount.strip()
+    return found
 
 
 def celery_spelling(url: str) -> str:

@@ -34,6 +34,7 @@ DELIVER_EXPORTS_EVERY_S = 60
 FOLLOW_PRICES_EVERY_S = 60
 LEARN_EVERY_S = 3600  # each time all events of a week are read
 CLOSE_MONTHS_EVERY_S = 900  # an hour after its end a month is due
+MAKE_INTERIMS_EVERY_S = 300
 GRANT_CREDIT_EVERY_S = 60
 EXPIRE_CREDIT_EVERY_S = 300  # it is no balance any more by then: this only writes it off
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
@@ -132,6 +133,11 @@ app.conf.update(
             "task": "invoicing.close_months",
             "schedule": CLOSE_MONTHS_EVERY_S,
             "options": {"expires": CLOSE_MONTHS_EVERY_S},
+        },
+        "make interim invoices": {
+            "task": "invoicing.make_interims",
+            "schedule": MAKE_INTERIMS_EVERY_S,
+            "options": {"expires": MAKE_INTERIMS_EVERY_S},
         },
         "expire credit": {
             "task": "invoicing.expire_credit",

@@ -53,8 +53,10 @@ class Walk:
             movements.credit_refunded(drawn["purchased_minor"]),
             movements.refund_paid(amount),
             movements.credit_note({"revenue:requests": amount}, credited_minor=amount // 3),
-            movements.revenue_deferred(amount),
-            movements.revenue_recognised(amount, "commitment"),
+            movements.invoice_finalised(amount, {"deferred_revenue": amount}),
+            movements.invoice_finalised(
+                0, {"deferred_revenue": -amount, "revenue:requests": amount}
+            ),
         ])  # fmt: skip
 
     def step(self, number: int) -> None:

@@ -105,13 +105,17 @@ ACTS = dedent("""
         refunds                -20
         credits:purchased      -40
 
-    revenue_deferred(1000)
-        receivable            1000
+    # An interim invoice, and the one of its period, which takes it back.
+    invoice_finalised(1190, {"deferred_revenue": 1000, "tax:vat": 190})
+        receivable            1190
         deferred_revenue     -1000
+        tax:vat               -190
 
-    revenue_recognised(400, "commitment")
-        deferred_revenue       400
-        revenue:commitment    -400
+    invoice_finalised(476, {"deferred_revenue": -1000, "revenue:requests": 1400, "tax:vat": 76})
+        receivable             476
+        deferred_revenue      1000
+        revenue:requests     -1400
+        tax:vat                -76
 """)
 
 

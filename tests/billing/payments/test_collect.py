@@ -162,7 +162,7 @@ def test_a_worker_that_died_holds_its_run_until_the_lease_ends(organisation, bil
         collect(organisation.id, invoice.id, Faulty(stripe, 3, after=True, fail=Killed))
     with tenant_scope(organisation.id):  # a SIGKILL would not have released it
         PaymentRun.objects.update(lease_token=organisation.id, lease_until=clock.now() + LEASE)
-    assert collect(organisation.id, invoice.id, stripe).status == "draft"
+    assert collect(organisation.id, invoice.id, stripe).status == "finalising"
     with clock.frozen(clock.now() + LEASE + timedelta(seconds=1)):
         assert collect(organisation.id, invoice.id, stripe).status == "paid"
     assert_collected(organisation, invoice, there)
@@ -183,7 +183,7 @@ def test_a_worker_that_lost_its_lease_stops(organisation, billed, stripe, there)
             return sent
 
     outcome = collect(organisation.id, invoice.id, Slow(KEY, there.sandbox.url))
-    assert outcome.status == "draft"
+    assert outcome.status == "finalising"
     [theirs] = there.invoices(organisation)
     assert (theirs.status, theirs.total) == ("draft", 0)
 
@@ -267,7 +267,7 @@ def test_a_foreign_line_on_the_draft_parks_the_invoice(organisation, billed, str
     tasks.sweep()
     collect(organisation.id, invoice.id, stripe, retry=True)
     ours = read(organisation.id, invoice)
-    assert (ours.status, ours.number, ours.collection_state) == ("draft", None, "parked")
+    assert (ours.status, ours.number, ours.collection_state) == ("finalising", None, "parked")
     [theirs] = there.invoices(organisation)
     assert theirs.status == "draft"
 
@@ -496,7 +496,7 @@ def test_a_provider_that_is_away_is_tried_again_at_growing_distances(
     with pytest.raises(ProviderUnavailable):
         collect(organisation.id, invoice.id, away)
     tasks.sweep()  # not its turn yet
-    assert read(organisation.id, invoice).status == "draft"
+    assert read(organisation.id, invoice).status == "finalising"
     with clock.frozen(clock.now() + timedelta(seconds=3)):
         tasks.sweep()
     assert_collected(organisation, invoice, there)

@@ -96,4 +96,4 @@ def test_a_run_held_by_a_worker_that_hangs_is_told(usage, stripe, monkeypatch):
         PaymentRun.objects.update(lease_token=usage.id, lease_until=clock.now() + LEASE)
     with pytest.raises(CommandError, match="another worker holds"):
         run(org="acme", now=True)
-    assert read(usage.id, invoice).status == "draft"
+    assert read(usage.id, invoice).status == "finalising"

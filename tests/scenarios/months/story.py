@@ -20,9 +20,11 @@ from billing.invoicing.advance import News, advance
 from billing.invoicing.agree import agree
 from billing.invoicing.close import close_period
 from billing.invoicing.credit import LineAsked, create_credit_note
+from billing.invoicing.interim import make_interim
 from billing.invoicing.models import Invoice, InvoiceLine, InvoiceTax
 from billing.invoicing.rerate import rerate
 from billing.invoicing.tasks import expire_credit_of
+from billing.invoicing.thresholds import set_threshold
 from billing.ledger.audit import audit
 from billing.ledger.queries import balances
 from billing.pricing.contract import Contract
@@ -153,6 +155,16 @@ class Story:
                 self.moves(invoice, "open")
         return invoice
 
+    def sets_threshold(self, amount: str | None) -> None:
+        """From this unbilled spend on, an interim invoice is made."""
+        with tenant_scope(self.tenant.id):
+            set_threshold(amount, by="sales")
+
+    def looked_at(self, when: str) -> Invoice | None:
+        """Whoever makes interim invoices comes by then. What is made is a draft."""
+        with on(when):
+            return make_interim(self.tenant.id)
+
     def moves(self, invoice: Invoice, status: str) -> None:
         """News of the invoice comes now."""
         with tenant_scope(self.tenant.id):
@@ -216,7 +228,7 @@ class Story:
                     what += ", contract"
                 rows.append(f"{month} | {what} | {quantity} | {self.text(line.amount_minor)}")
             for tax in InvoiceTax.objects.filter(invoice_id=invoice.id).order_by("position"):
-                what = f"{tax.name} {tax.percentage.normalize():f} %"
+                what = str(tax)
                 where = "on top" if tax.mode == "exclusive" else "included"
                 rows.append(f"tax | {what} | {where} | {self.text(tax.amount_minor)}")
         return [*rows, f"total | {self.text(invoice.total_minor)}"]
