@@ -12,7 +12,7 @@ Bounds: a list has at most `PAGE_ROWS_MAX` rows and looks back `LIST_DAYS_MAX` d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -126,6 +126,22 @@ def usage_between(start: datetime, end: datetime) -> list[UsageAggregate]:
         parameters,
     )
     return [UsageAggregate(*row[:4], *map(int, row[4:])) for row in rows]
+
+
+def cost_between(first_day: date, end: datetime) -> int:
+    """Metered cost in nano from the beginning of a day up to an instant, of what has arrived."""
+    end = end.astimezone(UTC)
+    last_day = end.replace(hour=0, minute=0, second=0, microsecond=0)
+    source, parameters = _usage(last_day, end)
+    door, of_days = of_door()
+    ((nano,),) = read(
+        "SELECT COALESCE(sum(cost_nano), 0) FROM ("
+        f" SELECT cost_nano FROM ({source}) AS usage UNION ALL"
+        f" SELECT cost_nano FROM usage_day WHERE {door}"
+        " AND day >= %(first_day)s AND day < %(before_day)s) AS cost",
+        parameters | of_days | {"first_day": first_day, "before_day": last_day.date()},
+    )
+    return int(nano)
 
 
 def usage_by_key_and_model(start: datetime, end: datetime) -> list[KeyModelUsage]:

@@ -16,6 +16,7 @@ from billing.pricing.queries import ModelPrices, PublishedBook
 from meterplane.catalog.models import Model
 from meterplane.contracts import policy as contract
 from meterplane.kernel import clock
+from meterplane.policy.credit_limit import compiled_credit_limit
 from meterplane.policy.effective_limits import Scopes, effective_limits, effective_restrictions
 from meterplane.policy.models import GatewayPolicy
 from meterplane.policy.publish import publish_versions
@@ -27,10 +28,12 @@ from tenants.scoping import system_scope, tenant_scope
 def recompile(tenant_id: UUID) -> None:
     """Recompile every key of the organisation; tell the gateways once the change has committed."""
     with tenant_scope(tenant_id):
-        organisation = Organisation.objects.select_for_update().get(id=tenant_id)
+        organisation = Organisation.objects.select_for_update(no_key=True).get(id=tenant_id)
         book = book_of_tenant(clock.now())
         models = compiled_models(book)
-        said = Said(list(Limit.objects.all()), list(Restriction.objects.all()))
+        said = Said(
+            list(Limit.objects.all()), list(Restriction.objects.all()), compiled_credit_limit()
+        )
         before = {row.key_id: row for row in GatewayPolicy.objects.all()}
         changed: dict[UUID, int] = {}
         for key in ApiKey.objects.select_related("project"):
@@ -74,10 +77,14 @@ def compiled_models(book: PublishedBook | None) -> dict[str, contract.ModelPolic
 
 
 class Said(NamedTuple):
-    """What an organisation's rows say about its limits, read once for all of its keys."""
+    """What an organisation's rows say about its limits, read once for all of its keys.
+
+    `credit` is the limit of one that is held to its credit.
+    """
 
     limits: list[Limit]
     restrictions: list[Restriction]
+    credit: contract.Limit | None = None
 
 
 def compile_key(
@@ -90,6 +97,9 @@ def compile_key(
     """One key's policy, with version 0 until it is stored."""
     scopes = Scopes(organisation.id, key.project_id, key.limits_scope_id or key.id, key.id)
     plan = organisation.plan
+    limits = effective_limits(plan.limits if plan else [], said.limits, scopes)
+    if said.credit is not None:
+        limits.append(said.credit)
     allowed = effective_restrictions(plan.restrictions if plan else {}, said.restrictions, scopes)
     return contract.KeyPolicy(
         version=0,
@@ -104,7 +114,7 @@ def compile_key(
         models=models
         if allowed.models is None
         else {name: model for name, model in models.items() if name in allowed.models},
-        limits=effective_limits(plan.limits if plan else [], said.limits, scopes),
+        limits=limits,
         surfaces=allowed.surfaces,
         ip_ranges=allowed.ip_ranges,
         request_tokens_max=allowed.request_tokens_max,

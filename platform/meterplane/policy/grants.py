@@ -69,7 +69,7 @@ SELECT gen_random_uuid(), tenant_id, epoch, level, scope_id, model, "window", su
 _FORGET = """
 DELETE FROM budget_grant
  WHERE granted_at < clock_timestamp() - make_interval(days => %s)
-   AND "window" NOT IN ('lifetime', 'prepaid')
+   AND "window" NOT IN ('lifetime', 'prepaid') AND "window" NOT LIKE 'credit-%%'
 """
 
 
