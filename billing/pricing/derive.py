@@ -7,7 +7,7 @@ are the highest that one more unit can have (`marginal`).
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from billing.pricing.book import METERS, ModelPrices
+from billing.pricing.book import METERS, SERVICE_TIERS, ModelPrices
 from billing.pricing.entry import Entry, EntryIndex, match_of
 from billing.pricing.marginal import highest_unit_price_pico, unit_model
 from meterplane.contracts.usage import ServiceTier
@@ -36,6 +36,33 @@ def offer_of(entries: Iterable[Entry], models: Iterable[str]) -> Offer:
         elif batch is not None:
             offer.missing[model, "standard"] = [*METERS]
     return offer
+
+
+def dearest(prices: Mapping[str, ModelPrices], entries: Iterable[Entry]) -> dict[str, ModelPrices]:
+    """The models whose prices `entries` of a contract may be above, at the higher of both.
+
+    Any entry that can match a request of the model counts, whatever else it matches by.
+    """
+    own = [entry for entry in entries if entry.meter in METERS]
+    raised = {model: _raised(model, price, own) for model, price in prices.items()} if own else {}
+    return {model: price for model, price in raised.items() if price != prices[model]}
+
+
+def _raised(model: str, price: ModelPrices, own: Iterable[Entry]) -> ModelPrices:
+    highest = {(meter, tier): price.of(meter, tier) for meter in METERS for tier in SERVICE_TIERS}
+    for entry in own:
+        match = dict(entry.match)
+        if match.get("model", model) != model:
+            continue
+        for (meter, tier), pico in highest.items():
+            if (
+                meter == entry.meter
+                and match.get("service_tier", tier) == tier
+                and pico is not None
+            ):
+                highest[meter, tier] = max(pico, highest_unit_price_pico(entry.price_model))
+    standard, batch = ([highest[meter, tier] for meter in METERS] for tier in SERVICE_TIERS)
+    return ModelPrices(*standard, *batch)
 
 
 def unit_entries(prices: Mapping[str, ModelPrices]) -> Iterator[Entry]:

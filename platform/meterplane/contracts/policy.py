@@ -50,6 +50,8 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     `output_tokens_max` clamps `max_tokens`; `output_tokens_default` applies when none is asked, or
     `output_tokens_reserved` where history tells how many those requests need.
     `batch_prices` apply to lines of the Batch API; None: the model is not offered there.
+    `reserve_prices` and `batch_reserve_prices`, where given, are what a request holds until it is
+    settled: a contract of the organisation may rate it higher than it is told to cost.
     `serving_version` names the `contracts.serving.ModelServing` that says how the model is reached;
     0: under its upstream name on the gateway's own servers, and nothing else.
     """
@@ -64,6 +66,8 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_reserved: int | None = None
     description: str = ""
     batch_prices: UnitPrices | None = None
+    reserve_prices: UnitPrices | None = None
+    batch_reserve_prices: UnitPrices | None = None
     serving_version: int = 0
     created_at_s: int = 0
 

@@ -32,6 +32,7 @@ from tenants import policy_port
 from tenants.models import Organisation
 from tenants.scoping import system_scope, tenant_scope
 
+FIRST_BLOCK_NANO = 10**9  # `take_budget` keeps it below an eighth of the amount
 LATE = timedelta(days=1)  # after it was held, what came in before that is taken in
 
 _SPENT_BY_EPOCH = """
@@ -149,7 +150,7 @@ def _open_window(hold: CreditHold, amount_nano: int, spent: list[tuple[str, int]
         window=windows.label("credit", hold.held_since, hold.generation),
         limit_nano=amount_nano,
         granted_nano=hold.opening_nano,
-        block_nano=max(1, amount_nano // 50),
+        block_nano=FIRST_BLOCK_NANO,
     )
     for epoch, nano in spent:
         seen, _ = BudgetEpoch.objects.get_or_create(tenant_id=hold.tenant_id, epoch=epoch)

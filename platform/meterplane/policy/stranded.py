@@ -13,6 +13,9 @@ Guarantees: a grant returns once or not at all; `granted_nano` never falls below
 it. In the end it is what was spent in past epochs plus the grants of the live one. All instants
 compared are PostgreSQL's.
 
+Of credit what was spent in the epoch is known from its first day, with what ran when its
+organisation was held to it: where that is more than was granted, the difference is granted now.
+
 Limits: `MARGIN_S` is what a gateway may take from Redis' answer to its journal; who waits for a
 turn in between is asked about once more (`OpenRuns.confirm`). A limit that was set in the middle of
 a day counts what its scope spent earlier on that day in the epoch as spent under it: that much less
@@ -185,15 +188,13 @@ def account(epoch: Epoch) -> list[Returned] | None:
             return None
         cursor.execute(_GRANTED_AND_SPENT, name)
         for level, scope_id, model, window, granted_nano, spent_nano in cursor.fetchall():
-            if spent_nano > granted_nano:
+            back = granted_nano - spent_nano
+            if back < 0 and not window.startswith(windows.CREDIT):
                 log.error(
                     "%s %s %s %s of %s: %s spent of %s granted; nothing returns",
                     level, scope_id, model, window, epoch.tenant_id, spent_nano, granted_nano,
                 )  # fmt: skip
-            back = granted_nano - spent_nano
-            if not window.startswith(windows.CREDIT):
-                # Spent before the limit was set, on its first day.
-                back = max(0, back)
+                back = 0
             cursor.execute(_RETURN, [back, epoch.tenant_id, level, scope_id, model, window])
             ensure(cursor.rowcount == 1, "a grant is of one window")
             returned.append(Returned(level, scope_id, model, window, back, *cursor.fetchone()))
