@@ -38,7 +38,7 @@ class ShownCredit:
 
 @dataclass(frozen=True, slots=True)
 class CreditReading:
-    """What an alert tells of; its name begins anew with each grant. Below `floor_nano` it is low."""
+    """What an alert tells of; its name begins anew with each grant. Low is below `floor_nano`."""
 
     name: LimitWindowName
     reading: Reading

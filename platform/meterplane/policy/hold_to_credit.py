@@ -172,4 +172,5 @@ def _grant(hold: CreditHold, epoch: str, nano: int) -> None:
         # Whoever accounts for it counts usage from this day on.
         granted_at=midnight + timedelta(seconds=CLOCKS_APART_S),
         credited=True,
+        is_pooled=False,
     )
