@@ -81,14 +81,14 @@ def changes(pockets: Iterable[Pocket], after: datetime) -> list[datetime]:
 def _expire(held: dict[str, Pocket], *, before: datetime, inclusive: bool = False) -> None:
     """A grant that ends with a period pays for it first; of what is over by then nothing is left
     but what rolls over, and that may be over too."""
-    gone = True
-    while gone:
-        gone = [
-            each
-            for each in held.values()
-            if each.grant.expires_at is not None
-            and (each.grant.expires_at < before or (inclusive and each.grant.expires_at == before))
-        ]
+
+    def is_over(pocket: Pocket) -> bool:
+        expires_at = pocket.grant.expires_at
+        if expires_at is None:
+            return False
+        return expires_at < before or (inclusive and expires_at == before)
+
+    while gone := [each for each in held.values() if is_over(each)]:
         for each in gone:
             del held[each.grant.id]
             successor = each.successor()

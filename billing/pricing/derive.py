@@ -7,7 +7,7 @@ are the highest that one more unit can have (`marginal`).
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from billing.pricing.book import METERS, SERVICE_TIERS, ModelPrices
+from billing.pricing.book import METERS, Meter, ModelPrices
 from billing.pricing.entry import Entry, EntryIndex, match_of
 from billing.pricing.marginal import highest_unit_price_pico, unit_model
 from meterplane.contracts.usage import ServiceTier
@@ -49,19 +49,20 @@ def dearest(prices: Mapping[str, ModelPrices], entries: Iterable[Entry]) -> dict
 
 
 def _raised(model: str, price: ModelPrices, own: Iterable[Entry]) -> ModelPrices:
-    highest = {(meter, tier): price.of(meter, tier) for meter in METERS for tier in SERVICE_TIERS}
-    for entry in own:
-        match = dict(entry.match)
-        if match.get("model", model) != model:
-            continue
-        for (meter, tier), pico in highest.items():
-            if (
-                meter == entry.meter
-                and match.get("service_tier", tier) == tier
-                and pico is not None
-            ):
-                highest[meter, tier] = max(pico, highest_unit_price_pico(entry.price_model))
-    standard, batch = ([highest[meter, tier] for meter in METERS] for tier in SERVICE_TIERS)
+    def highest(meter: Meter, tier: ServiceTier) -> int:
+        usage = {"model": model, "service_tier": tier}
+        picos = [
+            highest_unit_price_pico(entry.price_model)
+            for entry in own
+            if entry.meter == meter
+            and all(usage.get(name, value) == value for name, value in entry.match)
+        ]
+        return max([price.of(meter, tier) or 0, *picos])
+
+    standard = [highest(meter, "standard") for meter in METERS]
+    batch: list[int | None] = [None for _ in METERS]
+    if price.batch_request_pico is not None:  # all three or none
+        batch = [highest(meter, "batch") for meter in METERS]
     return ModelPrices(*standard, *batch)
 
 

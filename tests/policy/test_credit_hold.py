@@ -1,10 +1,14 @@
 """Credit that an organisation is held to: covered once, at every moment, whatever happens to it."""
 
 import random
+import threading
+import time
 from datetime import timedelta
 
+import psycopg
 import pytest
 import redis as redis_client
+from django.db import connections
 
 from billing.credits.models import CreditRemaining
 from billing.credits.refund import refund_credit
@@ -20,7 +24,7 @@ from tenants.scoping import tenant_scope
 from tests.billing.credits.rig import give
 from tests.billing.world import publish_prices, utc
 from tests.policy.credit_rig import CENT_NANO, TOKEN_NANO, Gateway
-from tests.policy.test_budget_grants import admin
+from tests.policy.test_budget_grants import admin, take
 from tests.policy.test_stranded_grants import drained
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,7 +41,6 @@ def door(onboard, redis_url):
     made.close()
 
 
-TRACE = True
 BEGINS = utc(11, 2)
 
 
@@ -161,6 +164,71 @@ def test_credit_for_some_models_pays_invoices_and_admits_nobody(door):
         assert door.ask(CENT_NANO) == [402]
 
 
+def test_periods_that_close_while_requests_run_neither_free_credit_nor_take_any(door):
+    """Forty cents, spent by eight at a time; beside them usage is taken in and periods close."""
+    hold_to_credit(door.tenant.id)
+    give(door.tenant, 40)
+    done, closes = threading.Event(), []
+
+    def close():
+        try:
+            while not done.is_set():
+                door.ship()
+                time.sleep(0.002)  # a period is not empty
+                closes.append(close_period(door.tenant.id, clock.now()))
+        finally:
+            connections.close_all()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    try:
+        told = []
+        while told.count(200) < 60 and told[-16:].count(402) < 16:
+            told += door.ask(*[CENT_NANO] * 8)
+    finally:
+        done.set()
+        closer.join()
+    drawn = sum(1 for invoice in closes if invoice is not None)
+    print(f"{len(closes)} closes, {drawn} of them with an invoice")
+    assert told.count(200) == 40
+    assert drawn > 0
+
+
+def test_nothing_is_admitted_on_what_was_refunded_while_requests_ran(door):
+    hold_to_credit(door.tenant.id)
+    bought = give(door.tenant, 500, kind="purchased")
+    refunded = threading.Event()
+
+    def refund():
+        try:
+            refund_credit(tenant_id=door.tenant.id, grant_id=bought)
+            refunded.set()
+        finally:
+            connections.close_all()
+
+    refunder = threading.Thread(target=refund)
+    assert door.ask(*[CENT_NANO] * 8) == [200] * 8
+    refunder.start()
+    while not refunded.is_set():
+        door.ask(*[CENT_NANO] * 8)
+    refunder.join()
+    assert door.ask(*[CENT_NANO] * 8) == [402] * 8
+    assert spendable(door.tenant) == 0
+
+
+def test_postgres_refuses_a_block_above_what_credit_covers_whatever_limit_is_named(door):
+    with clock.frozen(utc(11, 24)):
+        hold_to_credit(door.tenant.id)
+        give(door.tenant, 2)
+        taken = take(door.tenant.id, 3 * CENT_NANO, CENT_NANO, window="credit-1")
+        assert taken.block == CENT_NANO
+        with pytest.raises(psycopg.errors.RestrictViolation):
+            take(door.tenant.id, 9 * CENT_NANO, 2 * CENT_NANO, window="credit-1")
+        release_from_credit(door.tenant.id)
+        with pytest.raises(psycopg.errors.RestrictViolation):
+            take(door.tenant.id, 9 * CENT_NANO, 1, window="credit-1")
+
+
 def remaining(tenant):
     with tenant_scope(tenant.id):
         return sum(CreditRemaining.objects.values_list("remaining_minor", flat=True))
@@ -271,8 +339,6 @@ class Walk:
         self.now += timedelta(seconds=self.chance.randrange(1, 900))
         with clock.frozen(self.now):
             act()
-            if TRACE:
-                print(self.now, act.__name__, self.live_nano(), self.left_nano(), spendable(self.door.tenant), self.stranded)
 
 
 def walk(door, redis_url, seed, steps):
@@ -291,7 +357,7 @@ def walk(door, redis_url, seed, steps):
 def test_a_random_walk_serves_what_live_credit_covers_and_no_more(door, redis_url):
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    taken = walk(door, redis_url, seed, 60)
+    taken = walk(door, redis_url, seed, 40)
     assert min(taken.admitted, taken.refused) > 0
 
 

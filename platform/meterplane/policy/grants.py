@@ -51,7 +51,8 @@ _FOLD = """
 WITH many AS (
   SELECT tenant_id, epoch, level, scope_id, model, "window"
     FROM budget_grant
-   WHERE credited AND is_pooled AND granted_at < clock_timestamp() - make_interval(secs => %(age_s)s)
+   WHERE credited AND is_pooled
+     AND granted_at < clock_timestamp() - make_interval(secs => %(age_s)s)
    GROUP BY 1, 2, 3, 4, 5, 6 HAVING count(*) > 1
 ), taken AS (
   DELETE FROM budget_grant g USING many m
