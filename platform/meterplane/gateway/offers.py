@@ -178,9 +178,9 @@ class Plan:
         return offers
 
     def _offer(self, policy: KeyPolicy, model: ModelPolicy) -> Offer:
-        prices, held = model.prices, model.reserve_prices
-        if self.tier != "standard":
-            prices, held = model.batch_prices, model.batch_reserve_prices
+        is_standard = self.tier == "standard"
+        prices = model.prices if is_standard else model.batch_prices
+        held = model.reserve_prices if is_standard else model.batch_reserve_prices
         if prices is None:
             raise errors.batch_not_offered(model)
         serving = self._serving(policy, model)

@@ -94,9 +94,9 @@ def _known(hold: CreditHold, now: datetime) -> _Known:
 def _pocket(row: CreditRemaining) -> Pocket:
     of = row.grant
     left = minor_to_nano(row.remaining_minor, of.currency)
-    rolls_over = of.rollover_max_minor is not None and not hasattr(of, "successor")
-    rollover_max = minor_to_nano(of.rollover_max_minor, of.currency) if rolls_over else 0
-    return Pocket(as_drawn_from(of, left), of.effective_at, rollover_max)
+    rollover_max = minor_to_nano(of.rollover_max_minor or 0, of.currency)
+    has_rolled_over = hasattr(of, "successor")
+    return Pocket(as_drawn_from(of, left), of.effective_at, 0 if has_rolled_over else rollover_max)
 
 
 def _steps(known: _Known, amount: int, now: datetime) -> list[AmountStep]:

@@ -86,7 +86,9 @@ def credit_reading(organisation: Organisation, now: datetime) -> CreditReading |
 def _pool(hold: CreditHold) -> dict[str, int]:
     label = windows.label("credit", hold.held_since, hold.generation)
     name = pool_of(hold.tenant_id, "organisation", hold.tenant_id, "", label)
-    found: dict[bytes, bytes] = {}
+    fields = ("granted", "left", "credited", "spent")
     with contextlib.suppress(redis.RedisError):
-        found = admission_redis(settings.ADMISSION_REDIS_URL).hgetall(name)
-    return {field.decode(): int(value) for field, value in found.items()}
+        found = admission_redis(settings.ADMISSION_REDIS_URL).hmget(name, fields)
+        told = zip(fields, found, strict=True)
+        return {field: int(value) for field, value in told if value is not None}
+    return {}

@@ -72,7 +72,7 @@ def _count_late(hold: CreditHold) -> None:
     label = windows.label("credit", hold.held_since, hold.generation)
     client = admission_redis(settings.ADMISSION_REDIS_URL)
     epoch = client.get(admission_keys.epoch(hold.tenant_id))
-    if epoch is not None:
+    if isinstance(epoch, bytes):
         pool = pool_of(hold.tenant_id, "organisation", hold.tenant_id, "", label)
         tell_pool(client, pool, hold.tenant_id, epoch.decode(), told)
 
