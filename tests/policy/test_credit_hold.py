@@ -23,6 +23,7 @@ from meterplane.policy.stranded import return_stranded
 from tenants.scoping import tenant_scope
 from tests.billing.credits.rig import give
 from tests.billing.world import publish_prices, utc
+from tests.conftest import wait_until
 from tests.policy.credit_rig import CENT_NANO, TOKEN_NANO, Gateway
 from tests.policy.test_budget_grants import admin, take
 from tests.policy.test_stranded_grants import drained
@@ -184,7 +185,9 @@ def test_periods_that_close_while_requests_run_neither_free_credit_nor_take_any(
     try:
         told = []
         while told.count(200) < 60 and told[-16:].count(402) < 16:
+            seen = len(closes)
             told += door.ask(*[CENT_NANO] * 8)
+            wait_until(lambda seen=seen: len(closes) > seen + 1, "a period being closed")
     finally:
         done.set()
         closer.join()
