@@ -259,7 +259,7 @@ def _is_new_payment(tenant_id: UUID, reference: str, nano: int) -> bool:
 
 
 def _lock(tenant_id: UUID) -> None:
-    if Organisation.objects.select_for_update().filter(id=tenant_id).first() is None:
+    if Organisation.objects.select_for_update(no_key=True).filter(id=tenant_id).first() is None:
         raise CallerError("organisation_not_found", "There is no such organisation.", status=404)
 
 

@@ -13,7 +13,7 @@ def set_standing(*, tenant_id: UUID, standing: str, reason: str) -> bool:
     if standing not in Organisation.Standing.values:
         raise CallerError("standing_unknown", f"{standing!r} is not a standing.", field="standing")
     with tenant_scope(tenant_id):
-        organisation = Organisation.objects.select_for_update().get(id=tenant_id)
+        organisation = Organisation.objects.select_for_update(no_key=True).get(id=tenant_id)
         if (organisation.standing, organisation.standing_reason) == (standing, reason):
             return False
         organisation.standing = standing

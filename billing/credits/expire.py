@@ -14,6 +14,7 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.credits.grant import open_grant
+from billing.credits.hold import balance_changed
 from billing.credits.models import CreditGrant, CreditMovement, CreditRemaining
 from billing.credits.postings import post_moved
 from billing.credits.terms import GrantTerms, digest_of
@@ -56,6 +57,8 @@ def expire_credit(*, tenant_id: UUID, pays_until: datetime | None) -> int:
         written_off = list(rows[:EXPIRED_PER_CALL_MAX])
         for row in written_off:
             _write_off(tenant_id, row.grant, row.remaining_minor)
+        if written_off:
+            balance_changed(tenant_id)
         return len(written_off)
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from billing.credits.hold import balance_changed
 from billing.credits.models import CreditGrant
 from billing.credits.postings import post_granted
 from billing.credits.terms import GrantTerms, check_grant, check_names, digest_of, same_request
@@ -35,14 +36,16 @@ def grant(*, tenant_id: UUID, terms: GrantTerms, idempotency_key: str, created_b
             same_request(known, digest)
             return known.id
         check_grant(terms, organisation().currency)
-        return open_grant(
+        row = open_grant(
             tenant_id,
             terms,
             idempotency_key=idempotency_key,
             created_by=created_by,
             request_digest=digest,
             effective_at=terms.effective_at or clock.now(),
-        ).id
+        )
+        balance_changed(tenant_id)
+        return row.id
 
 
 def open_grant(

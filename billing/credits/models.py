@@ -8,6 +8,8 @@ Invariants held by PostgreSQL, beside the checks below:
   refunded, once. What is drawn is drawn while the grant is live, what expires does so no earlier
   than its expiry.
 - The n-th grant of a recurrence, and the successor of a grant that rolled over, exist once.
+- No block of a budget is granted above what the credit of an organisation held to it covers: a
+  trigger on `budget_window` reads `CreditHold.amount_nano`.
 
 Why a projection and not a sum in a trigger: a sum must lock something against the movement that
 another transaction is about to commit, and reads a grant's whole history each time. The projection
@@ -118,7 +120,7 @@ class CreditGrant(TenantModel):
     )
     occurrence = models.PositiveIntegerField(null=True, blank=True)
     rolled_from = models.OneToOneField(
-        "self", on_delete=models.DO_NOTHING, null=True, blank=True, related_name="+"
+        "self", on_delete=models.DO_NOTHING, null=True, blank=True, related_name="successor"
     )
     reason = models.CharField(max_length=200, blank=True, default="")
     created_at = models.DateTimeField(default=clock.now)
@@ -239,3 +241,43 @@ class CreditRemaining(models.Model):
 
     def __str__(self) -> str:
         return str(self.remaining_minor)
+
+
+class CreditHold(TenantModel):
+    """An organisation that is held to its credit, or was; `credits.hold` tells what it means.
+
+    `generation` numbers the times of being held. What was spent is counted from the day
+    `counted_from`: `opening_nano` of it before `held_since`, and `settled_nano` before the end of
+    the last closed period. `amount_nano` is the most that the compiled policies say is covered, now
+    or at an instant to come; `next_look_at`, when they are to be compiled anew.
+    """
+
+    is_held = models.BooleanField(default=True)
+    generation = models.PositiveIntegerField(default=1)
+    held_since = models.DateTimeField(default=clock.now)
+    counted_from = models.DateField()
+    opening_nano = models.BigIntegerField(default=0)
+    settled_nano = models.BigIntegerField(default=0)
+    amount_nano = models.BigIntegerField(default=0)
+    next_look_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "credit_hold"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant"], name="credit_hold_once"),
+            models.CheckConstraint(
+                condition=Q(opening_nano__gte=0, settled_nano__gte=0, amount_nano__gte=0),
+                name="credit_hold_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(generation__gte=1), name="credit_hold_generation_counts"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["next_look_at"], condition=Q(is_held=True), name="credit_hold_next_look"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{'held' if self.is_held else 'not held'} since {self.held_since}"

@@ -16,6 +16,7 @@ from django.db import connection
 from django.db.models import Max
 
 from billing.credits.grant import open_grant
+from billing.credits.hold import balance_changed
 from billing.credits.models import CreditGrant, CreditRecurrence
 from billing.credits.terms import (
     GrantTerms,
@@ -90,7 +91,8 @@ def grant_monthly(
             idempotency_key=idempotency_key,
             request_digest=digest,
         )
-        _grant_due(tenant_id, row)
+        if _grant_due(tenant_id, row):
+            balance_changed(tenant_id)
         return row.id
 
 
@@ -114,7 +116,10 @@ def grant_due(tenant_id: UUID) -> int:
     """Grant every occurrence that is due; how many were missing."""
     with tenant_scope(tenant_id):
         one_act_at_a_time(tenant_id)
-        return sum(_grant_due(tenant_id, row) for row in CreditRecurrence.objects.order_by("id"))
+        granted = sum(_grant_due(tenant_id, row) for row in CreditRecurrence.objects.order_by("id"))
+        if granted:
+            balance_changed(tenant_id)
+        return granted
 
 
 def tenants_with_credit_due() -> list[UUID]:

@@ -9,6 +9,7 @@ Does not know how the money gets back: the ledger holds it in `refunds` until it
 
 from uuid import UUID
 
+from billing.credits.hold import balance_changed
 from billing.credits.models import CreditGrant, CreditMovement, CreditRemaining, Kind
 from billing.credits.postings import post_moved
 from billing.credits.turns import one_act_at_a_time
@@ -49,6 +50,7 @@ def refund_credit(*, tenant_id: UUID, grant_id: UUID) -> int:
             at=now,
         )
         post_moved(CreditMovement.Kind.REFUNDED, row.id, [(row, amount_minor)], now)
+        balance_changed(tenant_id)
         return amount_minor
 
 

@@ -8,6 +8,7 @@ and the next sweep writes it off: a correction does not make credit last longer.
 from uuid import UUID
 
 from billing.credits.draw import Part, restore
+from billing.credits.hold import balance_changed
 from billing.credits.models import CreditGrant, CreditMovement
 from billing.credits.postings import post_moved
 from billing.credits.turns import one_act_at_a_time
@@ -57,6 +58,7 @@ def restore_credit(
     )
     restored = [(grants[part.id], part.amount) for part in parts]
     post_moved(_K.RESTORED, source_id, restored, now)
+    balance_changed(tenant_id)
     return wanted
 
 

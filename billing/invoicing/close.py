@@ -22,6 +22,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from billing.credits.hold import balance_changed, settle
 from billing.invoicing.account import owing
 from billing.invoicing.credit_lines import drawn_credit, payable
 from billing.invoicing.interim_lines import (
@@ -86,6 +87,7 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
                 return _closed_at(until, period)
             ends_at = min(until, month_after(period.starts_at))
             invoice = _close(tenant_id, period, ends_at)
+            balance_changed(tenant_id)
             if ends_at == until:
                 return invoice
     raise CallerError(
@@ -150,6 +152,7 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
         usage_seen_at=seen.seen_at,
         usage_snapshot=seen.snapshot,
     )
+    settle(ends_at)
     if not rated.lines and not interims:
         return None
     bill = Bill(tenant_id, closed.starts_at, closed.ends_at, currency, rated.lines, interims)

@@ -21,7 +21,7 @@ from django.db import connection
 
 from billing.invoicing.close import close_period
 from billing.invoicing.usage import month_of
-from meterplane.kernel.errors import CallerError
+from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.invariant import InvariantBroken
 from tenants.scoping import system_scope
 from tenants.synthetic import SLUGS
@@ -98,7 +98,7 @@ def _parameters(until: datetime) -> dict[str, Any]:
 def _close(tenant_id: UUID, until: datetime) -> Closed:
     try:
         close_period(tenant_id, until)
-    except (CallerError, InvariantBroken) as problem:
+    except (CallerError, WorldError, InvariantBroken) as problem:
         log.exception("the month of organisation %s could not be closed", tenant_id)
         return Closed(tenant_id, str(problem) or type(problem).__name__)
     return Closed(tenant_id)

@@ -27,6 +27,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 
+from billing.credits.hold import balance_changed, settle
 from billing.invoicing.close import (
     Bill,
     one_closer_at_a_time,
@@ -41,7 +42,7 @@ from billing.invoicing.thresholds import threshold
 from billing.invoicing.usage import month_after
 from billing.rating.rate import RatedLine
 from meterplane.kernel import clock
-from meterplane.kernel.errors import CallerError
+from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.invariant import InvariantBroken
 from meterplane.metering import arrivals
 from tenants.queries import organisation
@@ -98,7 +99,8 @@ def make_interim(tenant_id: UUID) -> Invoice | None:
         if found is None:
             return None
         bill = Bill(tenant_id, found.starts_at, found.until, found.currency, found.lines, interims)
-        return write_invoice(
+        settle(found.until)
+        invoice = write_invoice(
             bill,
             kind=Invoice.Kind.INTERIM,
             interim_sequence=len(interims) + 1,
@@ -106,6 +108,8 @@ def make_interim(tenant_id: UUID) -> Invoice | None:
             usage_snapshot=seen.snapshot,
             content_hash=found.content_hash,
         )
+        balance_changed(tenant_id)
+        return invoice
 
 
 def unbilled(interims: list[Interim], until: datetime) -> Unbilled | None:
@@ -179,6 +183,6 @@ def _parameters() -> dict[str, Any]:
 def _look_at(tenant_id: UUID) -> Looked:
     try:
         return Looked(tenant_id, make_interim(tenant_id))
-    except (CallerError, InvariantBroken) as problem:
+    except (CallerError, WorldError, InvariantBroken) as problem:
         log.exception("no interim invoice of organisation %s could be made", tenant_id)
         return Looked(tenant_id, problem=str(problem) or type(problem).__name__)

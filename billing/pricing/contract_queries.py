@@ -1,12 +1,13 @@
 """Reads of contracts. Each needs the tenant's door open."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db.models import Q
 
 from billing.pricing.book import PublishedBook
 from billing.pricing.contract import Contract, Terms
+from billing.pricing.entry import Entry
 from billing.pricing.entry_json import stored_entry
 from billing.pricing.models import ContractEvent, TenantContract
 from billing.pricing.queries import prices_of, published_version
@@ -58,6 +59,13 @@ def book_of_tenant(at: datetime) -> PublishedBook | None:
         return published_version(at)
     pinned = contract.terms.pinned_at(at)
     return published_version(at, contract.terms.book) if pinned is None else prices_of(pinned)
+
+
+def agreed_entries(at: datetime) -> list[Entry]:
+    """The entries of contracts that hold at an instant or begin later: a request is held at the
+    dearest of them, so that one which begins by the clock alone changes nothing."""
+    last = datetime.max.replace(tzinfo=UTC)
+    return [entry for each in contracts_between(at, last) for entry in each.terms.entries]
 
 
 def contract_of(row: TenantContract) -> Contract:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from billing.pricing.book import LISTED, METERS, PRIORITIES, ModelPrices
+from billing.pricing.book import LISTED, METERS, PRIORITIES, Meter, ModelPrices
 from billing.pricing.entry import Entry, EntryIndex, match_of
 from billing.pricing.marginal import highest_unit_price_pico, unit_model
 from meterplane.contracts.usage import SERVED, ServiceTier
@@ -40,6 +40,34 @@ def offer_of(entries: Iterable[Entry], models: Iterable[str]) -> Offer:
         elif batch is not None:
             offer.missing[model, "standard"] = [*METERS]
     return offer
+
+
+def dearest(prices: Mapping[str, ModelPrices], entries: Iterable[Entry]) -> dict[str, ModelPrices]:
+    """The models whose prices `entries` of a contract may be above, at the higher of both.
+
+    Any entry that can match a request of the model counts, whatever else it matches by.
+    """
+    own = [entry for entry in entries if entry.meter in METERS]
+    raised = {model: _raised(model, price, own) for model, price in prices.items()} if own else {}
+    return {model: price for model, price in raised.items() if price != prices[model]}
+
+
+def _raised(model: str, price: ModelPrices, own: Iterable[Entry]) -> ModelPrices:
+    def highest(meter: Meter, tier: ServiceTier) -> int:
+        usage = {"model": model, "service_tier": tier}
+        picos = [
+            highest_unit_price_pico(entry.price_model)
+            for entry in own
+            if entry.meter == meter
+            and all(usage.get(name, value) == value for name, value in entry.match)
+        ]
+        return max([price.of(meter, tier) or 0, *picos])
+
+    standard = [highest(meter, "standard") for meter in METERS]
+    batch: list[int | None] = [None for _ in METERS]
+    if price.batch_request_pico is not None:  # all three or none
+        batch = [highest(meter, "batch") for meter in METERS]
+    return ModelPrices(*standard, *batch)
 
 
 def unit_entries(prices: Mapping[str, ModelPrices]) -> Iterator[Entry]:

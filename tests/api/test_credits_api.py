@@ -10,6 +10,7 @@ from tests.api.test_limits_api import AT, NOWHERE, Operator
 
 pytestmark = pytest.mark.django_db
 CREDITS = f"{AT}/credits"
+CREDIT_LIMIT = {"level": "organisation", "kind": "spend", "window": "credit", "amount": "5"}
 BODY = {"kind": "purchased", "amount": "12.50", "reason": "order 7"}
 
 
@@ -24,6 +25,7 @@ ROUTES = [
     ("get", f"{CREDITS}/{NOWHERE}"),
     ("post", f"{CREDITS}/{NOWHERE}/refund"),
     ("get", f"{AT}/credit-balance"),
+    ("put", f"{AT}/credit-hold"),
     ("get", f"{AT}/recurring-credits"),
     ("post", f"{AT}/recurring-credits"),
     ("post", f"{AT}/recurring-credits/{NOWHERE}/end"),
@@ -57,6 +59,25 @@ def test_credit_is_granted_once_read_back_and_refunded_once(operator):
     assert [(each["kind"], each["amount"]) for each in told["movements"]] == [("refunded", "12.50")]
     assert [each["state"] for each in operator.ask("get", CREDITS)] == ["used"]
     assert operator.ask("get", f"{AT}/credit-balance")["total"] == "0.00"
+
+
+def test_an_organisation_is_held_to_its_credit_and_no_longer(operator):
+    operator.ask("post", CREDITS, BODY, 201, HTTP_IDEMPOTENCY_KEY="order-7")
+    balance = operator.ask("get", f"{AT}/credit-balance")
+    assert (balance["held_to_credit"], balance["spendable"], balance["spent"]) == (
+        False, None, None,
+    )  # fmt: skip
+    for _ in range(2):
+        held = operator.ask("put", f"{AT}/credit-hold", {"held_to_credit": True})
+        assert (held["held_to_credit"], held["spendable"], held["spent"], held["total"]) == (
+            True, "12.5", "0", "12.50",
+        )  # fmt: skip
+    released = operator.ask("put", f"{AT}/credit-hold", {"held_to_credit": False})
+    assert (released["held_to_credit"], released["spendable"]) == (False, None)
+    problem = operator.ask("put", f"{AT}/credit-hold", {"held_to_credit": "maybe"}, 400)
+    assert "held_to_credit" in str(problem)
+    refused = operator.ask("put", f"{AT}/limits", CREDIT_LIMIT, 400)
+    assert refused["code"] != "internal_error"
 
 
 def test_grants_are_told_in_the_order_of_drawing(operator):

@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from billing.credits.models import CreditHold
 from billing.invoicing.close import close_period
 from billing.payments.models import WebhookEvent
 from billing.pricing.book import ModelPrices
@@ -166,6 +167,19 @@ def test_suspending_and_resuming_change_the_standing(operator, two_tenants):
         act(operator, "console:tenants_organisation_changelist", action, acme.id)
         with tenant_scope(acme.id):
             assert Organisation.objects.get().standing == standing
+
+
+def test_holding_to_credit_and_releasing_are_noted(operator, two_tenants):
+    acme, _, _ = two_tenants
+    page = "console:tenants_organisation_changelist"
+    for action, is_held in (("hold", True), ("hold", True), ("release", False)):
+        act(operator, page, action, acme.id)
+        with tenant_scope(acme.id):
+            assert CreditHold.objects.get().is_held is is_held
+    history = operator.get(reverse("console:tenants_organisation_history", args=[acme.id])).text
+    assert history.count("held to its credit") == 2
+    shown = operator.get(reverse("console:tenants_organisation_change", args=[acme.id])).text
+    assert "Held to its credit" in shown
 
 
 def test_a_copy_is_drafted_edited_and_published(operator, db):

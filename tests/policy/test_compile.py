@@ -1,17 +1,19 @@
 """What the gateway will be told, compiled from tenants, catalog and prices."""
 
 import json
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from billing.invoicing.agree import agree
 from billing.pricing.catalog_prices import publish_catalog_prices
 from meterplane.catalog.models import Model
 from meterplane.catalog.sync import read_catalog, sync_catalog
 from meterplane.contracts import policy as contract
-from meterplane.kernel import money
+from meterplane.kernel import clock, money
 from meterplane.kernel.errors import CallerError
 from meterplane.policy.compile import recompile_everyone
 from meterplane.policy.models import GatewayPolicy
@@ -68,3 +70,26 @@ def test_a_broken_catalog_file_is_refused_and_changes_nothing(tmp_path, text):
     broken.write_text(text)
     with pytest.raises(CallerError, match=r"catalog\.json"):
         read_catalog(broken)
+
+
+def test_a_request_holds_what_a_contract_makes_of_it_and_is_told_the_list_price(organisation):
+    sync_catalog(CATALOG)
+    publish_catalog_prices(CATALOG)
+    recompile_everyone()
+    before = policy_of(organisation).models["tiny-lm"]
+    assert before.reserve_prices is None
+    dearer = [
+        {"meter": "output_tokens", "match": {"model": "tiny-lm"}, "display_name": "Output",
+         "price_model": {"type": "graduated", "tiers": [
+             {"up_to": "100", "unit_amount": "0"}, {"up_to": None, "unit_amount": "0.5"}]}},
+        {"meter": "input_tokens", "match": {"model": "tiny-lm"}, "display_name": "Input",
+         "price_model": {"type": "unit", "unit_amount": "0"}},
+    ]  # fmt: skip
+    body = {"starts_at": f"{clock.now() + timedelta(days=30):%Y-%m-%dT00:00:00Z}"}
+    agree(tenant_id=organisation.id, body=body | {"entries": dearer}, by="sales")
+    models = policy_of(organisation).models
+    agreed = models["tiny-lm"]
+    assert agreed.prices == before.prices
+    assert agreed.reserve_prices.output_token_pico == money.PICO // 2
+    assert agreed.reserve_prices.input_token_pico == before.prices.input_token_pico
+    assert models["identity"].reserve_prices is None

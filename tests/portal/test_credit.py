@@ -9,6 +9,9 @@ import pytest
 from billing.credits.refund import refund_credit
 from billing.invoicing.close import close_period
 from meterplane.kernel import clock
+from meterplane.policy.credit_shown import shown_credit
+from meterplane.policy.hold_to_credit import hold_to_credit
+from tenants.scoping import tenant_scope
 from tests.billing.credits.rig import give
 from tests.portal import history
 from tests.portal.test_usage import tables
@@ -66,3 +69,15 @@ def test_what_became_of_credit_leads_to_the_invoice_that_drew_it(owner, customer
 def test_one_organisation_does_not_see_the_credit_of_another(owner, organisation, onboard):
     give(onboard("globex"), 700, "theirs")
     assert "theirs" not in owner.get("/billing/").text
+
+
+def test_who_is_held_to_credit_sees_what_is_still_to_be_spent(owner, customer):
+    assert "Still to be spent" not in owner.get("/billing/").text
+    hold_to_credit(customer.id)
+    give(customer, 50_000)
+    page = owner.get("/billing/").text
+    assert "Still to be spent" in page
+    with tenant_scope(customer.id):
+        shown = shown_credit()
+    assert shown.spent_nano > 0
+    assert shown.spendable_nano + shown.spent_nano == 500 * 10**9

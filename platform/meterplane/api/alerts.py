@@ -41,7 +41,8 @@ class AlertOut(serializers.Serializer[Any]):
     prepaid balance is low. Of several shares that are reached at once the highest is told alone.
 
     `label` is the window: a day, an ISO week, a month, `lifetime`; of rates and requests at once
-    the UTC hour; of a prepaid balance what was paid in by then. `used` and `amount` are decimal
+    the UTC hour; of a prepaid balance what was paid in by then, of prepaid credit the newest grant
+    and of both `amount` is all that there ever was. `used` and `amount` are decimal
     text, as they were at `raised_at`; `used` null where metered usage does not tell. `hits` are the
     requests that were refused, or would have been, and grows while the window lasts.
     """

@@ -16,7 +16,9 @@ from billing.credits.terms import GrantTerms, RecurrenceTerms
 from meterplane.api import credit_shapes as shapes
 from meterplane.api.organisations import named_organisation
 from meterplane.kernel.errors import CallerError
-from meterplane.kernel.money import minor_to_text
+from meterplane.kernel.money import minor_to_text, nano_to_text
+from meterplane.policy.credit_shown import shown_credit
+from meterplane.policy.hold_to_credit import hold_to_credit, release_from_credit
 from tenants.models import Organisation
 from tenants.scoping import tenant_scope
 
@@ -86,20 +88,27 @@ class CreditBalance(APIView):
 
     @extend_schema(responses=shapes.CreditBalanceOut)
     def get(self, request: Request, slug: str) -> Response:
-        """What may be drawn now."""
+        """What may be drawn now, and what is admitted still."""
+        return _balance(named_organisation(slug))
+
+
+class CreditHold(APIView):
+    """Whether an organisation is held to its credit."""
+
+    @extend_schema(request=shapes.CreditHoldIn, responses=shapes.CreditBalanceOut)
+    def put(self, request: Request, slug: str) -> Response:
+        """From now on refuse what its live credit does not cover, or no longer; the balance then.
+
+        What it used in the running period before that counts.
+        """
         organisation = named_organisation(slug)
-        with tenant_scope(organisation.id):
-            held = queries.balance()
-        currency = organisation.currency
-        told = {
-            "currency": currency,
-            "total": minor_to_text(held.total_minor, currency),
-            "purchased": minor_to_text(held.purchased_minor, currency),
-            "promotional": minor_to_text(held.promotional_minor, currency),
-            "expires_next_at": held.expires_next_at,
-            "grants": held.grants,
-        }
-        return Response(shapes.CreditBalanceOut(told).data)
+        body = shapes.CreditHoldIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        if body.validated_data["held_to_credit"]:
+            hold_to_credit(organisation.id)
+        else:
+            release_from_credit(organisation.id)
+        return _balance(organisation)
 
 
 class RecurringCredits(APIView):
@@ -167,6 +176,25 @@ def _said(shape: Any, request: Request, organisation: Organisation) -> dict[str,
     said["models_only"] = tuple(said.pop("models"))
     said["meters_only"] = tuple(said.pop("meters"))
     return said
+
+
+def _balance(organisation: Organisation) -> Response:
+    with tenant_scope(organisation.id):
+        found, shown = queries.balance(), shown_credit()
+    currency = organisation.currency
+    told = {
+        "currency": currency,
+        "total": minor_to_text(found.total_minor, currency),
+        "purchased": minor_to_text(found.purchased_minor, currency),
+        "promotional": minor_to_text(found.promotional_minor, currency),
+        "expires_next_at": found.expires_next_at,
+        "held_to_credit": shown is not None,
+        "spendable": None if shown is None else nano_to_text(shown.spendable_nano),
+        "spent": None if shown is None else nano_to_text(shown.spent_nano),
+        "held": None if shown is None or shown.held_nano is None else nano_to_text(shown.held_nano),
+        "grants": found.grants,
+    }
+    return Response(shapes.CreditBalanceOut(told).data)
 
 
 def _detail(organisation: Organisation, grant_id: UUID, status: int) -> Response:

@@ -171,15 +171,30 @@ class RecurringCreditOut(serializers.Serializer[Any]):
         return _optional(row.rollover_max_minor, row.currency)
 
 
+class CreditHoldIn(serializers.Serializer[Any]):
+    """Whether what credit does not cover is refused."""
+
+    held_to_credit = serializers.BooleanField()
+
+
 class CreditBalanceOut(serializers.Serializer[Any]):
     """What may be drawn now, and of which grants, in the order of drawing. Usage of the running
-    period is drawn when the period is closed."""
+    period is drawn when the period is closed.
+
+    Of an organisation that is held to its credit (`held_to_credit`, else null) `spendable` is what
+    is admitted still, exact to the nano: what its grants cover but those for some models or meters,
+    less `spent`, which is metered and not invoiced yet, and `held`, which open requests may use;
+    null while that cannot be asked."""
 
     currency = serializers.CharField()
     total = serializers.CharField()
     purchased = serializers.CharField()
     promotional = serializers.CharField()
     expires_next_at = serializers.DateTimeField(allow_null=True)
+    held_to_credit = serializers.BooleanField()
+    spendable = serializers.CharField(allow_null=True)
+    spent = serializers.CharField(allow_null=True)
+    held = serializers.CharField(allow_null=True)
     grants = CreditOut(many=True)
 
 

@@ -59,6 +59,7 @@ urlpatterns = [
             ("credits/<uuid:grant_id>", credit_grants.CreditDetail, "credit"),
             ("credits/<uuid:grant_id>/refund", credit_grants.CreditRefund, "credit_refund"),
             ("credit-balance", credit_grants.CreditBalance, "credit_balance"),
+            ("credit-hold", credit_grants.CreditHold, "credit_hold"),
             ("recurring-credits", credit_grants.RecurringCredits, "recurring_credits"),
             (
                 "recurring-credits/<uuid:recurrence_id>/end",

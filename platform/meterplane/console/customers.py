@@ -8,10 +8,12 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
+from billing.credits.models import CreditHold
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
 from meterplane.console.taxed import organisation_taxes, taxes_in_words
+from meterplane.policy.hold_to_credit import hold_to_credit, release_from_credit
 from tenants.keys import revoke_key
 from tenants.models import ApiKey, Limit, Member, Organisation, Project
 from tenants.queries import monthly_budget_nano
@@ -56,13 +58,13 @@ class OrganisationPage(ReadOnly):
     list_display = ("header", "shown_standing", "currency", "plan", "budget", "created_at")
     list_filter = ("standing", "is_demo")
     search_fields = ("slug", "name")
-    actions = ("suspend", "resume")
+    actions = ("suspend", "resume", "hold", "release")
     inlines = (ProjectInline, MemberInline, LimitInline)
     fields = (
         "id", "slug", "name", "currency", "standing", "standing_reason", "plan", "budget",
-        "priority", "weight", "taxes", "is_demo", "created_at",
+        "held_to_credit", "priority", "weight", "taxes", "is_demo", "created_at",
     )  # fmt: skip
-    readonly_fields = ("id", "budget", "taxes")
+    readonly_fields = ("id", "budget", "held_to_credit", "taxes")
     actions_detail = ("change_taxes",)
     list_select_related = ("plan",)
 
@@ -86,6 +88,26 @@ class OrganisationPage(ReadOnly):
     @shown.action(description="Taxes", url_path="taxes", icon="percent")
     def change_taxes(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return organisation_taxes(request, self.row_or_404(request, object_id))
+    @shown.column(description="Held to its credit", boolean=True)
+    def held_to_credit(self, row: Organisation) -> bool:
+        return bool(CreditHold.objects.filter(tenant_id=row.id, is_held=True).exists())
+
+    @admin.action(description="Hold to their credit: what it does not cover is refused")
+    def hold(self, request: HttpRequest, rows: "QuerySet[Organisation]") -> None:
+        for row in rows:
+            self._say(request, row, "held to its credit", hold_to_credit(row.id))
+
+    @admin.action(description="No longer hold to their credit: what it does not cover is invoiced")
+    def release(self, request: HttpRequest, rows: "QuerySet[Organisation]") -> None:
+        for row in rows:
+            self._say(request, row, "no longer held to its credit", release_from_credit(row.id))
+
+    def _say(self, request: HttpRequest, row: Organisation, what: str, is_new: bool) -> None:
+        if is_new:
+            self.note(request, row, what)
+            messages.success(request, f"{row.name} is {what}")
+        else:
+            messages.info(request, f"{row.name} was {what} already")
 
     @admin.action(description="Suspend: their keys stop working at once")
     def suspend(self, request: HttpRequest, rows: "QuerySet[Organisation]") -> None:

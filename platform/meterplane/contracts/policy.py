@@ -18,10 +18,13 @@ LimitLevel = Literal["organisation", "project", "key", "key_model"]
 LimitKind = Literal[
     "requests", "input_tokens", "output_tokens", "total_tokens", "concurrency", "spend"
 ]
-LimitWindow = Literal["second", "minute", "day", "week", "month", "lifetime", "prepaid", "at_once"]
+LimitWindow = Literal[
+    "second", "minute", "day", "week", "month", "lifetime", "prepaid", "credit", "at_once"
+]
 LimitMode = Literal["enforce", "notify"]
 
-# Which windows a kind may have. Days, weeks (from Monday) and months are the calendar's, in UTC.
+# Which windows a kind may be set in; `credit` is compiled, never set. Days, weeks (from Monday) and
+# months are the calendar's, in UTC.
 WINDOWS: dict[LimitKind, tuple[LimitWindow, ...]] = {
     "requests": ("second", "minute", "day"),
     "input_tokens": ("minute", "day"),
@@ -47,6 +50,8 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     `output_tokens_max` clamps `max_tokens`; `output_tokens_default` applies when none is asked, or
     `output_tokens_reserved` where history tells how many those requests need.
     `batch_prices` apply to lines of the Batch API; None: the model is not offered there.
+    `reserve_prices` and `batch_reserve_prices`, where given, are what a request holds until it is
+    settled: a contract of the organisation may rate it higher than it is told to cost.
     `serving_version` names the `contracts.serving.ModelServing` that says how the model is reached;
     0: under its upstream name on the gateway's own servers, and nothing else.
     """
@@ -61,8 +66,17 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_reserved: int | None = None
     description: str = ""
     batch_prices: UnitPrices | None = None
+    reserve_prices: UnitPrices | None = None
+    batch_reserve_prices: UnitPrices | None = None
     serving_version: int = 0
     created_at_s: int = 0
+
+
+class AmountStep(msgspec.Struct, frozen=True, kw_only=True):
+    """From an instant on the amount of a limit is another."""
+
+    from_ms: int
+    amount: int
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +89,11 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     second and minute) are smooth, GCRA: `amount` sustained, `burst` at once (None: `amount`). A
     prepaid balance is spend whose amount is all that was ever paid in. Until `raised_until_ms` the
     amount is `raised_to`. A limit in mode `notify` refuses nothing: its hits are counted.
+
+    The window `credit` is of an organisation held to its credit: `amount` is what its credit covers
+    of all that was ever spent, and may fall. Then what a pool was lent above it is spent by nobody.
+    `steps` say, in order, what the amount is from instants to come. `generation` tells the pool of
+    one time of being held from those before it.
     """
 
     level: LimitLevel
@@ -87,9 +106,14 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     raised_to: int | None = None
     raised_until_ms: int | None = None
+    generation: int = 0
+    steps: list[AmountStep] = []
 
     def amount_at(self, at_ms: int) -> int:
         """The amount that holds at an instant."""
+        for step in reversed(self.steps):
+            if at_ms >= step.from_ms:
+                return step.amount
         if self.raised_to is not None and at_ms < (self.raised_until_ms or 0):
             return self.raised_to
         return self.amount

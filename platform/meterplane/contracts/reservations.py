@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from meterplane.contracts import admission_keys as names
+from meterplane.contracts import windows
 
 _FOLDER = Path(__file__).parent
 SETTLE = (_FOLDER / "settle.lua").read_text()
@@ -61,6 +62,8 @@ def settle_call(
 
 def credit_call(tenant_id: UUID, pool: str, epoch: str, grant_id: UUID, granted: Granted) -> Call:
     """The call of `credit.lua` for a block granted to a pool in an epoch."""
+    named = names.limit_named(pool)
+    is_endless = named is not None and windows.is_endless(named.label)
     return [names.epoch(tenant_id), names.grants(tenant_id), pool], [
         epoch,
         str(grant_id),
@@ -68,4 +71,5 @@ def credit_call(tenant_id: UUID, pool: str, epoch: str, grant_id: UUID, granted:
         str(POOL_KEEP_S),
         str(granted.granted_nano),
         str(granted.revision),
+        "0" if is_endless else str(POOL_KEEP_S),
     ]

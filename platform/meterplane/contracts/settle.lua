@@ -1,7 +1,7 @@
 -- Give back what reservations held too much. Idempotent: a reservation is there once.
 --
 -- KEYS: the limits, as at admission   then a reservation of each request
--- ARGV[1] the rules of the limits, then three of each that is no pool, as at admission
+-- ARGV[1] the rules of the limits, then three of each but those of rule p, as at admission
 -- then, of each request, what it used: "nano tokens_in tokens_out"
 -- Answers, of each, what was given back to each pool; -1 when there is no such reservation (any
 -- more).
@@ -42,7 +42,10 @@ local units, at = {r = 0, i = tokens_in, o = tokens_out, t = tokens}, 2
 for i = 1, limits do
   local rule, key = string.sub(rules, i, i), KEYS[i]
   local count, interval = units[ARGV[at]], ARGV[at + 1]
-  if rule == 'p' then
+  if rule == 'b' then
+    at = at + 3
+  end
+  if rule == 'p' or rule == 'b' then
     if spent + back > 0 and call('EXISTS', key) == 1 then  -- else it ended
       call('HINCRBY', key, 'spent', text('%.0f', spent))
       if back > 0 then

@@ -8,7 +8,7 @@
 -- ARGV[4] reservation lifetime in seconds; "0" where nothing would have to be given back
 -- ARGV[5] what a reservation is written down as, after its worst case: "\nthe limits\nthe rules"
 -- ARGV[6] the rules of the limits, a letter each, in the order of their keys
--- then, of each limit that is no pool, three: its unit, two numbers
+-- then, of each limit but those of rule p, three: its unit, two numbers
 -- then, of each admission, its worst case: "nano tokens_in tokens_out"
 --
 -- Rules (in capitals: count, and refuse nothing):
@@ -17,6 +17,8 @@
 --   z  at once: how many. A sorted set of reservations by deadline
 --   p  pool of a budget. A hash, in nano: left (neither spent nor held by an open request),
 --      credited and spent in this epoch, granted in the window so far
+--   b  pool that an amount bounds, which may have fallen since: p, and of what it has left nobody
+--      gets what was granted above that amount
 -- Units: r requests, i input tokens, o output tokens, t both.
 --
 -- Answers {epoch, and of each admission: {"ok", and of each limit what is left: in its unit, or for
@@ -71,9 +73,13 @@ local watched, now = {}, 0
 for i = 1, limits do
   local rule, key = string.sub(rules, i, i), KEYS[3 + i]
   local limit = {rule = rule, key = key, added = 0, hits = 0}
-  if rule == 'p' then
+  if rule == 'p' or rule == 'b' then
     local pool = call('HMGET', key, 'left', 'granted')
-    limit.left, limit.granted = tonumber(pool[1] or '0'), tonumber(pool[2] or '')
+    limit.left, limit.granted, limit.above = tonumber(pool[1] or '0'), tonumber(pool[2] or ''), 0
+    if rule == 'b' then
+      limit.above = math.max(0, (limit.granted or 0) - tonumber(ARGV[first + 1]))
+      first = first + 3
+    end
   else
     if now == 0 then
       local clock = call('TIME')
@@ -98,12 +104,12 @@ end
 -- What one admission leaves of a limit, and what it is refused with, where it is.
 local function look(limit, nano, units)
   local rule, wait, left = limit.rule, nil, nil
-  if rule == 'p' then
-    if limit.left < nano then
+  if rule == 'p' or rule == 'b' then
+    if limit.left - limit.above < nano then
       local pool = call('HMGET', limit.key, 'left', 'credited', 'spent', 'revision')
       local credited = pool[2] or '0'
       local held = tonumber(credited) - tonumber(pool[3] or '0') - limit.left
-      local left = text('%.0f', limit.left)
+      local left = text('%.0f', limit.left - limit.above)
       return nil, {'budget', 0, left, text('%.0f', held), credited, pool[4] or '0'}
     end
     return limit.granted and limit.left - nano - limit.granted or false
@@ -163,7 +169,7 @@ for n = 1, asked do
     for i = 1, limits do
       local limit = watched[i]
       local rule = limit.rule
-      if rule == 'p' then
+      if rule == 'p' or rule == 'b' then
         limit.left, limit.added = limit.left - nano, limit.added + nano
       elseif rule == 'g' or rule == 'G' then
         limit.ahead, limit.added = limit.next, 1
@@ -186,7 +192,7 @@ for i = 1, limits do
   local rule, key, added = limit.rule, limit.key, limit.added
   if added == 0 then
     -- Nothing to write down.
-  elseif rule == 'p' then
+  elseif rule == 'p' or rule == 'b' then
     call('HINCRBY', key, 'left', text('-%.0f', added))
   elseif rule == 'g' or rule == 'G' then
     call('SET', key, text('%.3f', now + limit.ahead), 'PX', math.ceil(limit.ahead / 1000) + 1)

@@ -311,7 +311,7 @@ class Admitter:
             raise budget_reserved(short)
         # Nobody waits for it. One that Redis does not hear of is one alert less, no budget.
         self._calls.tell(budget_hit(attempt.policy, short), lambda command: None)
-        raise budget_exceeded(short, clock.now())
+        raise budget_exceeded(short, clock.now(), room_nano, attempt.policy.currency)
 
     def release(self, admission: Admission, used: Worst) -> "asyncio.Future[None] | None":
         """Give back what the reservation held too much: now, or when Redis answers again.

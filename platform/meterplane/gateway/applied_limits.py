@@ -23,7 +23,8 @@ class AppliedLimit(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         amount: what holds now; `depth` how much of it at once.
         label: of its window. `key`: where Redis counts it.
-        rule: of `admission.lua`, a letter. `arguments`: what it takes there: three, of a pool none.
+        rule: of `admission.lua`, a letter. `arguments`: what it takes there: three, of a pool that
+            no amount bounds none.
         gives_back: whether a request may have taken more of it than it used.
     """
 
@@ -66,13 +67,14 @@ def _holds_until_ms(limit: Limit, at: datetime, at_ms: int) -> int:
     ends = windows.ends(limit.window, at)
     until_ms = int(ends.timestamp() * 1000) if ends is not None else _NEVER_MS
     raised_until_ms = limit.raised_until_ms or 0
-    return min(until_ms, raised_until_ms) if at_ms < raised_until_ms else until_ms
+    changes = [raised_until_ms, *(step.from_ms for step in limit.steps)]
+    return min((each for each in (until_ms, *changes) if each > at_ms), default=until_ms)
 
 
 def _applied(policy: KeyPolicy, limit: Limit, at: datetime, at_ms: int) -> AppliedLimit:
     amount = limit.amount_at(at_ms)
     depth = amount if limit.burst is None else limit.burst
-    label = windows.label(limit.window, at)
+    label = windows.label(limit.window, at, limit.generation)
     rule, *arguments = _rule(limit, amount, depth)
     return AppliedLimit(
         limit=limit,
@@ -87,6 +89,8 @@ def _applied(policy: KeyPolicy, limit: Limit, at: datetime, at_ms: int) -> Appli
 
 
 def _rule(limit: Limit, amount: int, depth: int) -> tuple[str, ...]:
+    if limit.window == "credit":
+        return "b", "-", str(amount), "0"
     if limit.kind == "spend":
         return ("p",)
     if limit.kind == "concurrency":

@@ -92,7 +92,7 @@ def within_limits(
 def _first_within(offer: Offer, bounds: Bounds, room_nano: int) -> tuple[Offer, Bounds] | None:
     if offer.cost_nano_max(bounds) <= room_nano:
         return offer, bounds  # only a fallback was too dear
-    per_token_pico = bounds.open_sequences * offer.prices.output_token_pico
+    per_token_pico = bounds.open_sequences * offer.held_prices.output_token_pico
     if per_token_pico == 0:
         return None
     without_output = msgspec.structs.replace(bounds, tokens_out_max=0)

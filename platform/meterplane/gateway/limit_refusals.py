@@ -11,6 +11,7 @@ from meterplane.contracts.policy import Limit
 from meterplane.gateway.applied_limits import AppliedLimit, seconds_left
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.kernel.money import nano_to_text
 
 NEVER = -1  # of admission.lua: not even alone
 STRANDED_WAIT_S = 5
@@ -35,6 +36,7 @@ _BUDGET = {
     "month": "monthly budget",
     "lifetime": "lifetime budget",
     "prepaid": "prepaid balance",
+    "credit": "prepaid credit",
 }
 
 
@@ -88,10 +90,20 @@ def _spoken(seconds: int) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def budget_exceeded(applied: AppliedLimit, at: datetime) -> CallerError:
+def budget_exceeded(
+    applied: AppliedLimit, at: datetime, left_nano: int, currency: str
+) -> CallerError:
     """402: what is left of a budget does not cover the request."""
     limit = applied.limit
     ends = windows.ends(limit.window, at)
+    if limit.window == "credit":
+        return CallerError(
+            "insufficient_quota",
+            f"The {_BUDGET[limit.window]} of {_whose(limit)} does not cover this request: "
+            f"{nano_to_text(max(0, left_nano))} {currency} of it is left. Have credit added (the"
+            " Billing page of the portal shows what you have), or ask for fewer tokens.",
+            status=402,
+        )
     if limit.window == "prepaid":
         todo = "Top it up in the portal, or ask for fewer tokens."
     elif ends is None:

@@ -178,10 +178,13 @@ class Plan:
         return offers
 
     def _offer(self, policy: KeyPolicy, model: ModelPolicy) -> Offer:
-        prices = model.prices if self.tier == "standard" else model.batch_prices
+        is_standard = self.tier == "standard"
+        prices = model.prices if is_standard else model.batch_prices
+        held = model.reserve_prices if is_standard else model.batch_reserve_prices
         if prices is None:
             raise errors.batch_not_offered(model)
-        return Offer(model, self._serving(policy, model), prices, self._prompts)
+        serving = self._serving(policy, model)
+        return Offer(model, serving, prices, self._prompts, reserve_prices=held)
 
     def _serving(self, policy: KeyPolicy, model: ModelPolicy) -> ModelServing:
         if model.serving_version == 0:

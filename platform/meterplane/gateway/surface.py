@@ -45,6 +45,12 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     prices: UnitPrices
     prompts: Prompts = NO_PROMPTS
     output_tokens_fitted: int | None = None
+    reserve_prices: UnitPrices | None = None
+
+    @property
+    def held_prices(self) -> UnitPrices:
+        """What a reservation is made at: the price told, or a contract's that is above it."""
+        return self.reserve_prices or self.prices
 
     def output_tokens(self, asked: int | None) -> int:
         """Output tokens per choice: what was asked, or our own bound, within the model's limit."""
@@ -59,7 +65,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 
     def cost_nano_max(self, bounds: Bounds) -> int:
         """What a request within `bounds` costs at most, in nano, rounded up."""
-        prices = self.prices
+        prices = self.held_prices
         return pico_to_nano_ceil(
             bounds.tokens_in_max * prices.input_token_pico
             + bounds.tokens_out_max * prices.output_token_pico

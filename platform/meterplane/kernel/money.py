@@ -74,6 +74,11 @@ def split_by_largest_remainder(amount: int, weights: Sequence[int]) -> list[int]
     return parts
 
 
+def minor_to_nano(amount_minor: int, currency: str) -> int:
+    """Nano-units, exact: no currency has more than nine digits."""
+    return int(amount_minor * 10 ** (9 - minor_digits(currency)))
+
+
 def minor_to_text(amount_minor: int, currency: str) -> str:
     """`1234, "USD"` -> `"12.34"`: what a JSON edge carries."""
     digits = minor_digits(currency)

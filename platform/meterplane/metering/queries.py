@@ -150,6 +150,22 @@ def usage_between(
     ]
 
 
+def cost_between(first_day: date, end: datetime) -> int:
+    """Metered cost in nano from the beginning of a day up to an instant, of what has arrived."""
+    end = end.astimezone(UTC)
+    last_day = end.replace(hour=0, minute=0, second=0, microsecond=0)
+    source, parameters = _usage(last_day, end)
+    door, of_days = of_door()
+    ((nano,),) = read(
+        "SELECT COALESCE(sum(cost_nano), 0) FROM ("
+        f" SELECT cost_nano FROM ({source}) AS usage UNION ALL"
+        f" SELECT cost_nano FROM usage_day WHERE {door}"
+        " AND day >= %(first_day)s AND day < %(before_day)s) AS cost",
+        parameters | of_days | {"first_day": first_day, "before_day": last_day.date()},
+    )
+    return int(nano)
+
+
 def usage_by_key_and_model(start: datetime, end: datetime) -> list[KeyModelUsage]:
     """Who used what: a key's limits, its project's and the organisation's are sums of these."""
     source, parameters = _usage(start, end)

@@ -13,7 +13,8 @@ class Alert(TenantModel):
     """One thing that is told once of a limit in one of its windows; the outbox of who delivers it.
 
     `label` names the window: as in `contracts.windows`; of rates and requests at once the UTC hour,
-    `2026-11-29T11`; of a prepaid balance `prepaid:` and all that was paid in by then, in nano.
+    `2026-11-29T11`; of a prepaid balance `prepaid:` and all that was paid in by then, in nano; of
+    prepaid credit `credit:` and the id of the newest grant.
     `threshold` is what was reached, see `alert_rules`. `used` and `amount` are in the limit's unit
     as of `raised_at`; `used` is None where usage does not tell, `amount` of a limit that was gone.
     `hits` is how often the limit refused a request, or would have, and grows. Rows are delivered in

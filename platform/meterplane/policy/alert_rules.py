@@ -10,7 +10,7 @@ It counts as used up, 100 %, once it has refused a request with `EXHAUSTED_PERCE
 refuses earlier, because the request alone asks for more than is left, is told as hit. A day's
 quota likewise. Other limits (rates, requests at once) are only ever hit.
 
-A prepaid balance has no share: it is told below a floor, once until more is paid in.
+A prepaid balance has no share: it is told below a floor, once until more is paid in; so is credit.
 """
 
 from collections.abc import Collection

@@ -34,6 +34,7 @@ from meterplane.kernel.ids import minted_at_ms, uuid7
 from meterplane.policy import alert_rules as rules
 from meterplane.policy import limit_hits
 from meterplane.policy.alert_rules import Reading, Told
+from meterplane.policy.credit_shown import credit_reading
 from meterplane.policy.limit_hits import Swept
 from meterplane.policy.limits_shown import ShownLimit, shown_limits
 from meterplane.policy.models import Alert, GatewayPolicy, HitSweep
@@ -144,6 +145,8 @@ def _to_tell(organisation: Organisation, now: datetime, swept: Swept | None) -> 
     if before.date() != now.date() and not _changed_on(now):
         shares = _shares(_limits(organisation, before), before) | shares
     hits = _hits_by_window(swept, limits) if swept is not None else {}
+    hits = {name: count for name, count in hits.items() if name.window != "credit"}
+    yield from _if_any(_credit_is_low(organisation, now))
     so_far = _told_so_far({name.label for name in (*shares, *hits)})
     for name in sorted({*shares, *hits}):
         reading = shares.get(name) or _reading(limits.get(name._replace(label="")))
@@ -157,6 +160,15 @@ def _to_tell(organisation: Organisation, now: datetime, swept: Swept | None) -> 
         yield from _if_any(counted)
         if counted is None or not counted.hits:
             yield from _if_any(rules.of_hits(name, reading, count, told))
+
+
+def _credit_is_low(organisation: Organisation, now: datetime) -> Told | None:
+    """Of an organisation that is held to its credit; what was refused has told itself then."""
+    credit = credit_reading(organisation, now)
+    if credit is None:
+        return None
+    told = _told_so_far({credit.name.label})[credit.name]
+    return rules.of_balance(credit.name, credit.reading, credit.floor_nano, told)
 
 
 def _if_any(told: Told | None) -> Iterator[Told]:

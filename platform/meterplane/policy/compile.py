@@ -5,17 +5,21 @@ two changes cannot overwrite each other's result. A document that did not change
 The servings that policies name are stored in that same transaction.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 from django.db import connection, transaction
 
-from billing.pricing.contract_queries import book_of_tenant
+from billing.pricing.contract_queries import agreed_entries, book_of_tenant
+from billing.pricing.derive import dearest
+from billing.pricing.entry import Entry
 from billing.pricing.queries import ModelPrices, PublishedBook
 from meterplane.catalog.models import Model
 from meterplane.contracts import policy as contract
 from meterplane.kernel import clock
+from meterplane.policy.credit_limit import compiled_credit_limit
 from meterplane.policy.effective_limits import Scopes, effective_limits, effective_restrictions
 from meterplane.policy.models import GatewayPolicy
 from meterplane.policy.publish import publish_versions
@@ -27,10 +31,12 @@ from tenants.scoping import system_scope, tenant_scope
 def recompile(tenant_id: UUID) -> None:
     """Recompile every key of the organisation; tell the gateways once the change has committed."""
     with tenant_scope(tenant_id):
-        organisation = Organisation.objects.select_for_update().get(id=tenant_id)
+        organisation = Organisation.objects.select_for_update(no_key=True).get(id=tenant_id)
         book = book_of_tenant(clock.now())
-        models = compiled_models(book)
-        said = Said(list(Limit.objects.all()), list(Restriction.objects.all()))
+        models = compiled_models(book, agreed_entries(clock.now()))
+        said = Said(
+            list(Limit.objects.all()), list(Restriction.objects.all()), compiled_credit_limit()
+        )
         before = {row.key_id: row for row in GatewayPolicy.objects.all()}
         changed: dict[UUID, int] = {}
         for key in ApiKey.objects.select_related("project"):
@@ -58,26 +64,36 @@ def recompile_everyone() -> int:
     return len(tenant_ids)
 
 
-def compiled_models(book: PublishedBook | None) -> dict[str, contract.ModelPolicy]:
+def compiled_models(
+    book: PublishedBook | None, agreed: Sequence[Entry] = ()
+) -> dict[str, contract.ModelPolicy]:
     """Models that are on offer and have a price. A model without a price is not for sale.
 
-    Stores the servings that changed.
+    `agreed` are entries of the organisation's contracts: where one is above the book, requests hold
+    its price. Stores the servings that changed.
     """
     servings = current_servings()
     if book is None:
         return {}
+    held = dearest(book.prices, agreed)
     return {
-        model.name: _model_policy(model, serving_version, book.prices[model.name])
+        model.name: _model_policy(
+            model, serving_version, book.prices[model.name], held.get(model.name)
+        )
         for model, serving_version in servings
         if model.name in book.prices
     }
 
 
 class Said(NamedTuple):
-    """What an organisation's rows say about its limits, read once for all of its keys."""
+    """What an organisation's rows say about its limits, read once for all of its keys.
+
+    `credit` is the limit of one that is held to its credit.
+    """
 
     limits: list[Limit]
     restrictions: list[Restriction]
+    credit: contract.Limit | None = None
 
 
 def compile_key(
@@ -90,6 +106,9 @@ def compile_key(
     """One key's policy, with version 0 until it is stored."""
     scopes = Scopes(organisation.id, key.project_id, key.limits_scope_id or key.id, key.id)
     plan = organisation.plan
+    limits = effective_limits(plan.limits if plan else [], said.limits, scopes)
+    if said.credit is not None:
+        limits.append(said.credit)
     allowed = effective_restrictions(plan.restrictions if plan else {}, said.restrictions, scopes)
     return contract.KeyPolicy(
         version=0,
@@ -104,7 +123,7 @@ def compile_key(
         models=models
         if allowed.models is None
         else {name: model for name, model in models.items() if name in allowed.models},
-        limits=effective_limits(plan.limits if plan else [], said.limits, scopes),
+        limits=limits,
         surfaces=allowed.surfaces,
         ip_ranges=allowed.ip_ranges,
         request_tokens_max=allowed.request_tokens_max,
@@ -121,22 +140,22 @@ def _status(organisation: Organisation, key: ApiKey) -> contract.KeyStatus:
     return "active"  # past due still infers: dunning decides when that ends
 
 
-def _model_policy(model: Model, serving_version: int, price: ModelPrices) -> contract.ModelPolicy:
+def _model_policy(
+    model: Model, serving_version: int, price: ModelPrices, held: ModelPrices | None
+) -> contract.ModelPolicy:
     return contract.ModelPolicy(
         name=model.name,
         upstream=model.upstream,
         adapter=msgspec.convert(model.adapter, contract.Adapter),
-        prices=contract.UnitPrices(
-            input_token_pico=price.input_token_pico,
-            output_token_pico=price.output_token_pico,
-            request_pico=price.request_pico,
-        ),
+        prices=_prices(price),
         context_tokens_max=model.context_tokens_max,
         output_tokens_max=model.output_tokens_max,
         output_tokens_default=model.output_tokens_default,
         output_tokens_reserved=_output_tokens_reserved(model),
         description=model.description,
         batch_prices=_batch_prices(price),
+        reserve_prices=_prices(held) if held is not None else None,
+        batch_reserve_prices=_batch_prices(held) if held is not None else None,
         serving_version=serving_version,
         created_at_s=clock.to_ms(model.created_at) // 1000,
     )
@@ -146,6 +165,14 @@ def _output_tokens_reserved(model: Model) -> int | None:
     if model.reserve != Model.Reserve.HISTORY or model.output_tokens_learned is None:
         return None
     return min(model.output_tokens_learned, model.output_tokens_max)
+
+
+def _prices(price: ModelPrices) -> contract.UnitPrices:
+    return contract.UnitPrices(
+        input_token_pico=price.input_token_pico,
+        output_token_pico=price.output_token_pico,
+        request_pico=price.request_pico,
+    )
 
 
 def _batch_prices(price: ModelPrices) -> contract.UnitPrices | None:

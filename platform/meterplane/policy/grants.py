@@ -51,13 +51,15 @@ _FOLD = """
 WITH many AS (
   SELECT tenant_id, epoch, level, scope_id, model, "window"
     FROM budget_grant
-   WHERE credited AND granted_at < clock_timestamp() - make_interval(secs => %(age_s)s)
+   WHERE credited AND is_pooled
+     AND granted_at < clock_timestamp() - make_interval(secs => %(age_s)s)
    GROUP BY 1, 2, 3, 4, 5, 6 HAVING count(*) > 1
 ), taken AS (
   DELETE FROM budget_grant g USING many m
    WHERE (g.tenant_id, g.epoch, g.level, g.scope_id, g.model, g."window")
        = (m.tenant_id, m.epoch, m.level, m.scope_id, m.model, m."window")
-     AND g.credited AND g.granted_at < clock_timestamp() - make_interval(secs => %(age_s)s)
+     AND g.credited AND g.is_pooled
+     AND g.granted_at < clock_timestamp() - make_interval(secs => %(age_s)s)
   RETURNING g.*
 )
 INSERT INTO budget_grant (id, tenant_id, epoch, level, scope_id, model, "window", amount_nano,
@@ -69,7 +71,7 @@ SELECT gen_random_uuid(), tenant_id, epoch, level, scope_id, model, "window", su
 _FORGET = """
 DELETE FROM budget_grant
  WHERE granted_at < clock_timestamp() - make_interval(days => %s)
-   AND "window" NOT IN ('lifetime', 'prepaid')
+   AND "window" NOT IN ('lifetime', 'prepaid') AND "window" NOT LIKE 'credit-%%'
 """
 
 

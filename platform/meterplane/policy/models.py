@@ -124,6 +124,7 @@ class BudgetGrant(TenantModel):
     """One block that `take_budget` granted, or the sum of older ones of its window and epoch.
 
     `credited`: its pool is known to have it, or to belong to another epoch and never to get it.
+    One that is not `is_pooled` was spent before its window began, and is no pool's.
     """
 
     id = models.UUIDField(primary_key=True)
@@ -135,6 +136,7 @@ class BudgetGrant(TenantModel):
     amount_nano = models.BigIntegerField()
     granted_at = models.DateTimeField(default=clock.now)
     credited = models.BooleanField(default=False)
+    is_pooled = models.BooleanField(default=True, db_default=True)
 
     class Meta:
         db_table = "budget_grant"

@@ -13,6 +13,9 @@ Guarantees: a grant returns once or not at all; `granted_nano` never falls below
 it. In the end it is what was spent in past epochs plus the grants of the live one. All instants
 compared are PostgreSQL's.
 
+Of credit what was spent in the epoch is known from its first day, with what ran when its
+organisation was held to it: where that is more than was granted, the difference is granted now.
+
 Limits: `MARGIN_S` is what a gateway may take from Redis' answer to its journal; who waits for a
 turn in between is asked about once more (`OpenRuns.confirm`). A limit that was set in the middle of
 a day counts what its scope spent earlier on that day in the epoch as spent under it: that much less
@@ -31,7 +34,7 @@ import redis
 from django.conf import settings
 from django.db import connection
 
-from meterplane.contracts import admission_keys
+from meterplane.contracts import admission_keys, windows
 from meterplane.contracts.policy import LimitLevel
 from meterplane.contracts.reservations import Granted
 from meterplane.kernel.invariant import ensure
@@ -74,14 +77,15 @@ WITH granted AS (
      ('key_model', COALESCE(k.limits_scope_id, k.id), s.model)) AS scope (level, scope_id, model)
    CROSS JOIN LATERAL (VALUES
      (to_char(s.day, 'YYYY-MM-DD')), (to_char(s.day, 'IYYY-"W"IW')), (to_char(s.day, 'YYYY-MM')),
-     ('lifetime'), ('prepaid')) AS calendar ("window")
+     ('lifetime'), ('prepaid'), ('credit')) AS calendar ("window")
    WHERE (s.tenant_id, s.epoch) = (%(tenant_id)s::uuid, %(epoch)s)
    GROUP BY 1, 2, 3, 4, 5
 )
 SELECT g.level, g.scope_id, g.model, g."window", g.nano,
        COALESCE(sum(s.nano) FILTER (WHERE s.day >= g.since), 0)::bigint
   FROM granted g
-  LEFT JOIN spent s USING (level, scope_id, model, "window")
+  LEFT JOIN spent s ON (s.level, s.scope_id, s.model) = (g.level, g.scope_id, g.model)
+        AND s."window" = CASE WHEN g."window" LIKE 'credit-%%' THEN 'credit' ELSE g."window" END
  GROUP BY g.level, g.scope_id, g.model, g."window", g.nano
  ORDER BY g.level, g.scope_id, g.model, g."window"
 """
@@ -184,12 +188,13 @@ def account(epoch: Epoch) -> list[Returned] | None:
             return None
         cursor.execute(_GRANTED_AND_SPENT, name)
         for level, scope_id, model, window, granted_nano, spent_nano in cursor.fetchall():
-            if spent_nano > granted_nano:
+            back = granted_nano - spent_nano
+            if back < 0 and not window.startswith(windows.CREDIT):
                 log.error(
                     "%s %s %s %s of %s: %s spent of %s granted; nothing returns",
                     level, scope_id, model, window, epoch.tenant_id, spent_nano, granted_nano,
                 )  # fmt: skip
-            back = max(0, granted_nano - spent_nano)
+                back = 0
             cursor.execute(_RETURN, [back, epoch.tenant_id, level, scope_id, model, window])
             ensure(cursor.rowcount == 1, "a grant is of one window")
             returned.append(Returned(level, scope_id, model, window, back, *cursor.fetchone()))

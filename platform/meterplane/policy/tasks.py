@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from meterplane.policy import alerts, grants, learn, reap, stranded
+from meterplane.policy import follow_credit as credit
 from meterplane.policy import follow_prices as follow
 
 
@@ -28,6 +29,12 @@ def fold_grants() -> None:
 def follow_prices() -> None:
     """Prices and contracts that begin to apply by the clock alone."""
     follow.follow_prices()
+
+
+@shared_task(name="policy.follow_credit")
+def follow_credit() -> None:
+    """What credit covers where time alone, or usage that arrives, says otherwise."""
+    credit.follow_credit()
 
 
 @shared_task(name="policy.return_stranded_grants")

@@ -21,6 +21,8 @@ def label(kind: str, window: str) -> str:
     """`Spend per month`."""
     if window == "prepaid":
         return "Prepaid balance"
+    if window == "credit":
+        return "Prepaid credit"
     return f"{KINDS[kind]} {WINDOWS[window]}".strip()
 
 

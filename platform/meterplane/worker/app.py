@@ -32,6 +32,7 @@ RECONCILE_EVERY_S = 60  # hours are due once; a segment that comes late opens it
 FORGET_RECONCILED_EVERY_S = 3600
 DELIVER_EXPORTS_EVERY_S = 60
 FOLLOW_PRICES_EVERY_S = 60
+FOLLOW_CREDIT_EVERY_S = 5  # what a period cost that is just over is withheld until it is seen
 LEARN_EVERY_S = 3600  # each time all events of a week are read
 CLOSE_MONTHS_EVERY_S = 900  # an hour after its end a month is due
 MAKE_INTERIMS_EVERY_S = 300
@@ -107,6 +108,11 @@ app.conf.update(
             "task": "policy.follow_prices",
             "schedule": FOLLOW_PRICES_EVERY_S,
             "options": {"expires": FOLLOW_PRICES_EVERY_S},
+        },
+        "follow credit": {
+            "task": "policy.follow_credit",
+            "schedule": FOLLOW_CREDIT_EVERY_S,
+            "options": {"expires": FOLLOW_CREDIT_EVERY_S},
         },
         "fold grants": {"task": "policy.fold_grants", "schedule": FOLD_GRANTS_EVERY_S},
         "look at Triton": {

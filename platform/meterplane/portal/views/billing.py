@@ -12,6 +12,7 @@ from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
 from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
 from meterplane.kernel import amounts
+from meterplane.policy.credit_shown import shown_credit
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
@@ -32,6 +33,7 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "invoices": list_invoices(),
         "details": details(),
         "credit": credit.balance(),
+        "held": shown_credit(),
         "credit_history": credit.history(CREDIT_HISTORY_MAX),
     }
     return render_page(request, acting, "billing", "portal/billing/page.html", context)
