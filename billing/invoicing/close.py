@@ -21,10 +21,9 @@ from uuid import UUID
 from django.db import connection
 
 from billing.invoicing.account import owing
-from billing.invoicing.credit_lines import drawn_credit
+from billing.invoicing.credit_lines import credit_lines
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
-from billing.invoicing.tax import tax
-from billing.invoicing.taxation import assigned_rates, exemption, record_taxes, tax_note
+from billing.invoicing.taxation import record_taxes, taxes_now
 from billing.invoicing.usage import month_after, month_of
 from billing.rating.rate import RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
@@ -131,9 +130,7 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
         return None
     invoice_id = uuid7()
     lines = _lines(invoice_id, closed, rated)
-    exempt = exemption()
-    rates = [] if exempt else assigned_rates()
-    taxed = tax({line.position: line.amount_minor for line in lines}, rates)
+    taxed, note = taxes_now({line.position: line.amount_minor for line in lines})
     invoice: Invoice = Invoice.objects.create(
         id=invoice_id,
         tenant_id=tenant_id,
@@ -144,7 +141,7 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
         total_minor=taxed.total_minor,
         tax_exclusive_minor=taxed.exclusive_minor,
         tax_inclusive_minor=taxed.inclusive_minor,
-        tax_note=tax_note(exempt),
+        tax_note=note,
         content_hash=rated.content_hash,
     )
     record_taxes(invoice, taxed)
@@ -153,7 +150,7 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
 
 
 def _lines(invoice_id: UUID, closed: BillingPeriod, rated: RatedPeriod) -> list[InvoiceLine]:
-    """What was rated, and what credit pays of it, in their order."""
+    """What was rated, and what credit gives back and pays of it, in their order."""
     lines = [
         InvoiceLine(
             tenant_id=closed.tenant_id,
@@ -178,7 +175,7 @@ def _lines(invoice_id: UUID, closed: BillingPeriod, rated: RatedPeriod) -> list[
         )
         for line in rated.lines
     ]
-    lines += drawn_credit(invoice_id, closed, rated.currency, rated.lines)
+    lines += credit_lines(invoice_id, closed, rated.currency, rated.lines)
     for position, line in enumerate(lines, start=1):
         line.position = position
     return lines

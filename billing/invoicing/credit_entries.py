@@ -16,9 +16,10 @@ from uuid import UUID
 
 from django.db.models import QuerySet, Sum
 
+from billing.invoicing.credit_lines import GIVEN_BACK
 from billing.invoicing.models import CreditNote, CreditNoteLine, CreditNoteTax, InvoiceLine
 from billing.ledger import movements
-from billing.ledger.accounts import revenue
+from billing.ledger.accounts import PROMOTIONS, revenue
 from billing.ledger.accounts import tax as tax_account
 from billing.ledger.entry import Entry
 from billing.ledger.sources import Expected, Page, Source
@@ -103,7 +104,7 @@ def entries_of_note(corrected: Correction) -> list[Entry]:
     refunded = 0 if note.effect == CreditNote.Effect.LOWERS_DUE else note.total_minor
     made = movements.credit_note(corrected.by_account, refunded_minor=refunded)
     entries = [(CREDITED, made)]
-    if note.effect == CreditNote.Effect.BALANCE:
+    if note.effect == CreditNote.Effect.BALANCE and note.total_minor:
         entries.append((KEPT, movements.refund_paid(note.total_minor)))
     return [
         Entry(
@@ -123,7 +124,10 @@ def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID
     earned: dict[UUID, dict[str, int]] = defaultdict(dict)
     restored: dict[UUID, int] = defaultdict(int)
     for note_id, kind, meter, amount_minor in rows:
-        if kind == InvoiceLine.Kind.CREDIT:
+        if kind == InvoiceLine.Kind.CREDIT and meter == GIVEN_BACK:
+            # Credit of earlier invoices stays given back, whatever becomes of this one.
+            earned[note_id][PROMOTIONS] = int(amount_minor)
+        elif kind == InvoiceLine.Kind.CREDIT:
             restored[note_id] -= int(amount_minor)
         else:
             account = revenue(meter or kind)

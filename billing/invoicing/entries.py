@@ -18,6 +18,7 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.ledger import movements
+from billing.ledger.accounts import PROMOTIONS
 from billing.ledger.entry import Entry, Leg
 from billing.ledger.movements import Legs
 
@@ -33,7 +34,11 @@ class Invoiced:
     """An invoice as the ledger sees it. `earned`: the sum of its lines per account, credit aside.
 
     `drawn_minor` is what credit pays of it: an entry of credit's own, for revenue is what was used,
-    whoever pays. The total is what is left.
+    whoever pays. The total is what is left. `given_back_minor` is credit of earlier invoices that
+    it gives back, and `returned_minor` what later ones gave back of its own. Where one end of that
+    is voided and the other stands, the difference is a promotion.
+
+    `paid_minor` is what was paid; None: what was due.
 
     `lowered` is what credit notes took from it while it was open, per account; of that,
     `restored_minor` is credit that was given back, and the rest is not due any more.
@@ -52,7 +57,10 @@ class Invoiced:
     paid_at: datetime | None
     moved_at: datetime
     was_written_off: bool = False
+    paid_minor: int | None = None
     drawn_minor: int = 0
+    given_back_minor: int = 0
+    returned_minor: int = 0
     lowered: Mapping[str, int] = field(default_factory=dict)
     restored_minor: int = 0
 
@@ -60,13 +68,19 @@ class Invoiced:
     def due_minor(self) -> int:
         return self.total_minor - sum(self.lowered.values()) + self.restored_minor
 
+    @property
+    def overpaid_minor(self) -> int:
+        """Less than was due is not paid too little: the provider took it from a balance it keeps
+        of the customer, which was paid in before."""
+        return max(0, (self.paid_minor or 0) - max(0, self.due_minor))
+
 
 def entries_of(invoice: Invoiced) -> list[Entry]:
     """Every entry that the invoice's status calls for, in order."""
     if invoice.status == "draft":
         return []
     finalised = movements.invoice_finalised(
-        invoice.total_minor + invoice.drawn_minor, invoice.earned
+        invoice.total_minor + invoice.drawn_minor - invoice.given_back_minor, invoice.earned
     )
     finalised_at = invoice.finalised_at or invoice.moved_at
     moved: list[tuple[str, Legs, datetime]] = [(FINALISED, finalised, finalised_at)]
@@ -76,14 +90,19 @@ def entries_of(invoice: Invoiced) -> list[Entry]:
         legs = movements.invoice_written_off(invoice.due_minor)
         moved.append((WRITTEN_OFF, legs, invoice.moved_at))
     if invoice.status == "paid":
-        legs = movements.invoice_paid(invoice.due_minor, was_written_off=was_written_off)
+        legs = movements.invoice_paid(
+            invoice.due_minor,
+            over_minor=invoice.overpaid_minor,
+            was_written_off=was_written_off,
+        )
         moved.append((PAID, legs, invoice.paid_at or invoice.moved_at))
     if invoice.status == "void":
-        drawn_minor = invoice.drawn_minor - invoice.restored_minor
-        earned = {
-            account: amount - invoice.lowered.get(account, 0)
-            for account, amount in invoice.earned.items()
-        }
+        drawn_minor = invoice.drawn_minor - invoice.restored_minor - invoice.returned_minor
+        stays_minor = invoice.given_back_minor - invoice.returned_minor
+        earned = dict(invoice.earned)
+        earned[PROMOTIONS] = earned.get(PROMOTIONS, 0) + stays_minor
+        for account, amount in invoice.lowered.items():
+            earned[account] = earned.get(account, 0) - amount
         left = movements.invoice_finalised(invoice.due_minor + drawn_minor, earned)
         legs = movements.invoice_voided(
             left, was_written_off=was_written_off, drawn_minor=drawn_minor

@@ -10,11 +10,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from billing.credits.draw_for_invoice import CreditLine, would_draw
 from billing.invoicing.account import whole
 from billing.invoicing.close import describe, open_period, rate_open
-from billing.invoicing.credit_lines import CREDIT, payable
+from billing.invoicing.credit_lines import CreditPart, expected_credit
 from billing.invoicing.models import Invoice, InvoiceLine
+from billing.invoicing.tax import TaxAmount
+from billing.invoicing.taxation import taxes_now
 from billing.rating.values import METERS
 from meterplane.kernel import clock
 from tenants.queries import organisation
@@ -84,15 +85,47 @@ class InvoiceView:
 
 
 @dataclass(frozen=True, slots=True)
+class TaxView:
+    """One tax of an invoice, or what of it goes back."""
+
+    name: str
+    label: str
+    percentage: str
+    mode: str
+    country: str
+    taxable_minor: int
+    amount_minor: int
+    id: UUID | None = None  # of an invoice that was made
+
+
+@dataclass(frozen=True, slots=True)
 class UpcomingInvoice:
-    """What the running period owes so far: the invoice that closing it now would give."""
+    """What the running period owes so far: the invoice that closing it now would give.
+
+    `used_minor` is what was used, credit aside, and `credit_minor` what credit is expected to pay
+    of it, less what comes back of earlier months (below zero, as its lines). Their sum is
+    `subtotal_minor`; with the taxes on top it is `total_minor`. `tax_note` says why there are none.
+    """
 
     period_start: datetime
     period_end: datetime
     currency: str
-    total_minor: int
+    used_minor: int
+    credit_minor: int
+    tax_exclusive_minor: int
+    tax_inclusive_minor: int
+    taxes: tuple[TaxView, ...]
+    tax_note: str
     lines: tuple[LineView, ...]
     content_hash: str
+
+    @property
+    def subtotal_minor(self) -> int:
+        return self.used_minor + self.credit_minor
+
+    @property
+    def total_minor(self) -> int:
+        return self.subtotal_minor + self.tax_exclusive_minor
 
 
 def list_invoices(limit: int = PAGE_MAX, before: datetime | None = None) -> list[InvoiceView]:
@@ -113,21 +146,28 @@ def invoice_with_lines(invoice_id: UUID) -> InvoiceView | None:
 
 
 def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
-    """The open period rated up to `at` (now) by the function that will rate the final invoice.
+    """The open period up to `at` (now), by the functions that will make the final invoice.
 
-    None when `at` is not inside the open period.
+    Writes nothing. None when `at` is not inside the open period.
     """
     until = at or clock.now()
     period = open_period()
     if until <= period.starts_at:
         return None
     rated = rate_open(period, until, organisation().currency)
-    credit = would_draw(currency=rated.currency, ends_at=until, lines=payable(rated.lines))
+    credit = expected_credit(rated.currency, period.starts_at, until, rated.lines)
+    amounts = [line.amount_minor for line in (*rated.lines, *credit)]
+    taxed, note = taxes_now(dict(enumerate(amounts, start=1)))
     return UpcomingInvoice(
         period_start=period.starts_at,
         period_end=until,
         currency=rated.currency,
-        total_minor=rated.total_minor + sum(line.amount_minor for line in credit),
+        used_minor=rated.total_minor,
+        credit_minor=sum(line.amount_minor for line in credit),
+        tax_exclusive_minor=taxed.exclusive_minor,
+        tax_inclusive_minor=taxed.inclusive_minor,
+        taxes=tuple(_upcoming_tax(each) for each in taxed.taxes),
+        tax_note=note,
         content_hash=rated.content_hash,
         lines=tuple(
             LineView(
@@ -152,26 +192,40 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
             )
             for line in rated.lines
         )
-        + tuple(_upcoming_credit(line, period.starts_at, until) for line in credit),
+        + tuple(_upcoming_credit(part) for part in credit),
     )
 
 
-def _upcoming_credit(line: CreditLine, starts_at: datetime, until: datetime) -> LineView:
+def _upcoming_tax(each: TaxAmount[int]) -> TaxView:
+    rate = each.rate
+    percentage = f"{rate.percentage.normalize():f}"
+    return TaxView(
+        name=rate.name,
+        label=f"{rate.name} {percentage} %",
+        percentage=percentage,
+        mode=rate.mode,
+        country=rate.country,
+        taxable_minor=each.taxable_minor,
+        amount_minor=each.amount_minor,
+    )
+
+
+def _upcoming_credit(part: CreditPart) -> LineView:
     return LineView(
         uid="",
         model="",
         service_tier="standard",
-        meter=CREDIT,
-        description=line.description,
+        meter=part.meter,
+        description=part.description,
         quantity=0,
         unit_price_pico=None,
         price_version_id=None,
-        amount_minor=line.amount_minor,
-        period_start=starts_at,
-        period_end=until,
-        is_late=False,
+        amount_minor=part.amount_minor,
+        period_start=part.period_start,
+        period_end=part.period_end,
+        is_late=part.is_late,
         kind=InvoiceLine.Kind.CREDIT,
-        credit_grant_id=line.grant_id,
+        credit_grant_id=part.grant_id,
     )
 
 

@@ -13,7 +13,9 @@ from uuid import UUID
 
 from django.db.models import Sum
 
+from billing.invoicing.credit_back import given_back_of
 from billing.invoicing.credit_entries import TaxPart, added, corrections, with_taxes
+from billing.invoicing.credit_lines import GIVEN_BACK
 from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
 from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTax
 from billing.ledger.accounts import revenue
@@ -37,13 +39,22 @@ def record(invoice: Invoice, at: datetime, *, left: str) -> None:
         post_entry(entry)
 
 
+def overpaid_minor(invoice: Invoice) -> int:
+    """What was paid of it beyond what was due. Needs the tenant's door."""
+    parts = _parts([invoice.id])[invoice.id]
+    return _invoiced(invoice, parts, clock.now(), was_written_off=False).overpaid_minor
+
+
 @dataclass(slots=True)
 class _Parts:
-    """Of an invoice: what its lines and taxes are by account, what credit pays of it, and what
-    credit notes took from it while it was open."""
+    """Of an invoice: what its lines and taxes are by account, what credit pays of it, what it gives
+    back of earlier ones' credit and later ones of its own, and what credit notes took from it
+    while it was open."""
 
     earned: dict[str, int] = field(default_factory=dict)
     drawn_minor: int = 0
+    given_back_minor: int = 0
+    returned_minor: int = 0
     lowered: dict[str, int] = field(default_factory=dict)
     restored_minor: int = 0
 
@@ -57,7 +68,9 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     )
     parts: dict[UUID, _Parts] = defaultdict(_Parts)
     for invoice_id, kind, meter, amount_minor in rows:
-        if kind == InvoiceLine.Kind.CREDIT:
+        if kind == InvoiceLine.Kind.CREDIT and meter == GIVEN_BACK:
+            parts[invoice_id].given_back_minor = int(amount_minor)
+        elif kind == InvoiceLine.Kind.CREDIT:
             parts[invoice_id].drawn_minor = -int(amount_minor)
         else:
             account = revenue(meter or kind)  # a discount, a minimum and the like are of no meter
@@ -65,6 +78,8 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
             earned[account] = earned.get(account, 0) + int(amount_minor)
     for invoice_id, taxes in _taxes(invoice_ids).items():
         parts[invoice_id].earned = with_taxes(parts[invoice_id].earned, taxes)
+    for invoice_id, amount_minor in given_back_of(invoice_ids).items():
+        parts[invoice_id].returned_minor = amount_minor
     for corrected in corrections(CreditNote.objects.filter(invoice_id__in=invoice_ids)):
         if corrected.effect == CreditNote.Effect.LOWERS_DUE:
             of = parts[corrected.invoice_id]
@@ -95,7 +110,10 @@ def _invoiced(
         paid_at=invoice.paid_at,
         moved_at=moved_at,
         was_written_off=was_written_off,
+        paid_minor=invoice.paid_minor,
         drawn_minor=parts.drawn_minor,
+        given_back_minor=parts.given_back_minor,
+        returned_minor=parts.returned_minor,
         lowered=parts.lowered,
         restored_minor=parts.restored_minor,
     )

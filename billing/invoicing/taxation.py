@@ -117,6 +117,12 @@ def assigned_rates() -> list[Rate]:
     return sorted((_rate(each.rate) for each in assigned), key=lambda r: (r.name, r.units, r.id))
 
 
+def taxes_now(lines: Mapping[int, int]) -> tuple[Taxed[int], str]:
+    """The taxes of an invoice of these lines, by position, made now, and what it says of none."""
+    found = exemption()
+    return tax(lines, [] if found else assigned_rates()), tax_note(found)
+
+
 def tax_note(found: TaxExemption | None) -> str:
     """What an invoice says of an exemption; empty where there is none."""
     if found is None:

@@ -93,7 +93,8 @@ class ProviderInvoice:
     """An invoice as the provider has it. `our_invoice_id` and `digest` come from its metadata.
 
     `amount_due_minor` and the balances may differ from the total when the provider carries a
-    customer balance: they are facts to record, not to reconcile on.
+    customer balance: they are facts to record, not to reconcile on. `amount_paid_minor` is what the
+    customer paid; beyond what was due it is money we owe.
     """
 
     provider_invoice_id: str
@@ -105,6 +106,7 @@ class ProviderInvoice:
     subtotal_minor: int
     total_minor: int
     amount_due_minor: int
+    amount_paid_minor: int
     starting_balance_minor: int
     ending_balance_minor: int | None
     attempts: int

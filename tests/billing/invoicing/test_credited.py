@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.invoicing.credited import LineLeft, by_amount, by_quantity, tax_part
+from billing.invoicing.credited import (
+    LineLeft,
+    TaxedLine,
+    by_amount,
+    by_quantity,
+    tax_part,
+)
 from meterplane.kernel.errors import CallerError
 
 # Of a line of an amount, a quantity and a tax: what each note asks, and what it gives back with
@@ -34,7 +40,9 @@ def test_the_table(line):
             continue
         expected, expected_tax = map(int, word.split("+"))
         back = by_quantity(left, asked, "x") if asked else by_amount(left, expected, "USD", "x")
-        assert (back, tax_part(tax, left, back)) == (expected, expected_tax)
+        noted = sum(part for _, part in given_back)
+        part = tax_part(tax, noted, [TaxedLine(tax, left, back)])
+        assert (back, part) == (expected, expected_tax)
         left = after(left, back, asked or Decimal())
         given_back.append((expected, expected_tax))
         asked = None
@@ -71,13 +79,13 @@ def test_any_sequence_adds_up_to_the_line_and_the_last_takes_what_is_left(
                 back = by_amount(left, left.left_minor * permille // 1000, "USD", "x")
         except CallerError:
             continue  # nothing, or worth nothing: no note is made of it
-        taxes += tax_part(tax, left, back)
+        taxes += tax_part(tax, taxes, [TaxedLine(tax, left, back)])
         left = after(left, back, Decimal(units))
         assert abs(left.credited_minor) <= abs(amount)
         assert left.left_minor == 0 or (left.left_minor > 0) == (amount > 0)
     if left.left_minor:
         last = by_amount(left, left.left_minor, "USD", "x")
-        taxes += tax_part(tax, left, last)
+        taxes += tax_part(tax, taxes, [TaxedLine(tax, left, last)])
         left = after(left, last, Decimal())
     assert (left.credited_minor, taxes) == (amount, tax)
 
