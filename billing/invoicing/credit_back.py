@@ -15,19 +15,21 @@ Grants that have expired take back too, and are written off by the next sweep (`
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from billing.credits.cover import Payable, Payer, covered
 from billing.credits.models import CreditGrant
 from billing.credits.restore import restore_parts, still_drawn
 from billing.invoicing.models import CreditGivenBack, InvoiceLine
 from billing.invoicing.usage import month_after, month_of
+from billing.ledger.accounts import revenue
 from billing.rating.rate import RatedLine
+from meterplane.kernel.money import split_by_largest_remainder
 
 Key = tuple[str, str]  # model and meter, each empty where a line is of none
 
@@ -98,6 +100,61 @@ def given_back_of(invoice_ids: Iterable[UUID]) -> dict[UUID, int]:
     """Of what these invoices drew, what later ones gave back. Needs the door."""
     rows = CreditGivenBack.objects.filter(drawn_by_id__in=list(invoice_ids)).order_by()
     return dict(rows.values_list("drawn_by_id").annotate(sum=Sum("amount_minor")))
+
+
+def given_back_by_account(invoice_ids: Collection[UUID]) -> dict[UUID, Mapping[str, int]]:
+    """Of these invoices, what each gave back of earlier ones' credit less what later ones gave back
+    of its own, by the accounts of the lines that were corrected. Needs the door.
+
+    When one of the two is voided, that is what the other one's correction leaves standing.
+    """
+    found: dict[UUID, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row, parts in _by_account(Q(invoice_id__in=invoice_ids) | Q(drawn_by_id__in=invoice_ids)):
+        for account, part in parts.items():
+            found[row.invoice_id][account] += part
+            found[row.drawn_by_id][account] -= part
+    return {invoice_id: found[invoice_id] for invoice_id in invoice_ids if invoice_id in found}
+
+
+def gave_back_by_account(invoice_ids: Collection[UUID]) -> dict[UUID, Mapping[str, int]]:
+    """The first half of `given_back_by_account`, which is known once the invoice is written."""
+    found: dict[UUID, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    if invoice_ids:
+        for row, parts in _by_account(Q(invoice_id__in=invoice_ids)):
+            for account, part in parts.items():
+                found[row.invoice_id][account] += part
+    return dict(found)
+
+
+def _by_account(which: Q) -> Iterator[tuple[CreditGivenBack, dict[str, int]]]:
+    rows = list(CreditGivenBack.objects.filter(which).order_by("id"))
+    corrected = _corrected_by_account({row.invoice_id for row in rows})
+    for row in rows:
+        weights = corrected[row.invoice_id, row.month]
+        parts = split_by_largest_remainder(row.amount_minor, list(weights.values()))
+        yield row, dict(zip(weights, parts, strict=True))
+
+
+def _corrected_by_account(
+    invoice_ids: Collection[UUID],
+) -> dict[tuple[UUID, datetime], dict[str, int]]:
+    """What each invoice takes from each month, by account; above zero."""
+    if not invoice_ids:
+        return {}
+    rows = (
+        InvoiceLine.objects.filter(invoice_id__in=invoice_ids)
+        .exclude(kind=InvoiceLine.Kind.CREDIT)
+        .order_by("meter", "kind", "period_start")
+        .values_list("invoice_id", "period_start", "meter", "kind")
+        .annotate(sum=Sum("amount_minor"))
+    )
+    sums: dict[tuple[UUID, datetime], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for invoice_id, starts_at, meter, kind, amount_minor in rows:
+        sums[invoice_id, month_of(starts_at)][revenue(meter or kind)] -= int(amount_minor)
+    return {
+        place: {account: amount for account, amount in of.items() if amount > 0}
+        for place, of in sums.items()
+    }
 
 
 def _of_month(

@@ -16,10 +16,12 @@ from uuid import UUID
 
 from django.db.models import QuerySet, Sum
 
+from billing.invoicing.credit_back import gave_back_by_account
 from billing.invoicing.credit_lines import GIVEN_BACK
+from billing.invoicing.entries import added
 from billing.invoicing.models import CreditNote, CreditNoteLine, CreditNoteTax, InvoiceLine
 from billing.ledger import movements
-from billing.ledger.accounts import PROMOTIONS, revenue
+from billing.ledger.accounts import revenue
 from billing.ledger.accounts import tax as tax_account
 from billing.ledger.entry import Entry
 from billing.ledger.sources import Expected, Page, Source
@@ -77,21 +79,21 @@ def with_taxes(earned: Mapping[str, int], taxes: Iterable[TaxPart]) -> dict[str,
     return by_account
 
 
-def added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
-    """The sums by account."""
-    names = sorted({*first, *second})
-    return {name: first.get(name, 0) + second.get(name, 0) for name in names}
-
-
 def corrections(notes: "QuerySet[CreditNote]") -> list[Correction]:
     """Credit notes as the ledger sees them."""
     found = list(notes.order_by("id"))
     ids = [note.id for note in found]
-    earned, restored = _lines(ids)
+    earned, restored, came_back = _lines(ids)
     taxes: dict[UUID, list[TaxPart]] = defaultdict(list)
     rows = CreditNoteTax.objects.filter(note_id__in=ids).select_related("tax")
     for row in rows.order_by("note_id", "tax__position"):
         taxes[row.note_id].append(TaxPart(row.tax.name, row.tax.mode, row.amount_minor))
+    gave_back = gave_back_by_account({note.invoice_id for note in found if note.id in came_back})
+    for note in found:
+        if note.id in came_back:
+            of = gave_back[note.invoice_id]
+            parts = split_by_largest_remainder(came_back[note.id], list(of.values()))
+            earned[note.id] = added(earned[note.id], dict(zip(of, parts, strict=True)))
     return [
         Correction(note, with_taxes(earned[note.id], taxes[note.id]), restored[note.id])
         for note in found
@@ -114,7 +116,14 @@ def entries_of_note(corrected: Correction) -> list[Entry]:
     ]
 
 
-def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID, int]]:
+def _lines(
+    ids: Collection[UUID],
+) -> tuple[dict[UUID, dict[str, int]], dict[UUID, int], dict[UUID, int]]:
+    """By note: revenue by account, credit that comes back, and what of it earlier invoices drew.
+
+    The last stays given back, whatever becomes of the invoice that gave it: it is as if the lines
+    that it made up for had never been less.
+    """
     rows = (
         CreditNoteLine.objects.filter(note_id__in=ids)
         .order_by()
@@ -123,16 +132,16 @@ def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID
     )
     earned: dict[UUID, dict[str, int]] = defaultdict(dict)
     restored: dict[UUID, int] = defaultdict(int)
+    came_back: dict[UUID, int] = {}
     for note_id, kind, meter, amount_minor in rows:
         if kind == InvoiceLine.Kind.CREDIT and meter == GIVEN_BACK:
-            # Credit of earlier invoices stays given back, whatever becomes of this one.
-            earned[note_id][PROMOTIONS] = int(amount_minor)
+            came_back[note_id] = int(amount_minor)
         elif kind == InvoiceLine.Kind.CREDIT:
             restored[note_id] -= int(amount_minor)
         else:
             account = revenue(meter or kind)
             earned[note_id][account] = earned[note_id].get(account, 0) + int(amount_minor)
-    return earned, restored
+    return earned, restored, came_back
 
 
 def _page(after: UUID | None) -> Page:

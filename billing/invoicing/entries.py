@@ -18,7 +18,6 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.ledger import movements
-from billing.ledger.accounts import PROMOTIONS
 from billing.ledger.entry import Entry, Leg
 from billing.ledger.movements import Legs
 
@@ -35,8 +34,8 @@ class Invoiced:
 
     `drawn_minor` is what credit pays of it: an entry of credit's own, for revenue is what was used,
     whoever pays. The total is what is left. `given_back_minor` is credit of earlier invoices that
-    it gives back, and `returned_minor` what later ones gave back of its own. Where one end of that
-    is voided and the other stands, the difference is a promotion.
+    it gives back, and `returned_minor` what later ones gave back of its own; `given_back` is the
+    difference by account. That stands when the invoice is voided: the credit is the customer's.
 
     `paid_minor` is what was paid; None: what was due.
 
@@ -61,6 +60,7 @@ class Invoiced:
     drawn_minor: int = 0
     given_back_minor: int = 0
     returned_minor: int = 0
+    given_back: Mapping[str, int] = field(default_factory=dict)
     lowered: Mapping[str, int] = field(default_factory=dict)
     restored_minor: int = 0
 
@@ -73,6 +73,12 @@ class Invoiced:
         """Less than was due is not paid too little: the provider took it from a balance it keeps
         of the customer, which was paid in before."""
         return max(0, (self.paid_minor or 0) - max(0, self.due_minor))
+
+
+def added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    """The sums by account."""
+    names = sorted({*first, *second})
+    return {name: first.get(name, 0) + second.get(name, 0) for name in names}
 
 
 def entries_of(invoice: Invoiced) -> list[Entry]:
@@ -98,11 +104,8 @@ def entries_of(invoice: Invoiced) -> list[Entry]:
         moved.append((PAID, legs, invoice.paid_at or invoice.moved_at))
     if invoice.status == "void":
         drawn_minor = invoice.drawn_minor - invoice.restored_minor - invoice.returned_minor
-        stays_minor = invoice.given_back_minor - invoice.returned_minor
-        earned = dict(invoice.earned)
-        earned[PROMOTIONS] = earned.get(PROMOTIONS, 0) + stays_minor
-        for account, amount in invoice.lowered.items():
-            earned[account] = earned.get(account, 0) - amount
+        earned = added(invoice.earned, invoice.given_back)
+        earned = added(earned, {name: -amount for name, amount in invoice.lowered.items()})
         left = movements.invoice_finalised(invoice.due_minor + drawn_minor, earned)
         legs = movements.invoice_voided(
             left, was_written_off=was_written_off, drawn_minor=drawn_minor

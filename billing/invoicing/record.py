@@ -6,17 +6,17 @@ invoice that was finalised before there was a ledger gets its first entry with i
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Sum
 
-from billing.invoicing.credit_back import given_back_of
-from billing.invoicing.credit_entries import TaxPart, added, corrections, with_taxes
+from billing.invoicing.credit_back import given_back_by_account
+from billing.invoicing.credit_entries import TaxPart, corrections, with_taxes
 from billing.invoicing.credit_lines import GIVEN_BACK
-from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
+from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, added, entries_of
 from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTax
 from billing.ledger.accounts import revenue
 from billing.ledger.post import post_entry
@@ -55,6 +55,7 @@ class _Parts:
     drawn_minor: int = 0
     given_back_minor: int = 0
     returned_minor: int = 0
+    given_back: Mapping[str, int] = field(default_factory=dict)
     lowered: dict[str, int] = field(default_factory=dict)
     restored_minor: int = 0
 
@@ -78,8 +79,10 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
             earned[account] = earned.get(account, 0) + int(amount_minor)
     for invoice_id, taxes in _taxes(invoice_ids).items():
         parts[invoice_id].earned = with_taxes(parts[invoice_id].earned, taxes)
-    for invoice_id, amount_minor in given_back_of(invoice_ids).items():
-        parts[invoice_id].returned_minor = amount_minor
+    for invoice_id, by_account in given_back_by_account(invoice_ids).items():
+        of = parts[invoice_id]
+        of.given_back = by_account
+        of.returned_minor = of.given_back_minor - sum(by_account.values())
     for corrected in corrections(CreditNote.objects.filter(invoice_id__in=invoice_ids)):
         if corrected.effect == CreditNote.Effect.LOWERS_DUE:
             of = parts[corrected.invoice_id]
@@ -113,6 +116,7 @@ def _invoiced(
         paid_minor=invoice.paid_minor,
         drawn_minor=parts.drawn_minor,
         given_back_minor=parts.given_back_minor,
+        given_back=parts.given_back,
         returned_minor=parts.returned_minor,
         lowered=parts.lowered,
         restored_minor=parts.restored_minor,
