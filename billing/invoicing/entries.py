@@ -70,8 +70,7 @@ class Invoiced:
 
     @property
     def overpaid_minor(self) -> int:
-        """Less than was due is not paid too little: the provider took it from a balance it keeps
-        of the customer, which was paid in before."""
+        """What was paid beyond what was due: the customer's."""
         return max(0, (self.paid_minor or 0) - max(0, self.due_minor))
 
 

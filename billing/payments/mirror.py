@@ -39,7 +39,7 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
         at=theirs.paid_at or clock.now(),
         hosted_url=theirs.hosted_url,
         attempts=theirs.attempts,
-        paid_minor=theirs.amount_paid_minor,
+        paid_minor=max(0, theirs.settled_minor),
     )
     with tenant_scope(tenant_id):
         moved = advance(invoice_id, news)
