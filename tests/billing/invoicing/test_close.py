@@ -299,7 +299,8 @@ def test_the_upcoming_invoice_says_what_credit_and_taxes_make_of_it_and_writes_n
     assert (closed.subtotal_minor, closed.total_minor) == (102, 120)
     with tenant_scope(acme.id):
         exempt("exempt", "a charity")
-        ingest(used(acme, prices, utc(10, 2)))
+    ingest(used(acme, prices, utc(10, 2)))
+    with tenant_scope(acme.id):
         upcoming = upcoming_invoice(utc(10, 3))
     assert upcoming is not None
     assert (upcoming.total_minor, upcoming.taxes) == (1, ())

@@ -30,7 +30,6 @@ PRICES = """
 """
 BEGAN = datetime(2023, 3, 1, tzinfo=UTC)
 STEP = timedelta(hours=5)
-_never = NEVER.replace(tzinfo=UTC)
 
 
 def month_after(at: datetime) -> datetime:
@@ -110,7 +109,7 @@ class Walk:
         kind = "purchased" if bought else "promotional"
         ends = "" if until is None else f"{until:%Y-%m-%d %H:%M}"
         self.acme.gets_credit(name, self.acme.text(amount), kind, ends)
-        grant = Grant(name, bought, amount, self.now, until or _never)
+        grant = Grant(name, bought, amount, self.now, until or NEVER)
         self.oracle.gets(grant)
         with tenant_scope(self.acme.tenant.id):
             self.grant_ids[grant] = CreditGrant.objects.get(reason=name).id
@@ -142,6 +141,7 @@ class Walk:
         asked, credit = None, self.oracle.still_drawn(bill)
         if self.chance.random() < 0.7:
             asked, credit = self._some(self.ids[bill])
+        is_kept = bill.status == "paid" and self.chance.random() < 0.3
         try:
             with tenant_scope(self.acme.tenant.id):
                 made = create_credit_note(
@@ -149,17 +149,16 @@ class Walk:
                     reason="goodwill",
                     idempotency_key=f"{len(self.done)}",
                     lines=asked,
-                    effect="balance"
-                    if bill.status == "paid" and self.chance.random() < 0.3
-                    else "",
+                    effect="balance" if is_kept else "",
                 )
         except CallerError as refused:
-            assert refused.code in ("nothing_to_credit", "credit_exceeds_invoice"), self.done
+            if refused.code not in ("nothing_to_credit", "credit_exceeds_invoice"):
+                raise
             self.done.append(f"no note: {refused.code}")
             return
         self.oracle.noted(bill, credit, made.tax_exclusive_minor, made.total_minor)
         if made.effect == "balance" and made.total_minor:
-            kept = Grant(made.number, True, made.total_minor, self.now, _never, made.total_minor)
+            kept = Grant(made.number, True, made.total_minor, self.now, NEVER, made.total_minor)
             self.oracle.to_refund -= made.total_minor
             self.oracle.grants.append(kept)
             with tenant_scope(self.acme.tenant.id):
@@ -236,7 +235,7 @@ def walked(onboard, seed: int, steps: int) -> None:
 
 @pytest.mark.django_db
 def test_a_walk_over_every_act_balances_at_each_step(onboard):
-    walked(onboard, random.randrange(10**9), steps=30)
+    walked(onboard, random.randrange(10**9), steps=15)
 
 
 @pytest.mark.long
@@ -244,4 +243,4 @@ def test_a_walk_over_every_act_balances_at_each_step(onboard):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("run", range(200))
 def test_a_long_walk(onboard, run):
-    walked(onboard, random.randrange(10**9), steps=80)
+    walked(onboard, random.randrange(10**9), steps=40)
