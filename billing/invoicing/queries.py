@@ -156,7 +156,7 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
         return None
     rated = rate_open(period, until, organisation().currency)
     credit = expected_credit(rated.currency, period.starts_at, until, rated.lines)
-    amounts = [line.amount_minor for line in (*rated.lines, *credit)]
+    amounts = [line.amount_minor for line in rated.lines] + [part.amount_minor for part in credit]
     taxed, note = taxes_now(dict(enumerate(amounts, start=1)))
     return UpcomingInvoice(
         period_start=period.starts_at,
