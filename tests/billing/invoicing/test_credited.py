@@ -113,3 +113,34 @@ def test_never_more_than_is_left_nor_of_the_other_sign(amount, code):
 def test_a_quantity_is_above_zero_and_at_most_what_is_left(quantity):
     with pytest.raises(CallerError):
         by_quantity(LineLeft(100, Decimal(3)), Decimal(quantity), "lines[0].quantity")
+
+
+# Of an invoice: what each line is, its share of a tax and what a note gives back of it; the tax,
+# what of it earlier notes gave back, and what this one does.
+NOTES = """
+lines                            tax  noted  part
+900/171/900 -450/-85/-450         86      0    86
+900/171/450 -450/-85/-450         86      0     0
+900/171/450 -450/-85/0            86      0    86
+900/171/0   -450/-85/0            86      0     0
+900/171/333 -900/-171/-333         0      0     0
+900/171/334 -900/-171/-333         0      0     0
+"""
+
+
+@pytest.mark.parametrize("line", NOTES.splitlines()[2:])
+def test_a_note_gives_back_the_tax_of_its_money_and_none_of_what_credit_paid(line):
+    *words, tax, noted, part = line.split()
+    lines = []
+    for word in words:
+        amount, share, back = map(int, word.split("/"))
+        lines.append(TaxedLine(share, LineLeft(amount, Decimal()), back))
+    assert tax_part(int(tax), int(noted), lines) == int(part)
+
+
+def test_the_last_note_takes_the_tax_that_a_note_of_credit_alone_left():
+    usage, credit = LineLeft(900, Decimal()), LineLeft(-450, Decimal())
+    first = tax_part(86, 0, [TaxedLine(171, usage, 450), TaxedLine(-85, credit, -450)])
+    usage, credit = after(usage, 450, Decimal()), after(credit, -450, Decimal())
+    last = tax_part(86, first, [TaxedLine(171, usage, 450), TaxedLine(-85, credit, 0)])
+    assert (first, last) == (0, 86)
