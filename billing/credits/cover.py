@@ -47,29 +47,39 @@ class Payer:
 
 def cover(payers: Sequence[Payer], lines: Iterable[Payable]) -> list[int]:
     """What each payer pays, in their order. At least 0 each, and their sum is at most the total."""
+    return covered(payers, lines)[0]
+
+
+def covered(
+    payers: Sequence[Payer], lines: Iterable[Payable], at_most: int | None = None
+) -> tuple[list[int], list[Payable]]:
+    """What each payer pays, `at_most` in all, and how much of each model and meter that is."""
     owed: dict[tuple[str, str], int] = defaultdict(int)
     for line in lines:
         owed[line.model, line.meter] += line.amount_minor
     flow = _Flow(payers, owed)
     due = max(0, sum(owed.values()))
+    if at_most is not None:
+        due = min(due, at_most)
     paid = []
     for number, payer in enumerate(payers):
         wanted = min(payer.amount_minor, due)
         paid.append(flow.pay(number, wanted))
         due -= paid[-1]
-    return paid
+    return paid, flow.paid_for()
 
 
 class _Flow:
     """Who pays how much of which sum. Sums that the same payers may pay are one."""
 
     def __init__(self, payers: Sequence[Payer], owed: dict[tuple[str, str], int]) -> None:
-        sums: dict[tuple[int, ...], int] = defaultdict(int)
-        for (model, meter), amount_minor in owed.items():
+        sums: dict[tuple[int, ...], list[Payable]] = defaultdict(list)
+        for (model, meter), amount_minor in sorted(owed.items()):
             by = tuple(n for n, payer in enumerate(payers) if payer.pays(model, meter))
             if amount_minor > 0 and by:
-                sums[by] += amount_minor
-        self._left = list(sums.values())
+                sums[by].append(Payable(model, meter, amount_minor))
+        self._of = list(sums.values())
+        self._left = [sum(each.amount_minor for each in parts) for parts in self._of]
         self._paid: list[dict[int, int]] = [{} for _ in sums]  # of each sum: payer -> amount
         self._may_pay: list[list[int]] = [[] for _ in payers]
         for number, by in enumerate(sums):
@@ -91,6 +101,18 @@ class _Flow:
                 self._paid[number][mover] -= amount
             missing -= amount
         return wanted - missing
+
+    def paid_for(self) -> list[Payable]:
+        """What is paid of each model and meter; of those in one sum the first first."""
+        found = []
+        for parts, left in zip(self._of, self._left, strict=True):
+            paid = sum(each.amount_minor for each in parts) - left
+            for each in parts:
+                part = min(paid, each.amount_minor)
+                paid -= part
+                if part:
+                    found.append(Payable(each.model, each.meter, part))
+        return found
 
     def _movable(self, path: list[tuple[int, int]]) -> list[int]:
         """What each payer on the way pays of the sum that it is to leave."""

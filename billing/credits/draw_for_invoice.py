@@ -12,7 +12,7 @@ paid from the credit of the period that it is invoiced in.
 In which order: `draw.order`. What each pays: `cover`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -54,44 +54,46 @@ def draw_for_invoice(
     one_act_at_a_time(tenant_id)
     drawn = _drawn_before(invoice_id)
     if not drawn:
-        drawn = _plan(currency, ends_at, list(lines))
+        drawn = _plan(currency, ends_at, list(lines), {})
         _write(tenant_id, invoice_id, ends_at, drawn)
         if drawn:
             post_moved(CreditMovement.Kind.DRAWN, invoice_id, drawn, clock.now())
     return _as_lines(drawn)
 
 
-def would_draw(*, currency: str, ends_at: datetime, lines: Iterable[Payable]) -> list[CreditLine]:
-    """What an invoice of these lines would draw if it were written now. Needs the tenant's door."""
-    return _as_lines(_plan(currency, ends_at, list(lines)))
+def would_draw(
+    *,
+    currency: str,
+    ends_at: datetime,
+    lines: Iterable[Payable],
+    given_back: Mapping[UUID, int] | None = None,
+) -> list[CreditLine]:
+    """What an invoice of these lines would draw if it were written now. Needs the tenant's door.
+
+    `given_back`, by grant, is what it would give back before it draws.
+    """
+    return _as_lines(_plan(currency, ends_at, list(lines), given_back or {}))
 
 
 def _as_lines(drawn: list[tuple[CreditGrant, int]]) -> list[CreditLine]:
     return [
-        CreditLine(row.id, row.kind, -amount_minor, _described(row)) for row, amount_minor in drawn
+        CreditLine(row.id, row.kind, -amount_minor, described(row)) for row, amount_minor in drawn
     ]
 
 
-def _plan(currency: str, ends_at: datetime, lines: list[Payable]) -> list[tuple[CreditGrant, int]]:
+def _plan(
+    currency: str, ends_at: datetime, lines: list[Payable], given_back: Mapping[UUID, int]
+) -> list[tuple[CreditGrant, int]]:
     live = CreditRemaining.objects.filter(
         Q(grant__expires_at__isnull=True) | Q(grant__expires_at__gte=ends_at),
-        remaining_minor__gt=0,
+        Q(remaining_minor__gt=0) | Q(grant_id__in=given_back),
         grant__currency=currency,
         grant__effective_at__lt=ends_at,
     ).select_related("grant")
-    held = {str(row.grant_id): row for row in live}
-    in_order = [
-        held[each.id]
-        for each in order(as_drawn_from(row.grant, row.remaining_minor) for row in held.values())
-    ]
-    payers = [
-        Payer(
-            row.remaining_minor,
-            frozenset(row.grant.models_only),
-            frozenset(row.grant.meters_only),
-        )
-        for row in in_order
-    ]
+    held = {str(row.grant_id): row.grant for row in live}
+    has = {str(row.grant_id): row.remaining_minor + given_back.get(row.grant_id, 0) for row in live}
+    in_order = order(as_drawn_from(held[each], has[each]) for each in held)
+    payers = [payer_of(held[each.id], each.amount) for each in in_order]
     paid = cover(payers, lines)
     total_minor = sum(line.amount_minor for line in lines)
     ensure(sum(paid) <= max(0, total_minor), "credit pays no more than an invoice owes")
@@ -99,7 +101,12 @@ def _plan(currency: str, ends_at: datetime, lines: list[Payable]) -> list[tuple[
         all(0 <= part <= payer.amount_minor for part, payer in zip(paid, payers, strict=True)),
         "no grant pays more than it has",
     )
-    return [(row.grant, part) for row, part in zip(in_order, paid, strict=True) if part]
+    return [(held[each.id], part) for each, part in zip(in_order, paid, strict=True) if part]
+
+
+def payer_of(row: CreditGrant, amount_minor: int) -> Payer:
+    """So much of a grant, and what it is for."""
+    return Payer(amount_minor, frozenset(row.models_only), frozenset(row.meters_only))
 
 
 def _write(
@@ -127,6 +134,7 @@ def _drawn_before(invoice_id: UUID) -> list[tuple[CreditGrant, int]]:
     ]
 
 
-def _described(row: CreditGrant) -> str:
+def described(row: CreditGrant) -> str:
+    """A grant on an invoice."""
     text = f"{row.get_kind_display()} credit"
     return f"{text}: {row.reason}" if row.reason else text

@@ -47,12 +47,14 @@ _WAY: dict[tuple[str, str], tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is known of an invoice now. `attempts` counts failed and successful charges."""
+    """What is known of an invoice now. `attempts` counts failed and successful charges;
+    `paid_minor` is what was paid of it, where somebody says so."""
 
     status: str
     at: datetime
     hosted_url: str = ""
     attempts: int = 0
+    paid_minor: int | None = None
 
 
 def advance(invoice_id: UUID, news: News) -> bool:
@@ -68,7 +70,7 @@ def advance(invoice_id: UUID, news: News) -> bool:
     if way and news.status == _S.VOID:
         restore_credit(tenant_id=invoice.tenant_id, invoice_id=invoice.id, source_id=invoice.id)
     for status in way:
-        _step(invoice, status, news.at)
+        _step(invoice, status, news)
     return bool(way)
 
 
@@ -80,17 +82,17 @@ def _issue(invoice: Invoice, at: datetime) -> None:
     invoice.buyer, invoice.seller = buyer_now(), seller_now()
 
 
-def _step(invoice: Invoice, status: str, at: datetime) -> None:
+def _step(invoice: Invoice, status: str, news: News) -> None:
     left = invoice.status
     if status == _S.PAID:
-        invoice.paid_at = at
+        invoice.paid_at, invoice.paid_minor = news.at, news.paid_minor
     invoice.status = status
     if status == _S.FINALISING:
         invoice.save(update_fields=["status"])  # its number is that of an open invoice
         return
     frozen = ["number", "finalised_at", "buyer", "seller"]
-    invoice.save(update_fields=["status", "paid_at", *frozen])
-    record(invoice, at, left=left)
+    invoice.save(update_fields=["status", "paid_at", "paid_minor", *frozen])
+    record(invoice, news.at, left=left)
 
 
 def one_numbering_at_a_time(tenant_id: UUID) -> InvoiceSeries:

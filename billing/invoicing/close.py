@@ -24,7 +24,7 @@ from django.db import connection
 
 from billing.credits.hold import balance_changed, settle
 from billing.invoicing.account import owing
-from billing.invoicing.credit_lines import drawn_credit, payable
+from billing.invoicing.credit_lines import credit_lines
 from billing.invoicing.interim_lines import (
     Interim,
     billed_already,
@@ -32,13 +32,7 @@ from billing.invoicing.interim_lines import (
     numbered_interims,
 )
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
-from billing.invoicing.taxation import (
-    assigned_rates,
-    exemption,
-    record_taxes,
-    tax_invoice,
-    tax_note,
-)
+from billing.invoicing.taxation import record_taxes, taxes_now
 from billing.invoicing.usage import month_after, month_of
 from billing.rating.rate import RatedLine, RatedPeriod, rate
 from meterplane.kernel import clock
@@ -178,12 +172,13 @@ def write_invoice(bill: Bill, **own: Any) -> Invoice:
     """
     invoice_id = uuid7()
     lines = _lines(invoice_id, bill)
-    exempt = exemption()
-    taxes = tax_invoice(
-        lines,
-        [] if exempt else assigned_rates(),
-        drawn={each.id: each.drawn_minor for each in bill.interims},
-        notes={each.id: f"already {each.note}" for each in bill.interims},
+    drawn = {each.id: each.drawn_minor for each in bill.interims}
+    taxes, note = taxes_now(
+        {
+            line.position: -drawn[line.interim_id] if line.interim_id else line.amount_minor
+            for line in lines
+        },
+        {each.id: f"already {each.note}" for each in bill.interims},
     )
     invoice: Invoice = Invoice.objects.create(
         id=invoice_id,
@@ -194,7 +189,7 @@ def write_invoice(bill: Bill, **own: Any) -> Invoice:
         total_minor=sum(line.amount_minor for line in lines) + taxes.exclusive_minor,
         tax_exclusive_minor=taxes.exclusive_minor,
         tax_inclusive_minor=taxes.inclusive_minor,
-        tax_note=tax_note(exempt),
+        tax_note=note,
         **own,
     )
     record_taxes(invoice, taxes)
@@ -203,7 +198,8 @@ def write_invoice(bill: Bill, **own: Any) -> Invoice:
 
 
 def _lines(invoice_id: UUID, bill: Bill) -> list[InvoiceLine]:
-    """What was rated, what interim invoices billed of it, and what credit pays of the rest."""
+    """What was rated, what interim invoices billed of it, and what credit gives back and pays of
+    the rest."""
     lines = [
         InvoiceLine(
             tenant_id=bill.tenant_id,
@@ -230,8 +226,14 @@ def _lines(invoice_id: UUID, bill: Bill) -> list[InvoiceLine]:
     ]
     span = (bill.starts_at, bill.ends_at)
     lines += interim_lines(bill.tenant_id, invoice_id, *span, bill.interims)
-    left = [*payable(bill.rated), *billed_already(bill.interims)]
-    lines += drawn_credit(bill.tenant_id, invoice_id, *span, bill.currency, left)
+    lines += credit_lines(
+        bill.tenant_id,
+        invoice_id,
+        *span,
+        bill.currency,
+        bill.rated,
+        billed_already(bill.interims),
+    )
     for position, line in enumerate(lines, start=1):
         line.position = position
     return lines

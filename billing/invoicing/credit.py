@@ -7,7 +7,7 @@ without gaps; the same idempotency key makes one note, with other content it is 
 What it does: of an open invoice it lowers what is due; of a paid one it is money to be refunded, or
 kept as purchased credit. What the organisation's credit paid (a line below zero) is a line like the
 others: named in a note, it gives the credit back. A note never gives back more than the invoice
-asked for.
+asked for. Where credit paid for everything its total is zero, and only credit comes back.
 
 The payment provider is not told here. An open invoice is parked instead, with a note that says so:
 nobody is charged again for what was given back, and a person issues it there too. Total, lines and
@@ -16,7 +16,7 @@ number of the invoice stay what they are.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -29,8 +29,9 @@ from billing.credits.grant import grant
 from billing.credits.restore import restore_credit
 from billing.credits.terms import GrantTerms
 from billing.invoicing.account import whole
+from billing.invoicing.credit_back import given_back_of
 from billing.invoicing.credit_entries import corrections, entries_of_note
-from billing.invoicing.credited import LineLeft, by_amount, by_quantity, tax_part
+from billing.invoicing.credited import LineLeft, TaxedLine, by_amount, by_quantity, tax_part
 from billing.invoicing.models import (
     CreditNote,
     CreditNoteLine,
@@ -41,6 +42,7 @@ from billing.invoicing.models import (
     InvoiceSeries,
     InvoiceTax,
 )
+from billing.invoicing.said import with_said
 from billing.invoicing.taxation import taxes_of
 from billing.ledger.post import post_entry
 from meterplane.kernel.errors import CallerError
@@ -116,12 +118,20 @@ def lines_left(invoice_id: UUID) -> dict[UUID, LineLeft]:
         .values("line_id")
         .annotate(amount=Sum("amount_minor"), units=Sum("quantity"))
     }
-    return {
+    lines = list(InvoiceLine.objects.filter(invoice_id=invoice_id).order_by("position"))
+    left = {
         line.id: LineLeft(
             line.amount_minor, Decimal(whole(line.quantity)), *given.get(line.id, (0, Decimal()))
         )
-        for line in InvoiceLine.objects.filter(invoice_id=invoice_id).order_by("position")
+        for line in lines
     }
+    returned_minor = given_back_of([invoice_id]).get(invoice_id, 0)
+    for line in reversed(lines):  # as it came back: what was drawn last first
+        if _is_drawn(line):
+            part = min(returned_minor, -left[line.id].left_minor)
+            left[line.id] = replace(left[line.id], returned_minor=-part)
+            returned_minor -= part
+    return left
 
 
 def _write(
@@ -136,14 +146,15 @@ def _write(
     taxes = _taxes(invoice, given)
     on_top = sum(amount for tax, amount in taxes.items() if tax.mode == "exclusive")
     subtotal = sum(each.amount_minor for each in given)
-    if subtotal + on_top <= 0:
+    gives_credit = any(_is_drawn(each.line) for each in given)
+    if subtotal + on_top < 0 or (subtotal + on_top == 0 and not gives_credit):
         raise CallerError("nothing_to_credit", "These lines give nothing back.", status=409)
     left = invoice.total_minor - credited_minor([invoice.id]).get(invoice.id, 0)
     if subtotal + on_top > left:
         raise CallerError(
             "credit_exceeds_invoice",
             f"Of this invoice {minor_to_text(left, invoice.currency)} {invoice.currency} is left:"
-            " name the lines that credit paid, too.",
+            " name the lines of credit too, and of the others what was not corrected since.",
             status=409,
         )
     note: CreditNote = CreditNote.objects.create(
@@ -176,7 +187,7 @@ def _write(
         CreditNoteTax(tenant_id=invoice.tenant_id, note=note, tax=tax, amount_minor=amount)
         for tax, amount in taxes.items()
     )
-    if effect == Effect.LOWERS_DUE:
+    if effect == Effect.LOWERS_DUE and note.total_minor:
         _hold_collection(invoice, note)
     _move_money(note)
     return note
@@ -192,7 +203,7 @@ def _move_money(note: CreditNote) -> None:
             source_id=note.id,
             amount_minor=corrected.restored_minor,
         )
-    if note.effect == Effect.BALANCE:
+    if note.effect == Effect.BALANCE and note.total_minor:
         grant(
             tenant_id=note.tenant_id,
             terms=GrantTerms(
@@ -244,17 +255,29 @@ def _amount(left: LineLeft, asked: LineAsked, currency: str, field: str) -> int:
 
 
 def _taxes(invoice: Invoice, given: list[_Given]) -> dict[InvoiceTax, int]:
-    positions = dict(
-        InvoiceLine.objects.filter(invoice_id=invoice.id).values_list("position", "amount_minor")
+    lines = InvoiceLine.objects.filter(invoice_id=invoice.id).order_by("position")
+    ids = dict(lines.values_list("position", "id"))
+    left = lines_left(invoice.id)
+    gives = {each.line.id: each.amount_minor for each in given}
+    noted = dict(
+        CreditNoteTax.objects.filter(note__invoice_id=invoice.id)
+        .order_by()
+        .values_list("tax_id")
+        .annotate(sum=Sum("amount_minor"))
     )
+    amounts = {position: left[line_id].amount_minor for position, line_id in ids.items()}
     parts: dict[InvoiceTax, int] = {}
-    for tax, amounts in taxes_of(invoice.id, positions):
+    for tax, taxed in taxes_of(invoice.id, amounts):
         shares = [
-            tax_part(amounts.by_line[each.line.position], each.left, each.amount_minor)
-            for each in given
+            TaxedLine(taxed.by_line[position], left[line_id], gives.get(line_id, 0))
+            for position, line_id in ids.items()
         ]
-        parts[tax] = sum(shares)
+        parts[tax] = tax_part(tax.amount_minor, noted.get(tax.id, 0), shares)
     return parts
+
+
+def _is_drawn(line: InvoiceLine) -> bool:
+    return line.kind == InvoiceLine.Kind.CREDIT and line.amount_minor < 0
 
 
 def _effect(invoice: Invoice, asked: str) -> str:
@@ -351,7 +374,6 @@ def _hold_collection(invoice: Invoice, note: CreditNote) -> None:
         f"Credit note {note.number} lowers what is due by {amount}. The payment provider still asks"
         " for the whole total: issue the credit note there, then resume collecting."
     )
-    notes = [text for text in (invoice.collection_note, said) if text]
     invoice.collection_state = Invoice.Collection.PARKED
-    invoice.collection_note = "\n".join(notes)
+    invoice.collection_note = with_said(invoice.collection_note, said)
     invoice.save(update_fields=["collection_state", "collection_note"])

@@ -16,6 +16,9 @@ from uuid import UUID
 
 from django.db.models import QuerySet, Sum
 
+from billing.invoicing.credit_back import gave_back_by_account
+from billing.invoicing.credit_lines import GIVEN_BACK
+from billing.invoicing.entries import added
 from billing.invoicing.models import CreditNote, CreditNoteLine, CreditNoteTax, InvoiceLine
 from billing.ledger import movements
 from billing.ledger.accounts import revenue
@@ -76,21 +79,21 @@ def with_taxes(earned: Mapping[str, int], taxes: Iterable[TaxPart]) -> dict[str,
     return by_account
 
 
-def added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
-    """The sums by account."""
-    names = sorted({*first, *second})
-    return {name: first.get(name, 0) + second.get(name, 0) for name in names}
-
-
 def corrections(notes: "QuerySet[CreditNote]") -> list[Correction]:
     """Credit notes as the ledger sees them."""
     found = list(notes.order_by("id"))
     ids = [note.id for note in found]
-    earned, restored = _lines(ids)
+    earned, restored, came_back = _lines(ids)
     taxes: dict[UUID, list[TaxPart]] = defaultdict(list)
     rows = CreditNoteTax.objects.filter(note_id__in=ids).select_related("tax")
     for row in rows.order_by("note_id", "tax__position"):
         taxes[row.note_id].append(TaxPart(row.tax.name, row.tax.mode, row.amount_minor))
+    gave_back = gave_back_by_account({note.invoice_id for note in found if note.id in came_back})
+    for note in found:
+        if note.id in came_back:
+            of = gave_back[note.invoice_id]
+            parts = split_by_largest_remainder(came_back[note.id], list(of.values()))
+            earned[note.id] = added(earned[note.id], dict(zip(of, parts, strict=True)))
     return [
         Correction(note, with_taxes(earned[note.id], taxes[note.id]), restored[note.id])
         for note in found
@@ -103,7 +106,7 @@ def entries_of_note(corrected: Correction) -> list[Entry]:
     refunded = 0 if note.effect == CreditNote.Effect.LOWERS_DUE else note.total_minor
     made = movements.credit_note(corrected.by_account, refunded_minor=refunded)
     entries = [(CREDITED, made)]
-    if note.effect == CreditNote.Effect.BALANCE:
+    if note.effect == CreditNote.Effect.BALANCE and note.total_minor:
         entries.append((KEPT, movements.refund_paid(note.total_minor)))
     return [
         Entry(
@@ -113,7 +116,14 @@ def entries_of_note(corrected: Correction) -> list[Entry]:
     ]
 
 
-def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID, int]]:
+def _lines(
+    ids: Collection[UUID],
+) -> tuple[dict[UUID, dict[str, int]], dict[UUID, int], dict[UUID, int]]:
+    """By note: revenue by account, credit that comes back, and what of it earlier invoices drew.
+
+    The last stays given back, whatever becomes of the invoice that gave it: it is as if the lines
+    that it made up for had never been less.
+    """
     rows = (
         CreditNoteLine.objects.filter(note_id__in=ids)
         .order_by()
@@ -122,13 +132,16 @@ def _lines(ids: Collection[UUID]) -> tuple[dict[UUID, dict[str, int]], dict[UUID
     )
     earned: dict[UUID, dict[str, int]] = defaultdict(dict)
     restored: dict[UUID, int] = defaultdict(int)
+    came_back: dict[UUID, int] = {}
     for note_id, kind, meter, amount_minor in rows:
-        if kind == InvoiceLine.Kind.CREDIT:
+        if kind == InvoiceLine.Kind.CREDIT and meter == GIVEN_BACK:
+            came_back[note_id] = int(amount_minor)
+        elif kind == InvoiceLine.Kind.CREDIT:
             restored[note_id] -= int(amount_minor)
         else:
             account = revenue(meter or kind)
             earned[note_id][account] = earned[note_id].get(account, 0) + int(amount_minor)
-    return earned, restored
+    return earned, restored, came_back
 
 
 def _page(after: UUID | None) -> Page:

@@ -2,10 +2,11 @@
 
 Guarantees: whatever sequence of credit notes a line has, by amounts, by quantities or mixed, they
 never add up to more than the line; those that use it up add up to it exactly, and so do the parts
-of its taxes: each part is the difference of two rounded running totals, so the last one absorbs
-what rounding left.
+of its taxes: what notes give back of a tax is a rounded running total, so the last one absorbs what
+rounding left. A note that gives back no money gives back no tax.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -16,16 +17,20 @@ from meterplane.kernel.money import divide_half_away, minor_to_text
 
 @dataclass(frozen=True, slots=True)
 class LineLeft:
-    """A line and what earlier notes gave back of it; all amounts have the line's sign."""
+    """A line and what earlier notes gave back of it; all amounts have the line's sign.
+
+    `returned_minor`: of what credit paid, so much came back because a later invoice corrects it.
+    """
 
     amount_minor: int
     quantity: Decimal
     credited_minor: int = 0
     credited_quantity: Decimal = Decimal()
+    returned_minor: int = 0
 
     @property
     def left_minor(self) -> int:
-        return self.amount_minor - self.credited_minor
+        return self.amount_minor - self.credited_minor - self.returned_minor
 
     @property
     def quantity_left(self) -> Decimal:
@@ -79,10 +84,31 @@ def by_quantity(line: LineLeft, quantity: Decimal, field: str) -> int:
     return amount
 
 
-def tax_part(tax_minor: int, line: LineLeft, amount_minor: int) -> int:
-    """What of a line's share of a tax goes back with `amount_minor` of it."""
-    before = _ratio(tax_minor * line.credited_minor, line.amount_minor)
-    return _ratio(tax_minor * (line.credited_minor + amount_minor), line.amount_minor) - before
+@dataclass(frozen=True, slots=True)
+class TaxedLine:
+    """What a line bears of a tax, what is left of the line, and what of it a note gives back."""
+
+    tax_minor: int
+    left: LineLeft
+    given_minor: int
+
+
+def tax_part(tax_minor: int, noted_minor: int, lines: Iterable[TaxedLine]) -> int:
+    """What of a tax goes back with a note; `noted_minor` of it went back with earlier ones.
+
+    `lines` are all of the invoice. Each is rounded for itself, so they may miss a cent that the
+    lines of credit and of what it paid have together: no note gives back more than is left.
+    """
+    so_far, subtotal_minor = 0, 0
+    for each in lines:
+        subtotal_minor += each.given_minor
+        credited_minor = each.left.credited_minor + each.given_minor
+        if credited_minor:
+            so_far += _ratio(each.tax_minor * credited_minor, each.left.amount_minor)
+    if not subtotal_minor:
+        return 0
+    sign = -1 if tax_minor < 0 else 1
+    return sign * max(0, min(sign * so_far, sign * tax_minor) - sign * noted_minor)
 
 
 def _share(amount_minor: int, quantity: Decimal, of: Decimal) -> int:

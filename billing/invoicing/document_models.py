@@ -181,7 +181,8 @@ class CreditNoteSeries(TenantModel):
 
 
 class CreditNote(TenantModel):
-    """What is given back of a finalised invoice. Amounts are positive, in its currency.
+    """What is given back of a finalised invoice, in its currency: money, or with a total of zero
+    nothing but credit that it drew.
 
     `effect` is what it does: it lowers what an open invoice asks for, or it is money to give back.
     """
@@ -228,7 +229,7 @@ class CreditNote(TenantModel):
                 condition=Q(total_minor=F("subtotal_minor") + F("tax_exclusive_minor")),
                 name="credit_note_total_is_subtotal_and_tax",
             ),
-            models.CheckConstraint(condition=Q(total_minor__gt=0), name="credit_note_gives_back"),
+            models.CheckConstraint(condition=Q(total_minor__gte=0), name="credit_note_gives_back"),
             models.CheckConstraint(
                 condition=Q(effect__in=["lowers_due", "refund", "balance"]),
                 name="credit_note_effect_known",

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from billing.invoicing.models import CreditNote, CreditNoteTax, Invoice, InvoiceTax
 from billing.invoicing.parties import TAX_ID_LABELS, buyer_now, seller_now
-from billing.invoicing.queries import InvoiceView, LineView, invoice_with_lines
+from billing.invoicing.queries import InvoiceView, LineView, TaxView, invoice_with_lines
 
 CREDIT_NOTES_MAX = 200
 
@@ -28,21 +28,6 @@ class Party:
     tax_ids: tuple[str, ...] = ()
     email: str = ""
     purchase_order: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TaxView:
-    """One tax of an invoice, or what of it goes back."""
-
-    id: UUID
-    name: str
-    label: str
-    percentage: str
-    mode: str
-    country: str
-    taxable_minor: int
-    amount_minor: int
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

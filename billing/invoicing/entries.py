@@ -40,7 +40,11 @@ class Invoiced:
     """An invoice as the ledger sees it. `earned`: the sum of its lines per account, credit aside.
 
     `drawn_minor` is what credit pays of it: an entry of credit's own, for revenue is what was used,
-    whoever pays. The total is what is left.
+    whoever pays. The total is what is left. `given_back_minor` is credit of earlier invoices that
+    it gives back, and `returned_minor` what later ones gave back of its own; `given_back` is the
+    difference by account. That stands when the invoice is voided: the credit is the customer's.
+
+    `paid_minor` is what was paid; None: what was due.
 
     `lowered` is what credit notes took from it while it was open, per account; of that,
     `restored_minor` is credit that was given back, and the rest is not due any more.
@@ -59,7 +63,11 @@ class Invoiced:
     paid_at: datetime | None
     moved_at: datetime
     was_written_off: bool = False
+    paid_minor: int | None = None
     drawn_minor: int = 0
+    given_back_minor: int = 0
+    returned_minor: int = 0
+    given_back: Mapping[str, int] = field(default_factory=dict)
     lowered: Mapping[str, int] = field(default_factory=dict)
     restored_minor: int = 0
 
@@ -67,13 +75,24 @@ class Invoiced:
     def due_minor(self) -> int:
         return self.total_minor - sum(self.lowered.values()) + self.restored_minor
 
+    @property
+    def overpaid_minor(self) -> int:
+        """What was paid beyond what was due: the customer's."""
+        return max(0, (self.paid_minor or 0) - max(0, self.due_minor))
+
+
+def added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    """The sums by account."""
+    names = sorted({*first, *second})
+    return {name: first.get(name, 0) + second.get(name, 0) for name in names}
+
 
 def entries_of(invoice: Invoiced) -> list[Entry]:
     """Every entry that the invoice's status calls for, in order."""
     if invoice.status in ("draft", "finalising"):
         return []
     finalised = movements.invoice_finalised(
-        invoice.total_minor + invoice.drawn_minor, invoice.earned
+        invoice.total_minor + invoice.drawn_minor - invoice.given_back_minor, invoice.earned
     )
     finalised_at = invoice.finalised_at or invoice.moved_at
     moved: list[tuple[str, Legs, datetime]] = [(FINALISED, finalised, finalised_at)]
@@ -83,11 +102,15 @@ def entries_of(invoice: Invoiced) -> list[Entry]:
         legs = movements.invoice_written_off(invoice.due_minor)
         moved.append((WRITTEN_OFF, legs, invoice.moved_at))
     if invoice.status == "paid":
-        legs = movements.invoice_paid(invoice.due_minor, was_written_off=was_written_off)
+        legs = movements.invoice_paid(
+            invoice.due_minor,
+            over_minor=invoice.overpaid_minor,
+            was_written_off=was_written_off,
+        )
         moved.append((PAID, legs, invoice.paid_at or invoice.moved_at))
     if invoice.status == "void":
-        drawn_minor = invoice.drawn_minor - invoice.restored_minor
-        earned = _left(invoice)
+        drawn_minor = invoice.drawn_minor - invoice.restored_minor - invoice.returned_minor
+        earned = added(_left(invoice), invoice.given_back)
         left = movements.invoice_finalised(invoice.due_minor + drawn_minor, earned)
         legs = movements.invoice_voided(
             left, was_written_off=was_written_off, drawn_minor=drawn_minor

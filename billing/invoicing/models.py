@@ -8,6 +8,7 @@ Invariants held by PostgreSQL, beside the checks below:
   written once and never changes; its number is given once, when it is open.
 - Interim invoices of an open period are counted from 1 and follow each other in time; each invoice
   takes back exactly what interim ones before it billed of the period, and nothing twice.
+- What an invoice gives back of credit is what its credit lines above zero say (`credit_models`).
 - The lines add up to the subtotal and the taxes to what `tax_*_minor` say; the total is the
   subtotal with the taxes that come on top. Who is billed, and by whom, is frozen with the number.
 - Status moves along draft -> finalising -> open -> paid | void | uncollectible only (a trigger
@@ -17,6 +18,7 @@ Invariants held by PostgreSQL, beside the checks below:
 from django.db import models
 from django.db.models import F, Q
 
+from billing.invoicing.credit_models import CreditGivenBack
 from billing.invoicing.document_models import (
     AssignedTax,
     BillingDetails,
@@ -37,6 +39,7 @@ __all__ = [
     "AssignedTax",
     "BillingDetails",
     "BillingPeriod",
+    "CreditGivenBack",
     "CreditNote",
     "CreditNoteLine",
     "CreditNoteSeries",
@@ -173,6 +176,8 @@ class Invoice(TenantModel):
     created_at = models.DateTimeField(default=clock.now)
     finalised_at = models.DateTimeField(null=True, blank=True)
     paid_at = models.DateTimeField(null=True, blank=True)
+    # What the provider says was paid; null where it was what was due, or nobody said.
+    paid_minor = models.BigIntegerField(null=True, blank=True)
     hosted_url = models.URLField(max_length=500, blank=True, default="")
     # How collecting it stands. A parked invoice says in `collection_note` what differs.
     collection_state = models.CharField(
@@ -243,6 +248,10 @@ class Invoice(TenantModel):
                 name="invoice_paid_at_iff_paid",
             ),
             models.CheckConstraint(
+                condition=Q(paid_minor__isnull=True) | Q(status="paid", paid_minor__gte=0),
+                name="invoice_paid_minor_of_a_paid_one",
+            ),
+            models.CheckConstraint(
                 condition=Q(total_minor=F("subtotal_minor") + F("tax_exclusive_minor")),
                 name="invoice_total_is_subtotal_and_tax",
             ),
@@ -258,8 +267,8 @@ class Invoice(TenantModel):
 
 
 class InvoiceLine(TenantModel):
-    """One rated line, what a credit grant pays, or what an interim invoice billed already. `id` is
-    its uid at the payment provider too.
+    """One rated line, what a credit grant pays or takes back (above zero), or what an interim
+    invoice billed already. `id` is its uid at the payment provider too.
 
     `period_start` and `period_end` name the period the usage belongs to: for a late line that is
     an older one than the invoice's. A plain unit price has its price here; an entry that is more
@@ -330,7 +339,7 @@ class InvoiceLine(TenantModel):
                 name="line_once",
             ),
             models.CheckConstraint(
-                condition=Q(kind="credit", credit_grant_id__isnull=False, amount_minor__lt=0)
+                condition=(Q(kind="credit", credit_grant_id__isnull=False) & ~Q(amount_minor=0))
                 | (~Q(kind="credit") & Q(credit_grant_id__isnull=True)),
                 name="line_of_a_credit_grant",
             ),

@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from billing.credits.draw_for_invoice import CreditLine, would_draw
 from billing.invoicing.account import whole
 from billing.invoicing.close import describe, open_period, rate_open
-from billing.invoicing.credit_lines import CREDIT, payable
+from billing.invoicing.credit_lines import CreditPart, expected_credit
 from billing.invoicing.interim_lines import Interim, billed_already, interims_of
 from billing.invoicing.models import Invoice, InvoiceLine
+from billing.invoicing.tax import TaxAmount
+from billing.invoicing.taxation import TakenBack, taxes_now
 from billing.rating.values import METERS
 from meterplane.kernel import clock
 from tenants.queries import organisation
@@ -87,19 +88,50 @@ class InvoiceView:
 
 
 @dataclass(frozen=True, slots=True)
+class TaxView:
+    """One tax of an invoice, or what of it goes back."""
+
+    name: str
+    label: str
+    percentage: str
+    mode: str
+    country: str
+    taxable_minor: int
+    amount_minor: int
+    note: str = ""
+    id: UUID | None = None  # of an invoice that was made
+
+
+@dataclass(frozen=True, slots=True)
 class UpcomingInvoice:
     """What the running period owes so far: the invoice that closing it now would give.
 
-    `already_invoiced_minor` is what interim invoices billed of it; it is taken off.
+    `used_minor` is what was used, credit aside; `already_invoiced_minor` is what interim invoices
+    billed of it, and `credit_minor` what credit is expected to pay of the rest, less what comes
+    back of earlier months (below zero, as its lines). What is left is `subtotal_minor`; with the
+    taxes on top it is `total_minor`. `tax_note` says why there are none.
     """
 
     period_start: datetime
     period_end: datetime
     currency: str
-    total_minor: int
+    used_minor: int
+    credit_minor: int
+    tax_exclusive_minor: int
+    tax_inclusive_minor: int
+    taxes: tuple[TaxView, ...]
+    tax_note: str
     lines: tuple[LineView, ...]
     content_hash: str
     already_invoiced_minor: int = 0
+
+    @property
+    def subtotal_minor(self) -> int:
+        return self.used_minor - self.already_invoiced_minor + self.credit_minor
+
+    @property
+    def total_minor(self) -> int:
+        return self.subtotal_minor + self.tax_exclusive_minor
 
 
 def list_invoices(limit: int = PAGE_MAX, before: datetime | None = None) -> list[InvoiceView]:
@@ -120,9 +152,9 @@ def invoice_with_lines(invoice_id: UUID) -> InvoiceView | None:
 
 
 def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
-    """The open period rated up to `at` (now) by the function that will rate the final invoice.
+    """The open period up to `at` (now), by the functions that will make the final invoice.
 
-    None when `at` is not inside the open period.
+    Writes nothing. None when `at` is not inside the open period.
     """
     until = at or clock.now()
     period = open_period()
@@ -130,15 +162,29 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
         return None
     rated = rate_open(period, until, organisation().currency)
     interims = interims_of(period.starts_at)
-    billed = sum(each.billed_minor for each in interims)
-    left = [*payable(rated.lines), *billed_already(interims)]
-    credit = would_draw(currency=rated.currency, ends_at=until, lines=left)
+    credit = expected_credit(
+        rated.currency, period.starts_at, until, rated.lines, billed_already(interims)
+    )
+    amounts = [line.amount_minor for line in rated.lines]
+    amounts += [-each.drawn_minor for each in interims]
+    amounts += [part.amount_minor for part in credit]
+    taxes, note = taxes_now(
+        dict(enumerate(amounts, start=1)), {each.id: f"already {each.note}" for each in interims}
+    )
     return UpcomingInvoice(
         period_start=period.starts_at,
         period_end=until,
         currency=rated.currency,
-        total_minor=rated.total_minor - billed + sum(line.amount_minor for line in credit),
-        already_invoiced_minor=billed,
+        used_minor=rated.total_minor,
+        already_invoiced_minor=sum(each.billed_minor for each in interims),
+        credit_minor=sum(line.amount_minor for line in credit),
+        tax_exclusive_minor=taxes.exclusive_minor,
+        tax_inclusive_minor=taxes.inclusive_minor,
+        taxes=tuple(
+            [_upcoming_tax(each) for each in taxes.own.taxes]
+            + [_upcoming_tax(each, each.note) for each in taxes.taken_back]
+        ),
+        tax_note=note,
         content_hash=rated.content_hash,
         lines=tuple(
             LineView(
@@ -164,26 +210,41 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
             for line in rated.lines
         )
         + tuple(_taken_back(each, period.starts_at, until) for each in interims)
-        + tuple(_upcoming_credit(line, period.starts_at, until) for line in credit),
+        + tuple(_upcoming_credit(part) for part in credit),
     )
 
 
-def _upcoming_credit(line: CreditLine, starts_at: datetime, until: datetime) -> LineView:
+def _upcoming_tax(each: TaxAmount[int] | TakenBack, note: str = "") -> TaxView:
+    rate = each.rate
+    percentage = f"{rate.percentage.normalize():f}"
+    return TaxView(
+        name=rate.name,
+        label=f"{rate.name} {percentage} %",
+        percentage=percentage,
+        mode=rate.mode,
+        country=rate.country,
+        taxable_minor=each.taxable_minor,
+        amount_minor=each.amount_minor,
+        note=note,
+    )
+
+
+def _upcoming_credit(part: CreditPart) -> LineView:
     return LineView(
         uid="",
         model="",
         service_tier="standard",
-        meter=CREDIT,
-        description=line.description,
+        meter=part.meter,
+        description=part.description,
         quantity=0,
         unit_price_pico=None,
         price_version_id=None,
-        amount_minor=line.amount_minor,
-        period_start=starts_at,
-        period_end=until,
-        is_late=False,
+        amount_minor=part.amount_minor,
+        period_start=part.period_start,
+        period_end=part.period_end,
+        is_late=part.is_late,
         kind=InvoiceLine.Kind.CREDIT,
-        credit_grant_id=line.grant_id,
+        credit_grant_id=part.grant_id,
     )
 
 

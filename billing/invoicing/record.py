@@ -6,15 +6,17 @@ invoice that was finalised before there was a ledger gets its first entry with i
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Sum
 
-from billing.invoicing.credit_entries import TaxPart, added, corrections, with_taxes
-from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, entries_of
+from billing.invoicing.credit_back import given_back_by_account
+from billing.invoicing.credit_entries import TaxPart, corrections, with_taxes
+from billing.invoicing.credit_lines import GIVEN_BACK
+from billing.invoicing.entries import KINDS, WRITTEN_OFF, Invoiced, added, entries_of
 from billing.invoicing.models import CreditNote, Invoice, InvoiceLine, InvoiceTax
 from billing.ledger.accounts import DEFERRED_REVENUE, revenue
 from billing.ledger.post import post_entry
@@ -37,13 +39,23 @@ def record(invoice: Invoice, at: datetime, *, left: str) -> None:
         post_entry(entry)
 
 
+def overpaid_minor(invoice: Invoice) -> int:
+    """What was paid of it beyond what was due. Needs the tenant's door."""
+    parts = _parts([invoice.id])[invoice.id]
+    return _invoiced(invoice, parts, clock.now(), was_written_off=False).overpaid_minor
+
+
 @dataclass(slots=True)
 class _Parts:
-    """Of an invoice: what its lines and taxes are by account, what credit pays of it, and what
-    credit notes took from it while it was open."""
+    """Of an invoice: what its lines and taxes are by account, what credit pays of it, what it gives
+    back of earlier ones' credit and later ones of its own, and what credit notes took from it
+    while it was open."""
 
     earned: dict[str, int] = field(default_factory=dict)
     drawn_minor: int = 0
+    given_back_minor: int = 0
+    returned_minor: int = 0
+    given_back: Mapping[str, int] = field(default_factory=dict)
     lowered: dict[str, int] = field(default_factory=dict)
     restored_minor: int = 0
 
@@ -58,7 +70,9 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     parts: dict[UUID, _Parts] = defaultdict(_Parts)
     taken_back: dict[UUID, dict[str, int]] = defaultdict(dict)
     for invoice_id, of, kind, meter, amount_minor in rows:
-        if kind == InvoiceLine.Kind.CREDIT:
+        if kind == InvoiceLine.Kind.CREDIT and meter == GIVEN_BACK:
+            parts[invoice_id].given_back_minor = int(amount_minor)
+        elif kind == InvoiceLine.Kind.CREDIT:
             parts[invoice_id].drawn_minor = -int(amount_minor)
         elif kind == InvoiceLine.Kind.INTERIM:
             taken_back[invoice_id] = {DEFERRED_REVENUE: int(amount_minor)}
@@ -74,11 +88,15 @@ def _parts(invoice_ids: Collection[UUID]) -> dict[UUID, _Parts]:
     for invoice_id, back in taken_back.items():
         with_back = with_taxes(back, taxes.get(invoice_id, []))
         parts[invoice_id].earned = added(parts[invoice_id].earned, with_back)
+    for invoice_id, by_account in given_back_by_account(invoice_ids).items():
+        part = parts[invoice_id]
+        part.given_back = by_account
+        part.returned_minor = part.given_back_minor - sum(by_account.values())
     for corrected in corrections(CreditNote.objects.filter(invoice_id__in=invoice_ids)):
         if corrected.effect == CreditNote.Effect.LOWERS_DUE:
-            of = parts[corrected.invoice_id]
-            of.lowered = added(of.lowered, corrected.by_account)
-            of.restored_minor += corrected.restored_minor
+            part = parts[corrected.invoice_id]
+            part.lowered = added(part.lowered, corrected.by_account)
+            part.restored_minor += corrected.restored_minor
     return parts
 
 
@@ -107,7 +125,11 @@ def _invoiced(
         paid_at=invoice.paid_at,
         moved_at=moved_at,
         was_written_off=was_written_off,
+        paid_minor=invoice.paid_minor,
         drawn_minor=parts.drawn_minor,
+        given_back_minor=parts.given_back_minor,
+        given_back=parts.given_back,
+        returned_minor=parts.returned_minor,
         lowered=parts.lowered,
         restored_minor=parts.restored_minor,
     )

@@ -174,19 +174,17 @@ class InvoiceTaxes:
         return sum(each.amount_minor for each in self.taken_back if each.rate.mode == mode)
 
 
-def tax_invoice(
-    lines: Sequence[InvoiceLine],
-    rates: Sequence[Rate],
-    drawn: Mapping[UUID, int],
-    notes: Mapping[UUID, str],
-) -> InvoiceTaxes:
-    """Tax an invoice that is being made. `drawn` is what interim invoices that its lines take back
-    drew of credit, `notes` what is said of each."""
-    base = {
-        line.position: -drawn[line.interim_id] if line.interim_id else line.amount_minor
-        for line in lines
-    }
-    return InvoiceTaxes(tax(base, rates), _taken_back(notes) if notes else ())
+def taxes_now(
+    lines: Mapping[int, int], taking_back: Mapping[UUID, str]
+) -> tuple[InvoiceTaxes, str]:
+    """The taxes of an invoice of these lines, by position, made now, and what it says of none.
+
+    `taking_back` are the interim invoices that it takes back, with what is said of each; of a line
+    that does so only what credit paid there is given: it bore no tax.
+    """
+    found = exemption()
+    own = tax(lines, [] if found else assigned_rates())
+    return InvoiceTaxes(own, _taken_back(taking_back) if taking_back else ()), tax_note(found)
 
 
 def record_taxes(invoice: Invoice, taxes: InvoiceTaxes) -> None:

@@ -69,6 +69,7 @@ CREDITS_PURCHASED = "credits:purchased"
 CREDITS_PROMOTIONAL = "credits:promotional"
 DEFERRED_REVENUE = "deferred_revenue"
 REFUNDS = "refunds"
+CUSTOMER_BALANCE = "customer_balance"
 BREAKAGE = "breakage"
 PROMOTIONS = "promotions"
 BAD_DEBT = "bad_debt"
@@ -97,6 +98,10 @@ ACCOUNTS: tuple[Account, ...] = (
     Account("tax:*", _G.LIABILITY, "tax was invoiced", "an invoice is corrected; it is remitted"),
     Account(
         REFUNDS, _G.LIABILITY, "we said that money will be paid back", "the provider paid it back"
+    ),
+    Account(
+        CUSTOMER_BALANCE, _G.LIABILITY, "a customer paid more than was due",
+        "it is paid back or pays for something",
     ),
     Account("revenue:*", _G.INCOME, "use of a meter was invoiced", "an invoice is corrected"),
     Account(BREAKAGE, _G.INCOME, "bought credit expired unused", "such an expiry is corrected"),

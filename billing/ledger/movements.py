@@ -8,6 +8,7 @@ act that moves nothing has no legs at all: there is nothing to post of it.
     interim invoice finalised      receivable                   deferred_revenue, tax:<name>
     ... taken back by its period's receivable, deferred_revenue revenue:<meter>, tax:<name>
     invoice paid                   payments                     receivable
+    ... more than was due          payments                     receivable, customer_balance
     invoice voided                 revenue:<meter>, tax:<name>  receivable
     invoice written off            bad_debt                     receivable
     written off, paid after all    payments                     bad_debt
@@ -46,10 +47,14 @@ def invoice_finalised(total_minor: int, earned: Mapping[str, int]) -> Legs:
     return legs((accounts.RECEIVABLE, total_minor), *parts)
 
 
-def invoice_paid(total_minor: int, *, was_written_off: bool = False) -> Legs:
-    """The money is at the provider."""
+def invoice_paid(due_minor: int, *, over_minor: int = 0, was_written_off: bool = False) -> Legs:
+    """The money is at the provider: what was due, and what was paid beyond it, which we owe."""
     owed_in = accounts.BAD_DEBT if was_written_off else accounts.RECEIVABLE
-    return legs((accounts.PAYMENTS, total_minor), (owed_in, -total_minor))
+    return legs(
+        (accounts.PAYMENTS, due_minor + over_minor),
+        (owed_in, -due_minor),
+        (accounts.CUSTOMER_BALANCE, -over_minor),
+    )
 
 
 def invoice_written_off(total_minor: int) -> Legs:

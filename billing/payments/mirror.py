@@ -1,7 +1,9 @@
 """What the provider says of an invoice now, applied to ours and to the tenant's standing.
 
 Monotonic and idempotent: read in any order, any number of times, the end is the same. An invoice
-of another customer, currency or amount than ours is not applied: it parks ours.
+of another customer, currency or amount than ours is not applied: it parks ours. What was paid
+beyond what was due, as after a credit note that the provider does not know, is a balance of the
+customer's in the ledger.
 """
 
 import logging
@@ -9,9 +11,12 @@ from uuid import UUID
 
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
+from billing.invoicing.record import overpaid_minor
+from billing.invoicing.said import with_said
 from billing.payments.models import PaymentRun
 from billing.payments.provider import ProviderInvoice
 from meterplane.kernel import clock
+from meterplane.kernel.money import minor_to_text
 from tenants.models import Organisation
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
@@ -34,6 +39,7 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
         at=theirs.paid_at or clock.now(),
         hosted_url=theirs.hosted_url,
         attempts=theirs.attempts,
+        paid_minor=max(0, theirs.settled_minor),
     )
     with tenant_scope(tenant_id):
         moved = advance(invoice_id, news)
@@ -42,18 +48,23 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
             invoice.collection_state = _collection(invoice)
             if invoice.collection_state == Invoice.Collection.DONE:
                 invoice.collection_note = ""
-            invoice.save(update_fields=["collection_state", "collection_note"])
+        over_minor = overpaid_minor(invoice) if moved else 0
+        if over_minor:
+            said = _overpaid(invoice, over_minor)
+            invoice.collection_note = with_said(invoice.collection_note, said)
+        invoice.save(update_fields=["collection_state", "collection_note"])
         _judge(tenant_id)
     return moved
 
 
 def park(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
-    """Stop collecting until a person has looked; `note` says what differs."""
+    """Stop collecting until a person has looked; `note` says what differs, after what was said."""
     log.error("invoice %s is parked: %s", invoice_id, note)
     with tenant_scope(tenant_id):
-        Invoice.objects.filter(id=invoice_id).update(
-            collection_state=Invoice.Collection.PARKED, collection_note=note
-        )
+        invoice = Invoice.objects.select_for_update().get(id=invoice_id)
+        invoice.collection_state = Invoice.Collection.PARKED
+        invoice.collection_note = with_said(invoice.collection_note, note)
+        invoice.save(update_fields=["collection_state", "collection_note"])
 
 
 def _differences(invoice: Invoice, theirs: ProviderInvoice) -> list[str]:
@@ -69,6 +80,13 @@ def _differences(invoice: Invoice, theirs: ProviderInvoice) -> list[str]:
     return [
         f"{what}: ours {ours}, theirs {other}" for what, ours, other in compared if ours != other
     ]
+
+
+def _overpaid(invoice: Invoice, over_minor: int) -> str:
+    return (
+        f"{minor_to_text(over_minor, invoice.currency)} {invoice.currency} more was paid than was"
+        " due: it is the customer's balance in the ledger, to be paid back."
+    )
 
 
 def _collection(invoice: Invoice) -> str:

@@ -95,7 +95,7 @@ class ProviderInvoice:
     """An invoice as the provider has it. `our_invoice_id` and `digest` come from its metadata.
 
     `amount_due_minor` and the balances may differ from the total when the provider carries a
-    customer balance: they are facts to record, not to reconcile on.
+    customer balance: they are facts to record, not to reconcile on. `amount_paid_minor` is money.
     """
 
     provider_invoice_id: str
@@ -107,6 +107,7 @@ class ProviderInvoice:
     subtotal_minor: int
     total_minor: int
     amount_due_minor: int
+    amount_paid_minor: int
     starting_balance_minor: int
     ending_balance_minor: int | None
     attempts: int
@@ -115,6 +116,14 @@ class ProviderInvoice:
     number: str
     hosted_url: str
     paid_at: datetime | None
+
+    @property
+    def settled_minor(self) -> int:
+        """What the customer paid, with what the provider took for it from the balance it keeps of
+        them, which is below zero where they are in credit."""
+        if self.ending_balance_minor is None:
+            return self.amount_paid_minor
+        return self.amount_paid_minor + self.ending_balance_minor - self.starting_balance_minor
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,4 +158,6 @@ def test_an_invoice_and_the_one_to_come_show_how_each_line_comes_about(operator)
     assert [each["amount"] for each in line["breakdown"]["tiers"]] == ["10", "2.5"]
     upcoming = operator.ask("get", f"{AT}/invoices/upcoming")
     assert (upcoming["status"], upcoming["total"], upcoming["id"]) == ("upcoming", "0.10", None)
+    shown = [upcoming[name] for name in ("used", "credit", "subtotal", "tax", "taxes", "tax_note")]
+    assert shown == ["0.10", "0.00", "0.10", "0.00", [], ""]
     operator.ask("get", f"{AT}/invoices/01900000-0000-7000-8000-000000000000", status=404)

@@ -8,7 +8,10 @@ from decimal import Decimal
 import pytest
 
 from billing.invoicing.close import close_period
+from billing.invoicing.taxation import assign_rates, create_rate
 from meterplane.kernel import clock
+from tenants.scoping import tenant_scope
+from tests.billing.credits.rig import give
 from tests.billing.invoicing.test_adjustments import publish_entries, requests
 from tests.billing.rating.agreements import GRADUATED
 from tests.billing.world import ingest, used
@@ -57,6 +60,24 @@ def test_what_is_not_invoiced_yet_is_shown_as_upcoming(owner, invoice):
     amounts = [Decimal(cells[-1].removeprefix("$").replace(",", "")) for cells in upcoming[1:]]
     assert sum(amounts[:-1]) == amounts[-1] > 0
     assert "Usage since" in page.text
+
+
+def test_what_is_to_come_says_what_credit_and_taxes_make_of_it(owner, invoice, organisation):
+    rate = create_rate(name="VAT", percentage="10", mode="exclusive")
+    with tenant_scope(organisation.id):
+        assign_rates([rate.id])
+    give(organisation, 1, "a cent", effective_at=clock.now() - timedelta(hours=1))
+    *lines, subtotal, tax, total = tables(owner.get("/billing/"))[0][1:]
+    shown = [subtotal[0], tax[0].partition(" on ")[0], total[0]]
+    assert shown == ["Subtotal", "VAT 10 %", "Total"]
+    amounts = [
+        Decimal(cells[-1].replace("\N{MINUS SIGN}", "-").replace("$", "").replace(",", ""))
+        for cells in (*lines, subtotal, tax, total)
+    ]
+    assert amounts[-4] == Decimal("-0.01")
+    assert sum(amounts[:-3]) == amounts[-3]
+    assert amounts[-3] + amounts[-2] == amounts[-1]
+    assert abs(amounts[-2] * 10 - amounts[-3]) <= Decimal("0.05")
 
 
 def test_without_usage_billing_says_what_would_make_an_invoice(owner, organisation):

@@ -11,7 +11,7 @@ from typing import Any
 
 from reportlab.platypus import CondPageBreak, KeepTogether, PageBreak, Spacer  # type: ignore[import-untyped]
 
-from billing.invoicing.documents import InvoiceDocument, TaxView
+from billing.invoicing.documents import InvoiceDocument
 from billing.invoicing.pdf import sheet
 from billing.invoicing.pdf.sheet import (
     BODY,
@@ -25,7 +25,7 @@ from billing.invoicing.pdf.sheet import (
     WIDTH,
     text,
 )
-from billing.invoicing.queries import InvoiceView, LineView
+from billing.invoicing.queries import InvoiceView, LineView, TaxView
 from meterplane.kernel import amounts
 
 LINES_MAX = 1_000

@@ -110,6 +110,7 @@ def _invoice(found: Mapping[str, Any]) -> ProviderInvoice:
         subtotal_minor=int(found["subtotal"]),
         total_minor=int(found["total"]),
         amount_due_minor=int(found["amount_due"]),
+        amount_paid_minor=int(found["amount_paid"]),
         starting_balance_minor=int(found.get("starting_balance") or 0),
         ending_balance_minor=found.get("ending_balance"),
         attempts=int(found.get("attempt_count") or 0),

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing.invoicing.agree import agree, end
-from billing.invoicing.queries import upcoming_invoice
+from billing.invoicing.queries import UpcomingInvoice, upcoming_invoice
 from billing.pricing.contract_json import contract_to_json
 from billing.pricing.contract_queries import contract_by_id, events_of, list_contracts
 from meterplane.api import pricing_shapes as shapes
@@ -87,7 +87,7 @@ class ContractEnd(APIView):
 
 
 class Upcoming(APIView):
-    """What the running period owes so far."""
+    """What the running period owes so far, with the credit and taxes to be expected."""
 
     renderer_classes = (ExactRenderer,)
 
@@ -115,10 +115,25 @@ def _contract(contract_id: UUID) -> dict[str, Any]:
     return contract_to_json(contract) | {"events": events}
 
 
-def _bill(found: Any) -> dict[str, Any]:
+def _bill(found: UpcomingInvoice) -> dict[str, Any]:
+    def amount(amount_minor: int) -> str:
+        return minor_to_text(amount_minor, found.currency)
+
+    taxes = [
+        {"name": tax.name, "percentage": tax.percentage, "mode": tax.mode,
+         "taxable": amount(tax.taxable_minor), "amount": amount(tax.amount_minor)}
+        for tax in found.taxes
+    ]  # fmt: skip
     return {
         "currency": found.currency,
-        "total": minor_to_text(found.total_minor, found.currency),
+        "used": amount(found.used_minor),
+        "credit": amount(found.credit_minor),
+        "subtotal": amount(found.subtotal_minor),
+        "tax": amount(found.tax_exclusive_minor),
+        "tax_included": amount(found.tax_inclusive_minor),
+        "taxes": taxes,
+        "tax_note": found.tax_note,
+        "total": amount(found.total_minor),
         "period_start": instant(found.period_start),
         "period_end": instant(found.period_end),
         "content_hash": found.content_hash,

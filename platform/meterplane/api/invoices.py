@@ -17,10 +17,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing.invoicing import invoice_csv
-from billing.invoicing.documents import InvoiceDocument, TaxView, invoice_document
+from billing.invoicing.documents import InvoiceDocument, invoice_document
 from billing.invoicing.event_csv import events_csv
 from billing.invoicing.line_events import line_source
 from billing.invoicing.printed import printed_invoice
+from billing.invoicing.queries import TaxView
 from meterplane.api import invoice_shapes as shapes
 from meterplane.api.exports import AnyBytes
 from meterplane.api.organisations import named_organisation

@@ -142,13 +142,26 @@ LINE_OUT: dict[str, Any] = {
         "breakdown": {"type": ["object", "null"], "additionalProperties": True},
     },
 }
+TAX_OUT: dict[str, Any] = {
+    "type": "object",
+    "properties": dict.fromkeys(("name", "percentage", "mode", "taxable", "amount"), TEXT),
+}
 BILL_OUT: dict[str, Any] = {
     "type": "object",
+    "description": "`used` and `credit` (below zero where credit pays) are the `subtotal`, and with"
+    " `tax` on top of it the `total`; `tax_included` is in the prices.",
     "properties": {
         "id": TEXT_OR_NULL,
         "number": TEXT_OR_NULL,
         "status": TEXT,
         "currency": TEXT,
+        "used": TEXT,
+        "credit": TEXT,
+        "subtotal": TEXT,
+        "tax": TEXT,
+        "tax_included": TEXT,
+        "taxes": {"type": "array", "items": TAX_OUT},
+        "tax_note": TEXT,
         "total": TEXT,
         "already_invoiced": TEXT,
         "period_start": INSTANT,

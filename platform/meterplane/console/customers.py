@@ -88,6 +88,7 @@ class OrganisationPage(ReadOnly):
     @shown.action(description="Taxes", url_path="taxes", icon="percent")
     def change_taxes(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return organisation_taxes(request, self.row_or_404(request, object_id))
+
     @shown.column(description="Held to its credit", boolean=True)
     def held_to_credit(self, row: Organisation) -> bool:
         return bool(CreditHold.objects.filter(tenant_id=row.id, is_held=True).exists())

@@ -5,17 +5,20 @@ from itertools import pairwise
 from threading import Barrier, Thread
 
 import pytest
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from billing.invoicing.close import close_period
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.invoicing.queries import invoice_with_lines, list_invoices, upcoming_invoice
+from billing.invoicing.taxation import assign_rates, create_rate, exempt
 from billing.pricing.book import ModelPrices
 from billing.rating.rate import UsageCannotBeRated
 from meterplane.contracts.usage import cost_nano
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants.scoping import TenantScopeMissing, tenant_scope
+from tests.billing.credits.rig import give
 from tests.billing.world import ingest, lines_of, publish_prices, used, utc
 
 pytestmark = pytest.mark.django_db
@@ -268,6 +271,40 @@ def test_two_closers_at_once_make_one_invoice(acme, prices):
     assert failed == []
     assert len({invoice.id for invoice in made if invoice}) == 1
     assert len(invoices(acme)) == 1
+
+
+def test_the_upcoming_invoice_says_what_credit_and_taxes_make_of_it_and_writes_nothing(
+    acme, prices
+):
+    made = [
+        create_rate(name="VAT", percentage="19", mode="exclusive"),
+        create_rate(name="GST", percentage="5", mode="inclusive"),
+    ]
+    with tenant_scope(acme.id):
+        assign_rates([rate.id for rate in made])
+    give(acme, 100, "welcome", effective_at=utc(9, 10))
+    ingest(used(acme, prices, utc(9, 12), tokens_in=1_005_000))  # 2.01 and 0.01
+    with CaptureQueriesContext(connection) as queries, tenant_scope(acme.id):
+        upcoming = upcoming_invoice(utc(10, 1))
+    assert upcoming is not None
+    assert (upcoming.used_minor, upcoming.credit_minor, upcoming.subtotal_minor) == (202, -100, 102)
+    # 5 % in 1.02: 0.0486 of 0.97; 19 % on 0.97: 0.1846.
+    told = [(tax.label, tax.taxable_minor, tax.amount_minor) for tax in upcoming.taxes]
+    assert told == [("GST 5 %", 97, 5), ("VAT 19 %", 97, 18)]
+    assert (upcoming.total_minor, upcoming.tax_inclusive_minor) == (120, 5)
+    written = ("INSERT", "UPDATE", "DELETE", "pg_advisory")
+    assert not [each["sql"] for each in queries if any(word in each["sql"] for word in written)]
+    closed = close_period(acme.id, utc(10, 1))
+    assert closed is not None
+    assert (closed.subtotal_minor, closed.total_minor) == (102, 120)
+    with tenant_scope(acme.id):
+        exempt("exempt", "a charity")
+    ingest(used(acme, prices, utc(10, 2)))
+    with tenant_scope(acme.id):
+        upcoming = upcoming_invoice(utc(10, 3))
+    assert upcoming is not None
+    assert (upcoming.total_minor, upcoming.taxes) == (1, ())
+    assert upcoming.tax_note == "Exempt from tax: a charity"
 
 
 def test_the_upcoming_invoice_is_the_one_that_closing_gives(acme, prices):

@@ -204,6 +204,58 @@ def test_credit_that_paid_comes_back_with_its_line_and_never_as_money(acme, pric
     assert [(each.check, each.findings) for each in audit() if each.findings] == []
 
 
+@committing
+@pytest.mark.parametrize("effect", ["", "balance"])
+def test_of_what_credit_paid_wholly_only_credit_comes_back(acme, prices, effect):
+    with tenant_scope(acme.id):
+        terms = GrantTerms(
+            kind="promotional", currency="USD", amount_minor=1000, effective_at=utc(9, 1)
+        )
+        grant(tenant_id=acme.id, terms=terms, idempotency_key="g", created_by="a test")
+    invoice = invoiced(acme, prices, "paid", ("19", "exclusive"))
+    assert invoice.total_minor == 0  # 4.44, 2.22 and 0.01, and 6.67 of credit
+    first, *_, drawn = lines_of(acme, invoice)
+    with pytest.raises(CallerError) as refused:
+        noted(acme, invoice, "money", [LineAsked(first, 444)], effect=effect)
+    assert refused.value.code == "credit_exceeds_invoice"
+    note = noted(acme, invoice, "a", [LineAsked(first, 333), LineAsked(drawn, -333)], effect=effect)
+    assert (note.subtotal_minor, note.tax_exclusive_minor, note.total_minor) == (0, 0, 0)
+    with tenant_scope(acme.id):
+        (granted,) = list_grants()
+        assert granted.remaining_minor == 333 + 333  # what was never drawn, and what came back
+        view = credit_note(note.id)
+        assert printed_credit_note(note.id)
+    assert view is not None
+    assert [line.amount_minor for line in view.lines] == [333, -333]
+    rest = noted(acme, invoice, "the rest", effect=effect)
+    assert rest.total_minor == 0
+    with tenant_scope(acme.id):
+        (granted,) = list_grants()
+        assert granted.remaining_minor == 1000
+        assert balance_of("refunds", "USD") == balance_of("receivable", "USD") == 0
+        assert balance_of("revenue:input_tokens", "USD") == 0
+    assert [(each.check, each.findings) for each in audit() if each.findings] == []
+
+
+def test_a_note_over_credit_alone_does_not_keep_the_rest_from_being_collected(acme, prices):
+    with tenant_scope(acme.id):
+        terms = GrantTerms(
+            kind="purchased", currency="USD", amount_minor=333, effective_at=utc(9, 1)
+        )
+        grant(tenant_id=acme.id, terms=terms, idempotency_key="g", created_by="a test")
+    invoice = invoiced(acme, prices, "open", ("19", "exclusive"))
+    assert invoice.total_minor == 334 + 63
+    first, *_, drawn = lines_of(acme, invoice)
+    # Of 19 % of 6.67 (1.27) less 19 % of 3.33 (0.63), half a line's share is 0.425, and 0.315.
+    note = noted(acme, invoice, "a", [LineAsked(first, 222), LineAsked(drawn, -222)])
+    assert (note.total_minor, note.effect) == (0, "lowers_due")
+    with tenant_scope(acme.id):
+        held = Invoice.objects.get(id=invoice.id)
+        assert balance_of("receivable", "USD") == 397
+    assert (held.collection_state, held.collection_note) == ("pending", "")
+    assert noted(acme, invoice, "the rest").total_minor == 397
+
+
 @pytest.mark.parametrize(
     ("status", "given", "code"),
     [
@@ -253,6 +305,12 @@ def test_two_at_once_get_numbers_without_a_gap_and_never_more_than_the_line(acme
 
 
 FORBIDDEN = [
+    "INSERT INTO credit_note (id, tenant_id, invoice_id, number, reason, memo, effect, currency,"
+    " subtotal_minor, tax_exclusive_minor, tax_inclusive_minor, total_minor, idempotency_key,"
+    " request_digest, created_at) SELECT gen_random_uuid(), tenant_id, invoice_id, 'n', reason,"
+    " memo, effect, currency, 0, 0, 0, 0, 'k', '', now() FROM credit_note;"
+    " SET CONSTRAINTS ALL IMMEDIATE",
+    "UPDATE invoice SET paid_minor = -1",
     "UPDATE credit_note SET total_minor = total_minor - 1, subtotal_minor = subtotal_minor - 1",
     "DELETE FROM credit_note_line",
     "UPDATE credit_note_line SET amount_minor = 1",

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.invoicing.credited import LineLeft, by_amount, by_quantity, tax_part
+from billing.invoicing.credited import (
+    LineLeft,
+    TaxedLine,
+    by_amount,
+    by_quantity,
+    tax_part,
+)
 from meterplane.kernel.errors import CallerError
 
 # Of a line of an amount, a quantity and a tax: what each note asks, and what it gives back with
@@ -34,7 +40,9 @@ def test_the_table(line):
             continue
         expected, expected_tax = map(int, word.split("+"))
         back = by_quantity(left, asked, "x") if asked else by_amount(left, expected, "USD", "x")
-        assert (back, tax_part(tax, left, back)) == (expected, expected_tax)
+        noted = sum(part for _, part in given_back)
+        part = tax_part(tax, noted, [TaxedLine(tax, left, back)])
+        assert (back, part) == (expected, expected_tax)
         left = after(left, back, asked or Decimal())
         given_back.append((expected, expected_tax))
         asked = None
@@ -71,13 +79,13 @@ def test_any_sequence_adds_up_to_the_line_and_the_last_takes_what_is_left(
                 back = by_amount(left, left.left_minor * permille // 1000, "USD", "x")
         except CallerError:
             continue  # nothing, or worth nothing: no note is made of it
-        taxes += tax_part(tax, left, back)
+        taxes += tax_part(tax, taxes, [TaxedLine(tax, left, back)])
         left = after(left, back, Decimal(units))
         assert abs(left.credited_minor) <= abs(amount)
         assert left.left_minor == 0 or (left.left_minor > 0) == (amount > 0)
     if left.left_minor:
         last = by_amount(left, left.left_minor, "USD", "x")
-        taxes += tax_part(tax, left, last)
+        taxes += tax_part(tax, taxes, [TaxedLine(tax, left, last)])
         left = after(left, last, Decimal())
     assert (left.credited_minor, taxes) == (amount, tax)
 
@@ -105,3 +113,34 @@ def test_never_more_than_is_left_nor_of_the_other_sign(amount, code):
 def test_a_quantity_is_above_zero_and_at_most_what_is_left(quantity):
     with pytest.raises(CallerError):
         by_quantity(LineLeft(100, Decimal(3)), Decimal(quantity), "lines[0].quantity")
+
+
+# Of an invoice: what each line is, its share of a tax and what a note gives back of it; the tax,
+# what of it earlier notes gave back, and what this one does.
+NOTES = """
+lines                            tax  noted  part
+900/171/900 -450/-85/-450         86      0    86
+900/171/450 -450/-85/-450         86      0     0
+900/171/450 -450/-85/0            86      0    86
+900/171/0   -450/-85/0            86      0     0
+900/171/333 -900/-171/-333         0      0     0
+900/171/334 -900/-171/-333         0      0     0
+"""
+
+
+@pytest.mark.parametrize("line", NOTES.splitlines()[2:])
+def test_a_note_gives_back_the_tax_of_its_money_and_none_of_what_credit_paid(line):
+    *words, tax, noted, part = line.split()
+    lines = []
+    for word in words:
+        amount, share, back = map(int, word.split("/"))
+        lines.append(TaxedLine(share, LineLeft(amount, Decimal()), back))
+    assert tax_part(int(tax), int(noted), lines) == int(part)
+
+
+def test_the_last_note_takes_the_tax_that_a_note_of_credit_alone_left():
+    usage, credit = LineLeft(900, Decimal()), LineLeft(-450, Decimal())
+    first = tax_part(86, 0, [TaxedLine(171, usage, 450), TaxedLine(-85, credit, -450)])
+    usage, credit = after(usage, 450, Decimal()), after(credit, -450, Decimal())
+    last = tax_part(86, first, [TaxedLine(171, usage, 450), TaxedLine(-85, credit, 0)])
+    assert (first, last) == (0, 86)

@@ -14,6 +14,7 @@ CHART = """
     deferred_revenue      liability  credit
     tax:*                 liability  credit
     refunds               liability  credit
+    customer_balance      liability  credit
     revenue:*             income     credit
     breakage              income     credit
     promotions            expense    debit

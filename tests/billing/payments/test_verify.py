@@ -23,6 +23,7 @@ INVOICE = ProviderInvoice(
     subtotal_minor=301,
     total_minor=301,
     amount_due_minor=301,
+    amount_paid_minor=0,
     starting_balance_minor=0,
     ending_balance_minor=None,
     attempts=0,
