@@ -33,6 +33,7 @@ from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import ensure
 from meterplane.metering import arrivals
 from meterplane.metering.queries import first_usage_at
+from tenants.models import Organisation
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
 from tenants.synthetic import is_synthetic
@@ -65,14 +66,15 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
         )
     for _ in range(MONTHS_PER_CALL_MAX):
         with tenant_scope(tenant_id):
-            if is_synthetic(organisation()):
+            ours = organisation()
+            if is_synthetic(ours):
                 return None
             one_closer_at_a_time(tenant_id)
-            period = open_period()
+            period = open_period(ours)
             if period.starts_at >= until:
                 return _closed_at(until, period)
             ends_at = min(until, month_after(period.starts_at))
-            invoice = _close(tenant_id, period, ends_at)
+            invoice = _close(ours, period, ends_at)
             if ends_at == until:
                 return invoice
     raise CallerError(
@@ -82,12 +84,12 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
     )
 
 
-def open_period() -> OpenPeriod:
-    """The period that is running. Needs the tenant's door."""
+def open_period(ours: Organisation | None = None) -> OpenPeriod:
+    """The period that is running. Needs the tenant's door; `ours` is who it is, if it was read."""
     last = BillingPeriod.objects.order_by("-ends_at").first()
     if last is not None:
         return OpenPeriod(last.ends_at, last.ends_at)
-    began = organisation().created_at
+    began = (ours or organisation()).created_at
     return OpenPeriod(month_of(min(began, first_usage_at() or began)), None)
 
 
@@ -110,16 +112,15 @@ def describe(line: RatedLine) -> str:
     return text if len(text) <= DESCRIPTION_CHARS_MAX else f"{text[: DESCRIPTION_CHARS_MAX - 3]}..."
 
 
-def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | None:
-    currency = organisation().currency
+def _close(ours: Organisation, period: OpenPeriod, ends_at: datetime) -> Invoice | None:
     seen = arrivals.hold()  # before usage is read: a line's events are those that had arrived
-    rated = rate_open(period, ends_at, currency)
+    rated = rate_open(period, ends_at, ours.currency)
     ensure(
         rated.total_minor == sum(line.amount_minor for line in rated.lines),
         "the lines of an invoice add up to its total",
     )
     closed = BillingPeriod.objects.create(
-        tenant_id=tenant_id,
+        tenant_id=ours.id,
         starts_at=period.starts_at,
         ends_at=ends_at,
         follows_at=period.follows_at,
@@ -136,11 +137,11 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
     taxed = tax({line.position: line.amount_minor for line in lines}, rates)
     invoice: Invoice = Invoice.objects.create(
         id=invoice_id,
-        tenant_id=tenant_id,
+        tenant_id=ours.id,
         period=closed,
         period_start=closed.starts_at,
         period_end=closed.ends_at,
-        currency=currency,
+        currency=ours.currency,
         total_minor=taxed.total_minor,
         tax_exclusive_minor=taxed.exclusive_minor,
         tax_inclusive_minor=taxed.inclusive_minor,

@@ -118,10 +118,11 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
     None when `at` is not inside the open period.
     """
     until = at or clock.now()
-    period = open_period()
+    ours = organisation()
+    period = open_period(ours)
     if until <= period.starts_at:
         return None
-    rated = rate_open(period, until, organisation().currency)
+    rated = rate_open(period, until, ours.currency)
     credit = would_draw(currency=rated.currency, ends_at=until, lines=payable(rated.lines))
     return UpcomingInvoice(
         period_start=period.starts_at,
