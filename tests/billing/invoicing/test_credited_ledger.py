@@ -34,3 +34,10 @@ def test_no_role_may_change_or_remove_a_credit_note(acme, prices, table, name, a
         connection.execute(act.format(table).encode())
     with tenant_scope(acme.id):
         assert CreditNote.objects.count() == 1
+
+
+@pytest.mark.parametrize("table", ["credit_note", "credit_note_line", "credit_note_tax"])
+def test_nor_may_who_needs_no_grant(acme, prices, table):
+    noted(acme, invoiced(acme, prices, "paid", ("19", "exclusive")), "a")
+    with pytest.raises(psycopg.errors.RestrictViolation), role("postgres") as admin:
+        admin.execute(f"DELETE FROM {table}".encode())
