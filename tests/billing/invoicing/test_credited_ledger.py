@@ -1,12 +1,12 @@
 """What credit notes leave in the ledger, and that no role can take one back."""
 
+import itertools
+
 import psycopg
 import pytest
 
 from billing.invoicing.credit import LineAsked
-from billing.invoicing.models import CreditNote
 from billing.ledger.audit import audit
-from tenants.scoping import tenant_scope
 from tests.billing.invoicing.test_credit_notes import invoiced, lines_of, noted
 from tests.billing.ledger.rig import held, role
 
@@ -25,19 +25,18 @@ def test_notes_that_use_an_invoice_up_leave_nothing_of_it_in_any_account(acme, p
     assert [each.check for each in audit() if not each.holds] == []
 
 
-@pytest.mark.parametrize("table", ["credit_note", "credit_note_line", "credit_note_tax"])
-@pytest.mark.parametrize("name", ["meterplane_app", "meterplane_system"])
-@pytest.mark.parametrize("act", ["UPDATE {} SET tenant_id = tenant_id", "DELETE FROM {}"])
-def test_no_role_may_change_or_remove_a_credit_note(acme, prices, table, name, act):
-    noted(acme, invoiced(acme, prices, "paid", ("19", "exclusive")), "a")
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), role(name, acme.id) as connection:
-        connection.execute(act.format(table).encode())
-    with tenant_scope(acme.id):
-        assert CreditNote.objects.count() == 1
+TABLES = ["credit_note", "credit_note_line", "credit_note_tax"]
 
 
-@pytest.mark.parametrize("table", ["credit_note", "credit_note_line", "credit_note_tax"])
-def test_nor_may_who_needs_no_grant(acme, prices, table):
+def test_no_role_may_change_or_remove_a_credit_note(acme, prices):
+    """Nor may who needs no grant: the superuser is refused by triggers."""
     noted(acme, invoiced(acme, prices, "paid", ("19", "exclusive")), "a")
-    with pytest.raises(psycopg.errors.RestrictViolation), role("postgres") as admin:
-        admin.execute(f"DELETE FROM {table}".encode())
+    refused = {
+        "meterplane_app": psycopg.errors.InsufficientPrivilege,
+        "meterplane_system": psycopg.errors.InsufficientPrivilege,
+        "postgres": psycopg.errors.RestrictViolation,
+    }
+    for (name, error), table in itertools.product(refused.items(), TABLES):
+        for act in (f"UPDATE {table} SET tenant_id = tenant_id", f"DELETE FROM {table}"):
+            with pytest.raises(error), role(name, acme.id) as connection:
+                connection.execute(act.encode())

@@ -53,7 +53,7 @@ def test_a_night_is_audited_once_and_proved(invoice, many):
     assert runs() == [(7, True), (7, True)]
 
 
-@pytest.mark.parametrize("done", range(6))
+@pytest.mark.parametrize("done", [0, 1, 5])
 def test_one_that_is_cut_short_is_gone_on_with_where_it_was(many, done):
     asked = iter(range(100))
     cut = audit_night(AT, stop=lambda: next(asked) > done)
