@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import connection, models, transaction
+from django.db.backends.utils import CursorWrapper
 
 from meterplane.kernel.ids import uuid7
 
@@ -62,9 +63,9 @@ def tenant_scope(tenant_id: UUID) -> Iterator[None]:
     outer = _scope.get()
     if outer is not None and outer.tenant_id is not None and outer.tenant_id != tenant_id:
         raise TenantScopeMissing(f"the door of {outer.tenant_id} is open; close it first")
+    is_first = not connection.in_atomic_block  # nothing is set, and its end undoes SET LOCAL
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('app.tenant_id', true)")
-        before = cursor.fetchone()[0] or ""
+        before = "" if is_first else _tenant_in_postgresql(cursor)
         leaves_system = outer is not None and outer.tenant_id is None
         if leaves_system:
             cursor.execute("SET LOCAL ROLE NONE")
@@ -75,9 +76,15 @@ def tenant_scope(tenant_id: UUID) -> Iterator[None]:
         finally:
             _scope.reset(token)
         # Reached without an exception only: a rollback undoes SET LOCAL by itself.
-        cursor.execute("SELECT set_config('app.tenant_id', %s, true)", [before])
+        if not is_first:
+            cursor.execute("SELECT set_config('app.tenant_id', %s, true)", [before])
         if leaves_system:
             cursor.execute("SET LOCAL ROLE meterplane_system")
+
+
+def _tenant_in_postgresql(cursor: CursorWrapper) -> str:
+    cursor.execute("SELECT current_setting('app.tenant_id', true)")
+    return cursor.fetchone()[0] or ""
 
 
 @contextmanager

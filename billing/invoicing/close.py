@@ -41,6 +41,7 @@ from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import ensure
 from meterplane.metering import arrivals
 from meterplane.metering.queries import first_usage_at
+from tenants.models import Organisation
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
 from tenants.synthetic import is_synthetic
@@ -73,14 +74,15 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
         )
     for _ in range(MONTHS_PER_CALL_MAX):
         with tenant_scope(tenant_id):
-            if is_synthetic(organisation()):
+            ours = organisation()
+            if is_synthetic(ours):
                 return None
             one_closer_at_a_time(tenant_id)
-            period = open_period()
+            period = open_period(ours)
             if period.starts_at >= until:
                 return _closed_at(until, period)
             ends_at = min(until, month_after(period.starts_at))
-            invoice = _close(tenant_id, period, ends_at)
+            invoice = _close(ours, period, ends_at)
             balance_changed(tenant_id)
             if ends_at == until:
                 return invoice
@@ -91,12 +93,12 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
     )
 
 
-def open_period() -> OpenPeriod:
-    """The period that is running. Needs the tenant's door."""
+def open_period(ours: Organisation | None = None) -> OpenPeriod:
+    """The period that is running. Needs the tenant's door; `ours` is who it is, if it was read."""
     last = BillingPeriod.objects.order_by("-ends_at").first()
     if last is not None:
         return OpenPeriod(last.ends_at, last.ends_at)
-    began = organisation().created_at
+    began = (ours or organisation()).created_at
     return OpenPeriod(month_of(min(began, first_usage_at() or began)), None)
 
 
@@ -119,9 +121,8 @@ def describe(line: RatedLine) -> str:
     return text if len(text) <= DESCRIPTION_CHARS_MAX else f"{text[: DESCRIPTION_CHARS_MAX - 3]}..."
 
 
-def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | None:
-    currency = organisation().currency
-    interims = numbered_interims(tenant_id, period.starts_at)
+def _close(ours: Organisation, period: OpenPeriod, ends_at: datetime) -> Invoice | None:
+    interims = numbered_interims(ours.id, period.starts_at)
     if interims and interims[-1].ends_at >= ends_at:
         last = interims[-1]
         raise CallerError(
@@ -132,13 +133,13 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
             field="until",
         )
     seen = arrivals.hold()  # before usage is read: a line's events are those that had arrived
-    rated = rate_open(period, ends_at, currency)
+    rated = rate_open(period, ends_at, ours.currency)
     ensure(
         rated.total_minor == sum(line.amount_minor for line in rated.lines),
         "the lines of an invoice add up to its total",
     )
     closed = BillingPeriod.objects.create(
-        tenant_id=tenant_id,
+        tenant_id=ours.id,
         starts_at=period.starts_at,
         ends_at=ends_at,
         follows_at=period.follows_at,
@@ -149,7 +150,7 @@ def _close(tenant_id: UUID, period: OpenPeriod, ends_at: datetime) -> Invoice | 
     settle(ends_at)
     if not rated.lines and not interims:
         return None
-    bill = Bill(tenant_id, closed.starts_at, closed.ends_at, currency, rated.lines, interims)
+    bill = Bill(ours.id, closed.starts_at, closed.ends_at, ours.currency, rated.lines, interims)
     return write_invoice(bill, content_hash=rated.content_hash, period=closed)
 
 

@@ -2,7 +2,8 @@
 
 A tax on top of prices is an account of its own beside the revenue; one that prices contain is taken
 out of the revenue of the meters, in proportion to it. A credit note takes back both as they were
-booked. It posts in the transaction that makes it:
+booked: what all notes so far take back, less what the earlier ones did, so that those that use an
+invoice up leave nothing of it in any account. It posts in the transaction that makes it:
 
     open invoice   revenue, tax less; that much less is due, and drawn credit comes back
     paid invoice   revenue, tax less; the money is to be refunded
@@ -11,7 +12,7 @@ booked. It posts in the transaction that makes it:
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from django.db.models import QuerySet, Sum
@@ -39,6 +40,27 @@ class TaxPart:
     name: str
     mode: str
     amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What credit notes take back: revenue by account, and taxes by the invoice's own."""
+
+    earned: Mapping[str, int] = field(default_factory=dict)
+    taxes: Mapping[UUID, TaxPart] = field(default_factory=dict)
+
+    def __add__(self, other: "GivenBack") -> "GivenBack":
+        taxes = dict(self.taxes)
+        for tax_id, part in other.taxes.items():
+            before = taxes.get(tax_id)
+            amount_minor = part.amount_minor + (before.amount_minor if before is not None else 0)
+            taxes[tax_id] = replace(part, amount_minor=amount_minor)
+        return GivenBack(added(self.earned, other.earned), taxes)
+
+    @property
+    def by_account(self) -> dict[str, int]:
+        """As `with_taxes` books them, in the order of the taxes."""
+        return with_taxes(self.earned, self.taxes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +101,39 @@ def with_taxes(earned: Mapping[str, int], taxes: Iterable[TaxPart]) -> dict[str,
     return by_account
 
 
+def difference(until: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """What each account has more."""
+    return added(until, {name: -amount for name, amount in before.items()})
+
+
 def corrections(notes: "QuerySet[CreditNote]") -> list[Correction]:
-    """Credit notes as the ledger sees them."""
-    found = list(notes.order_by("id"))
+    """Credit notes as the ledger sees them, each after the earlier ones of its invoice."""
+    asked = {note.id for note in notes}
+    invoices = {note.invoice_id for note in notes}
+    # By number, which they got one after the other: clocks and ids of two hosts may disagree.
+    found = list(CreditNote.objects.filter(invoice_id__in=invoices).order_by("number"))
     ids = [note.id for note in found]
     earned, restored, came_back = _lines(ids)
-    taxes: dict[UUID, list[TaxPart]] = defaultdict(list)
-    rows = CreditNoteTax.objects.filter(note_id__in=ids).select_related("tax")
-    for row in rows.order_by("note_id", "tax__position"):
-        taxes[row.note_id].append(TaxPart(row.tax.name, row.tax.mode, row.amount_minor))
     gave_back = gave_back_by_account({note.invoice_id for note in found if note.id in came_back})
     for note in found:
         if note.id in came_back:
             of = gave_back[note.invoice_id]
             parts = split_by_largest_remainder(came_back[note.id], list(of.values()))
             earned[note.id] = added(earned[note.id], dict(zip(of, parts, strict=True)))
-    return [
-        Correction(note, with_taxes(earned[note.id], taxes[note.id]), restored[note.id])
-        for note in found
-    ]
+    taxes: dict[UUID, dict[UUID, TaxPart]] = defaultdict(dict)
+    rows = CreditNoteTax.objects.filter(note_id__in=ids).select_related("tax")
+    for row in rows.order_by("tax__position"):
+        taxes[row.note_id][row.tax_id] = TaxPart(row.tax.name, row.tax.mode, row.amount_minor)
+    so_far: dict[UUID, GivenBack] = defaultdict(GivenBack)
+    corrected = []
+    for note in found:
+        before = so_far[note.invoice_id]
+        until = so_far[note.invoice_id] = before + GivenBack(earned[note.id], taxes[note.id])
+        by_account = difference(until.by_account, before.by_account)
+        corrected.append(Correction(note, by_account, restored[note.id]))
+    return sorted(
+        (each for each in corrected if each.note.id in asked), key=lambda each: each.note.id
+    )
 
 
 def entries_of_note(corrected: Correction) -> list[Entry]:

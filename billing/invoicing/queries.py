@@ -157,10 +157,11 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
     Writes nothing. None when `at` is not inside the open period.
     """
     until = at or clock.now()
-    period = open_period()
+    ours = organisation()
+    period = open_period(ours)
     if until <= period.starts_at:
         return None
-    rated = rate_open(period, until, organisation().currency)
+    rated = rate_open(period, until, ours.currency)
     interims = interims_of(period.starts_at)
     credit = expected_credit(
         rated.currency, period.starts_at, until, rated.lines, billed_already(interims)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 
 from billing.ledger.entry import Leg, content_hash
 from billing.ledger.post import post_entry
@@ -52,9 +52,9 @@ class Verdict:
         return not self.findings
 
 
-def audit() -> list[Verdict]:
-    """Every check, at one instant."""
-    with _one_instant("the ledger is audited"):
+def audit(tenant_id: UUID | None = None) -> list[Verdict]:
+    """Every check, at one instant; of one organisation through its own door, or of all."""
+    with _one_instant(tenant_id, "the ledger is audited"):
         verdicts = [_read(check) for check in _CHECKS]
         verdicts += [_of_source(source) for source in registered()]
         verdicts.append(_kinds())
@@ -69,7 +69,7 @@ def post_missing() -> int:
     """
     posted = 0
     for source in registered():
-        for page in _pages(source, "what the ledger lacks is looked for"):
+        for page in _each_in_a_door(source, "what the ledger lacks is looked for"):
             with system_scope("what the ledger lacks is looked for"):
                 missing = _missing(source, page)
             for expected in missing:
@@ -80,15 +80,16 @@ def post_missing() -> int:
 
 
 @contextmanager
-def _one_instant(reason: str) -> Iterator[None]:
+def _one_instant(tenant_id: UUID | None, reason: str) -> Iterator[None]:
     """Inside another transaction, which has begun to read, it is as exact as that one is."""
     is_first = not connection.in_atomic_block
-    with system_scope(reason):
-        if is_first:
+    with transaction.atomic():
+        if is_first:  # before the door, which asks PostgreSQL something
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 cursor.execute("SET LOCAL statement_timeout = '15min'")  # of all there ever was
-        yield
+        with tenant_scope(tenant_id) if tenant_id is not None else system_scope(reason):
+            yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +192,26 @@ def _read(check: _Check) -> Verdict:
     return Verdict(check.name, check.proves, examined, findings)
 
 
-def _pages(source: Source, reason: str) -> Iterator[Page]:
+def _pages(source: Source) -> Iterator[Page]:
+    """Needs a door to be open whenever the next one is asked for."""
     after: UUID | None = None
     while True:
-        with system_scope(reason):
-            page = source.page(after)
+        page = source.page(after)
         yield page
         if page.next_after is None:
             return
         after = page.next_after
+
+
+def _each_in_a_door(source: Source, reason: str) -> Iterator[Page]:
+    """Between them no transaction is open."""
+    pages = _pages(source)
+    while True:
+        with system_scope(reason):
+            page = next(pages, None)
+        if page is None:
+            return
+        yield page
 
 
 def _posted(source: Source, page: Page) -> dict[tuple[UUID, str, str], EntryView]:
@@ -228,7 +240,7 @@ def _of_source(source: Source) -> Verdict:
         if len(findings) < FINDINGS_MAX:
             findings.append(Finding(tenant_id, subject, what))
 
-    for page in _pages(source, "the ledger is audited"):
+    for page in _pages(source):
         for unclear in page.unclear:
             found(unclear.tenant_id, unclear.subject, unclear.why)
         posted = _posted(source, page)

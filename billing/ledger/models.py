@@ -17,6 +17,7 @@ from django.db import models
 from django.db.models import Q
 
 from billing.ledger.accounts import ACCOUNT_NAME_MAX, CREDITS_PROMOTIONAL, CREDITS_PURCHASED
+from billing.ledger.audit_runs import AuditRun as AuditRun
 from billing.ledger.entry import AMOUNT_MINOR_MAX, LEGS_MAX, MEMO_MAX, SOURCE_MAX
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel

@@ -8,6 +8,7 @@ each entry matched, and what the contracts say.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from billing.pricing.contract import Contract
@@ -48,7 +49,7 @@ def fingerprint(
             "other_lines": [_other(line) for line in others],
             "matched": sorted((_matched(*each) for each in sums.items()), key=_text),
             "billed": sorted((_billed(each) for each in billed), key=_text),
-            "contracts": [_contract(each) for each in contracts],
+            "contracts": [_contract(each) for each in sorted(contracts, key=_since)],
             "total_minor": str(total_minor),
         }
     )
@@ -116,6 +117,10 @@ def _billed(each: Billed) -> dict[str, Any]:
         "quantity": _number(each.quantity),
         "amount_minor": str(each.amount_minor),
     }
+
+
+def _since(contract: Contract) -> tuple[datetime, int]:
+    return contract.terms.starts_at, contract.number
 
 
 def _contract(contract: Contract) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from billing.rating.values import (
     Period,
     RatedLine,
     UsageCannotBeRated,
+    contract_first,
 )
 from meterplane.kernel.money import pico_to_minor_half_away
 
@@ -74,15 +75,8 @@ def plain_lines(
 
 
 def _in_order(keys: Iterable[PlainKey]) -> Iterator[PlainKey]:
-    """None is not ordered against an id: two of one version and entry differ in nothing else."""
     yield from sorted(
-        keys,
-        key=lambda key: (
-            *key[:7],
-            key.contract_id is None,  # a contract's before the book's, whenever each was made
-            str(key.entry_id),
-            str(key.contract_id),
-        ),
+        keys, key=lambda key: (*key[:7], *contract_first(key.entry_id, key.contract_id))
     )
 
 

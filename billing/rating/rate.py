@@ -10,9 +10,9 @@ Does not know where quantities come from, who owes them, or where invoices are k
 
 A plain unit price has a line for each model (`plain`), any other entry one for all it matched in a
 calendar month (`tiered`), and a contract adds lines to each of its months (`agreed`). A meter whose
-unit price is zero owes nothing and gets no line; its quantity still enters the hash. A quantity
-without a price is never rated as zero: it is refused, and so is usage of a service tier that its
-version does not offer for the model.
+unit price is zero owes nothing and gets no line; its quantity still enters the hash, unless it came
+late. A quantity without a price is never rated as zero: it is refused, and so is usage of a service
+tier that its version does not offer for the model.
 """
 
 from collections import defaultdict

@@ -19,7 +19,7 @@ from billing.pricing.entry import Entry
 from billing.pricing.price_model import price_model_to_json
 from billing.rating.explain import explain_adjustment, explain_priced
 from billing.rating.price import Priced, price
-from billing.rating.values import Billed, Period, RatedLine
+from billing.rating.values import Billed, Period, RatedLine, contract_first
 from meterplane.kernel.decimals import EXACT, ZERO, decimal_to_text
 from meterplane.kernel.money import minor_to_text
 
@@ -77,9 +77,7 @@ def _order(line: RatedLine) -> tuple[object, ...]:
         line.period.starts_at,
         line.display_name,
         str(line.price_version_id),
-        line.contract_id is None,  # a contract's before the book's, whenever each was made
-        str(line.entry_id),
-        str(line.contract_id),
+        *contract_first(line.entry_id, line.contract_id),
     )
 
 

@@ -19,7 +19,7 @@ from meterplane.kernel.invariant import InvariantBroken
 
 __all__ = [
     "KINDS", "METERS", "TIERS", "Account", "Billed", "LineKind", "Period", "Quantity", "RatedLine",
-    "RatedPeriod", "UsageCannotBeRated", "month_after", "month_of",
+    "RatedPeriod", "UsageCannotBeRated", "contract_first", "month_after", "month_of",
 ]  # fmt: skip
 
 TIERS = SERVICE_TIERS  # meters in their order are that of a model's lines, one tier's together
@@ -129,6 +129,12 @@ class RatedPeriod:
     lines: tuple[RatedLine, ...]
     total_minor: int
     content_hash: str
+
+
+def contract_first(entry_id: UUID | None, contract_id: UUID | None) -> tuple[bool, str, str]:
+    """The order of what differs in these alone: a contract's before the book's, whenever each was
+    made. As text, for None is not ordered against an id."""
+    return contract_id is None, str(entry_id), str(contract_id)
 
 
 def month_of(instant: datetime) -> datetime:

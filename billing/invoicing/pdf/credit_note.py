@@ -58,6 +58,9 @@ def credit_note_pdf(note: CreditNoteView) -> bytes:
     for words in (note.memo, EFFECTS[note.effect]):
         if words:
             story += [text(words, SMALL), Spacer(1, 4)]
+    described = [line.description for line in note.lines]
+    parties = [*sheet.said_of(note.seller), *sheet.said_of(note.buyer)]
+    story += sheet.boxes(*parties, *described, note.memo)
     footer = f"{note.seller.name} · Credit note {note.number}"
     return sheet.pdf_bytes(f"Credit note {note.number}", note.seller.name, story, footer)
 

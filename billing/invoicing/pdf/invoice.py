@@ -63,6 +63,13 @@ def invoice_pdf(document: InvoiceDocument, appendix: Appendix) -> bytes:
     name = invoice.number or "Draft"
     story = [*_head(document), *_lines(document), *_sums(document), *_notes(document)]
     story += _appendix(document, appendix)
+    story += sheet.boxes(
+        *sheet.said_of(document.seller),
+        *sheet.said_of(document.buyer),
+        *(f"{line.display_name}{line.description}" for line in document.lines[:LINES_MAX]),
+        *(note.memo for note in document.credit_notes),
+        *(f"{share.project}{share.key}" for share in appendix.shares),
+    )
     footer = f"{document.seller.name} · Invoice {name}"
     return sheet.pdf_bytes(f"Invoice {name}", document.seller.name, story, footer)
 

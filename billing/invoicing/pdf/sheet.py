@@ -23,7 +23,7 @@ from reportlab.platypus import (  # type: ignore[import-untyped]
 )
 
 from billing.invoicing.documents import Party
-from billing.invoicing.pdf.fonts import REGULAR, SEMIBOLD, SETTING, markup, register
+from billing.invoicing.pdf.fonts import REGULAR, SEMIBOLD, SETTING, lacks, markup, register
 
 PAGE_WIDTH, PAGE_HEIGHT = int(A4[0]), int(A4[1])
 MARGIN, FOOT = 51, 62
@@ -50,28 +50,38 @@ BODY, STRONG, SMALL = style(), style(bold=True), style(8, colour=MUTED)
 FIGURE, STRONG_FIGURE = style(right=True), style(bold=True, right=True)
 HEAD, HEAD_FIGURE = style(8, colour=MUTED), style(8, colour=MUTED, right=True)
 TITLE, SECTION = style(20, bold=True), style(11, bold=True)
+_BOXES = (
+    "An empty box stands for a letter of a script that this document has no font for. The same"
+    " document on the customer's page, in the portal, has every letter."
+)
 
 
-def text(words: str, of: ParagraphStyle = BODY) -> Paragraph:
-    """A paragraph of plain text."""
-    return Paragraph(markup(words), of)
+def text(words: str, of: ParagraphStyle = BODY, country: str = "") -> Paragraph:
+    """A paragraph of plain text, of somebody in a country."""
+    return Paragraph(markup(words, country), of)
 
 
-def lines(*parts: tuple[str, ParagraphStyle]) -> list[Paragraph]:
-    """Paragraphs under each other, the empty ones left out."""
-    return [text(words, of) for words, of in parts if words]
+def boxes(*words: str) -> list[Paragraph]:
+    """What a document says where its fonts have not every letter of `words`."""
+    return [text(_BOXES, SMALL)] if lacks(*words) else []
 
 
 def party(title: str, of: Party) -> list[Paragraph]:
     """Who: name, address, country, tax ids."""
-    return lines(
+    parts = [
         (title, HEAD),
         (of.name, STRONG),
         *((line, BODY) for line in of.address),
         (of.country, BODY),
         *((line, SMALL) for line in of.tax_ids),
         (of.email, SMALL),
-    )
+    ]
+    return [text(words, style_, of.country) for words, style_ in parts if words]
+
+
+def said_of(of: Party) -> list[str]:
+    """What they wrote of themselves."""
+    return [of.name, *of.address, of.purchase_order]
 
 
 def columns(*cells: Any, widths: Sequence[int]) -> Table:

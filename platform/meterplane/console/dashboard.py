@@ -13,8 +13,10 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from billing.invoicing.models import Invoice
+from billing.ledger.audit_night import last_audit
 from billing.payments.models import WebhookEvent
 from meterplane.console import shown
+from meterplane.console.entered import audit_alarm
 from meterplane.console.journals import age
 from meterplane.kernel import amounts, clock
 from meterplane.metering.models import CanaryRun, Reconciliation
@@ -80,6 +82,7 @@ def _figures(midnight: datetime) -> list[dict[str, str]]:
             "note": "all caught up" if not waiting else "a sweep tries them every 30 s",
         },
         *_metering(),
+        *_ledger(),
     ]
 
 
@@ -120,6 +123,23 @@ def _metering() -> list[dict[str, str]]:
             "alarm": "the chain is broken" if canary and not canary.passed else "",
             "url": reverse("console:metering_canaryrun_changelist"),
         },
+    ]
+
+
+def _ledger() -> list[dict[str, str]]:
+    """Only where it is not proved: what was found, or that no audit came to its end."""
+    run = last_audit()
+    alarm = audit_alarm(run)
+    if run is None or not alarm:
+        return []
+    return [
+        {
+            "label": "Ledger audit",
+            "value": f"{run.wrong:,} wrong" if run.wrong else f"{run.on:%Y-%m-%d}",
+            "note": "",
+            "alarm": alarm,
+            "url": reverse("console:ledger_auditrun_changelist"),
+        }
     ]
 
 

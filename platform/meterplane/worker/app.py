@@ -37,6 +37,7 @@ LEARN_EVERY_S = 3600  # each time all events of a week are read
 CLOSE_MONTHS_EVERY_S = 900  # an hour after its end a month is due
 MAKE_INTERIMS_EVERY_S = 300
 GRANT_CREDIT_EVERY_S = 60
+AUDIT_LEDGER_EVERY_S = 900  # once a night; what was cut short is gone on with
 EXPIRE_CREDIT_EVERY_S = 300  # it is no balance any more by then: this only writes it off
 # A batch keeps its worker busy for half a minute at a time, and usage must be visible in seconds:
 # batches wait in a queue of their own. A worker that is told no queue serves both.
@@ -144,6 +145,11 @@ app.conf.update(
             "task": "invoicing.make_interims",
             "schedule": MAKE_INTERIMS_EVERY_S,
             "options": {"expires": MAKE_INTERIMS_EVERY_S},
+        },
+        "audit the ledger": {
+            "task": "ledger.audit_nightly",
+            "schedule": AUDIT_LEDGER_EVERY_S,
+            "options": {"expires": AUDIT_LEDGER_EVERY_S},
         },
         "expire credit": {
             "task": "invoicing.expire_credit",

@@ -9,7 +9,6 @@ from decimal import Decimal, localcontext
 from random import Random
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.calculator.answer import answer
@@ -34,6 +33,7 @@ from billing.rating.prorate import Span, change, prorate
 from meterplane.kernel.decimals import EXACT
 from meterplane.kernel.money import minor_digits
 from tests.billing.calculator.questions import question
+from tests.billing.properties import LONG_EXAMPLES, long_tier, try_examples
 
 OPENS = datetime(2024, 2, 1, tzinfo=UTC)
 CLOSES = datetime(2024, 3, 1, tzinfo=UTC)
@@ -404,13 +404,7 @@ each_property = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.parametrize("examples", [30, pytest.param(LONG_EXAMPLES, marks=long_tier)])
 @each_property
-def test_it_holds(holds, strategies):
-    settings(max_examples=30)(given(*strategies)(holds))()
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-@each_property
-def test_it_holds_ten_thousand_times(holds, strategies):
-    settings(max_examples=10_000)(given(*strategies)(holds))()
+def test_it_holds(holds, strategies, examples):
+    try_examples(holds, strategies, examples)

@@ -3,7 +3,6 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.invoicing.credited import (
@@ -14,6 +13,7 @@ from billing.invoicing.credited import (
     tax_part,
 )
 from meterplane.kernel.errors import CallerError
+from tests.billing.properties import holds_for
 
 # Of a line of an amount, a quantity and a tax: what each note asks, and what it gives back with
 # how much tax. `q` asks by quantity.
@@ -59,11 +59,11 @@ def after(left: LineLeft, amount: int, quantity: Decimal) -> LineLeft:
     )
 
 
-@given(
-    amount=st.integers(-(10**9), 10**9).filter(bool),
-    quantity=st.integers(1, 10**9),
-    tax=st.integers(-(10**8), 10**8),
-    parts=st.lists(st.tuples(st.booleans(), st.integers(1, 1000)), max_size=12),
+@holds_for(
+    st.integers(-(10**9), 10**9).filter(bool),
+    st.integers(1, 10**9),
+    st.integers(-(10**8), 10**8),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 1000)), max_size=12),
 )
 def test_any_sequence_adds_up_to_the_line_and_the_last_takes_what_is_left(
     amount, quantity, tax, parts
@@ -90,7 +90,7 @@ def test_any_sequence_adds_up_to_the_line_and_the_last_takes_what_is_left(
     assert (left.credited_minor, taxes) == (amount, tax)
 
 
-@given(st.integers(1000, 10**9), st.integers(1, 998), st.data())
+@holds_for(st.integers(1000, 10**9), st.integers(1, 998), st.data())
 def test_the_whole_quantity_in_parts_is_the_whole_amount(amount, first, data):
     second = data.draw(st.integers(1, 999 - first))
     left = LineLeft(amount, Decimal(1000))

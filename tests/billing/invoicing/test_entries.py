@@ -4,7 +4,6 @@ import inspect
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.invoicing.advance import _WAY
@@ -12,6 +11,7 @@ from billing.invoicing.entries import WRITTEN_OFF, Invoiced, entries_of
 from billing.ledger.entry import Entry
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import InvariantBroken
+from tests.billing.properties import holds_for
 from tests.billing.world import utc
 
 FINALISED, PAID, MOVED = utc(11, 1), utc(11, 3), utc(11, 9)
@@ -178,7 +178,8 @@ earned_by_account = st.dictionaries(
 )
 
 
-def check_any_moves(earned, told):
+@holds_for(earned_by_account, st.lists(st.sampled_from(STATES), max_size=6), quick_examples=100)
+def test_any_moves_leave_what_is_open_in_receivable_and_every_account_zero_in_sum(earned, told):
     """As `advance` and `record` do it, with a dictionary for a ledger."""
     state, ledger, of = "draft", {}, {"id": uuid7()}
     for news in told:
@@ -204,16 +205,3 @@ def check_any_moves(earned, told):
     assert {entry.kind: entry.content_hash for entry in expected} == {
         kind: entry.content_hash for kind, entry in ledger.items()
     }
-
-
-@given(earned_by_account, st.lists(st.sampled_from(STATES), max_size=6))
-@settings(max_examples=100)
-def test_any_moves_leave_what_is_open_in_receivable_and_every_account_zero_in_sum(earned, told):
-    check_any_moves(earned, told)
-
-
-@pytest.mark.long
-@given(earned_by_account, st.lists(st.sampled_from(STATES), max_size=6))
-@settings(max_examples=10_000)
-def test_ten_thousand_invoices_of_any_moves(earned, told):
-    check_any_moves(earned, told)

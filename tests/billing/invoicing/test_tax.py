@@ -5,10 +5,10 @@ from fractions import Fraction
 from uuid import UUID
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.invoicing.tax import Rate, tax
+from tests.billing.properties import holds_for
 
 # Lines in minor units, rates (+ on top of prices, = in them); each tax with its lines, the total.
 TABLE = """
@@ -69,7 +69,7 @@ rates = st.lists(
 ).map(lambda given: [Rate(UUID(int=n), str(n), *each) for n, each in enumerate(given)])
 
 
-@given(amounts, rates)
+@holds_for(amounts, rates)
 def test_shares_add_up_and_no_rounding_is_beyond_half_a_cent(lines, rates):
     made = tax(lines, rates)
     gross = 1 + sum(
@@ -87,7 +87,7 @@ def test_shares_add_up_and_no_rounding_is_beyond_half_a_cent(lines, rates):
     assert made.total_minor == sum(lines.values()) + exclusive
 
 
-@given(amounts, rates, st.randoms(use_true_random=False))
+@holds_for(amounts, rates, st.randoms(use_true_random=False))
 def test_the_order_of_lines_and_rates_changes_nothing(lines, rates, chance):
     shuffled, others = list(lines.items()), list(rates)
     chance.shuffle(shuffled)
@@ -99,7 +99,7 @@ def test_the_order_of_lines_and_rates_changes_nothing(lines, rates, chance):
     assert first.total_minor == second.total_minor
 
 
-@given(amounts, rates)
+@holds_for(amounts, rates)
 def test_the_opposite_lines_have_the_opposite_taxes(lines, rates):
     opposite = tax({key: -amount for key, amount in lines.items()}, rates)
     made = tax(lines, rates)

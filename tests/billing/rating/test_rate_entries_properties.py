@@ -4,11 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.rating.rate import Period, rate
 from meterplane.kernel.money import divide_half_away, minor_digits
+from tests.billing.properties import holds_for
 from tests.billing.rating.agreements import bill, book, contract, entry, period, used
 from tests.billing.rating.cases import halves
 
@@ -70,8 +70,7 @@ terms = st.fixed_dictionaries(
 )
 
 
-@given(worlds(), terms, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@holds_for(worlds(), terms, st.randoms(use_true_random=False), quick_examples=60)
 def test_order_and_batching_cannot_matter_and_a_replay_has_the_same_hash(world, agreed, random):
     currency, prices, rows = world
     held = contract(currency=currency, **agreed)
@@ -84,8 +83,7 @@ def test_order_and_batching_cannot_matter_and_a_replay_has_the_same_hash(world, 
     assert once.total_minor == sum(line.amount_minor for line in once.lines)
 
 
-@given(worlds(), terms, st.integers(1, 30), st.data())
-@settings(max_examples=100, deadline=None)
+@holds_for(worlds(), terms, st.integers(1, 30), st.data(), quick_examples=100)
 def test_a_month_cut_anywhere_and_late_anyhow_owes_what_it_owes_in_one(world, agreed, day, data):
     """Invoices of parts of a month, and of what came later, add up to the one of all of it."""
     currency, prices, rows = world
@@ -123,8 +121,7 @@ def test_a_month_cut_anywhere_and_late_anyhow_owes_what_it_owes_in_one(world, ag
     assert abs(owed - whole.total_minor) <= plain_lines
 
 
-@given(worlds())
-@settings(max_examples=100, deadline=None)
+@holds_for(worlds(), quick_examples=100)
 def test_a_second_rater_made_of_fractions_agrees_to_the_minor_unit(world):
     currency, prices, rows = world
     (version,) = prices.values()

@@ -3,12 +3,12 @@
 from fractions import Fraction
 from uuid import UUID
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.pricing.book import ModelPrices, PublishedBook
 from billing.rating.rate import METERS, TIERS, Quantity, rate
 from meterplane.kernel.money import minor_digits
+from tests.billing.properties import holds_for
 from tests.billing.rating.cases import LATE_SEPTEMBER, OCTOBER, halves
 
 MODELS = ["a", "b", "tiny-lm"]
@@ -44,8 +44,7 @@ def books(draw, currency=None):
     }
 
 
-@given(books(), quantities, st.randoms(use_true_random=False))
-@settings(max_examples=60)
+@holds_for(books(), quantities, st.randoms(use_true_random=False), quick_examples=60)
 def test_order_splits_and_empty_inputs_cannot_matter(book, used, random):
     currency, prices = book
     expected = rate(used, prices, currency)
@@ -59,8 +58,7 @@ def test_order_splits_and_empty_inputs_cannot_matter(book, used, random):
     assert rate(shuffled, prices, currency) == expected
 
 
-@given(books(), quantities)
-@settings(max_examples=60)
+@holds_for(books(), quantities, quick_examples=60)
 def test_lines_add_up_and_each_is_off_by_at_most_half_a_minor_unit(book, used):
     currency, prices = book
     rated = rate(used, prices, currency)
@@ -71,8 +69,7 @@ def test_lines_add_up_and_each_is_off_by_at_most_half_a_minor_unit(book, used):
         assert 2 * abs(line.amount_minor * pico_per_minor - line.amount_pico) <= pico_per_minor
 
 
-@given(books(), quantities)
-@settings(max_examples=100)
+@holds_for(books(), quantities, quick_examples=100)
 def test_a_second_rater_made_of_fractions_agrees_to_the_cent(book, used):
     currency, prices = book
     owed: dict[tuple[object, ...], Fraction] = {}
@@ -107,8 +104,7 @@ def test_a_second_rater_made_of_fractions_agrees_to_the_cent(book, used):
     assert rated.total_minor == sum(by_hand.values())
 
 
-@given(books(), quantities, quantities)
-@settings(max_examples=100)
+@holds_for(books(), quantities, quantities, quick_examples=100)
 def test_more_usage_never_costs_less(book, used, more):
     currency, prices = book
     assert (
@@ -116,8 +112,7 @@ def test_more_usage_never_costs_less(book, used, more):
     )
 
 
-@given(books(currency="USD"), quantities, quantities)
-@settings(max_examples=100)
+@holds_for(books(currency="USD"), quantities, quantities, quick_examples=100)
 def test_equal_hashes_mean_equal_lines(book, used, other):
     _, prices = book
     one, two = rate(used, prices, "USD"), rate(other, prices, "USD")
