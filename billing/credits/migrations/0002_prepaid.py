@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
                 'indexes': [models.Index(fields=['next_look_at'], condition=models.Q(('is_held', True)), name='credit_hold_next_look')],
                 'constraints': [
                     models.UniqueConstraint(fields=('tenant',), name='credit_hold_once'),
-                    models.CheckConstraint(condition=models.Q(('opening_nano__gte', 0), ('settled_nano__gte', 0), ('amount_nano__gte', 0)), name='credit_hold_not_negative'),
+                    models.CheckConstraint(condition=models.Q(('amount_nano__gte', 0), ('opening_nano__gte', 0), ('settled_nano__gte', 0)), name='credit_hold_not_negative'),
                     models.CheckConstraint(condition=models.Q(('generation__gte', 1)), name='credit_hold_generation_counts'),
                 ],
             },

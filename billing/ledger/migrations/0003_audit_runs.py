@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
             model_name="auditrun",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    ("wrong__gte", 0), ("entries__gte", 0), ("organisations__gte", 0)
+                    ("entries__gte", 0), ("organisations__gte", 0), ("wrong__gte", 0)
                 ),
                 name="ledger_audit_counts_up",
             ),

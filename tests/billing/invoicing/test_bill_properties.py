@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
+from uuid import UUID
 
 from hypothesis import strategies as st
 
 from billing.credits.cover import Payable, Payer, cover
 from billing.invoicing.credit_entries import GivenBack, TaxPart, difference, with_taxes
-from billing.invoicing.credited import LineLeft, by_amount, tax_part
+from billing.invoicing.credited import LineLeft, TaxedLine, by_amount, tax_part
 from billing.invoicing.entries import Invoiced, entries_of
 from billing.invoicing.tax import Taxed, tax
 from billing.ledger import movements
@@ -33,6 +34,7 @@ class Bill:
     purchased_minor: int
     promotional_minor: int
     left: dict[int, LineLeft] = field(default_factory=dict)
+    noted: Counter[UUID] = field(default_factory=Counter)  # of each tax, what went back so far
 
     @property
     def taxes(self) -> list[TaxPart]:
@@ -85,11 +87,13 @@ def note_of(bill: Bill, amounts: dict[int, int]) -> Note:
     """Give back so much of each line, with its part of the taxes, as a credit note does."""
     taxes = {}
     for each in bill.taxed.taxes:
-        shares = [
-            tax_part(each.by_line[position], bill.left[position], amount)
-            for position, amount in amounts.items()
+        lines = [
+            TaxedLine(each.by_line[position], left, amounts.get(position, 0))
+            for position, left in bill.left.items()
         ]
-        taxes[each.rate.id] = TaxPart(each.rate.name, each.rate.mode, sum(shares))
+        part = tax_part(each.amount_minor, bill.noted[each.rate.id], lines)
+        bill.noted[each.rate.id] += part
+        taxes[each.rate.id] = TaxPart(each.rate.name, each.rate.mode, part)
     for position, amount in amounts.items():
         left = bill.left[position]
         credited = left.credited_minor + by_amount(left, amount, "USD", "x")
