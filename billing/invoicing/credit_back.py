@@ -1,9 +1,9 @@
 """What an invoice gives back of the credit that earlier ones drew, because it corrects them down.
 
-A month that is owed less than invoices say (late usage reprices it, a contract is amended) is first
-given back what they drew for it, and only the rest is money. So credit never becomes money, and a
-tax is given back of nothing that bore none: what comes back is a line above zero beside the
-correction below zero, and taxes are of the sum.
+A month that is owed less than invoices say (late usage reprices it, a contract is amended, a volume
+price falls that an interim invoice billed) is first given back what they drew for it, and only the
+rest is money. So credit never becomes money, and a tax is given back of nothing that bore none:
+what comes back is a line above zero beside the correction below zero, and taxes are of the sum.
 
 Guarantees, for each calendar month that the new invoice corrects down in sum: no more comes back
 than it corrects, nor than is still drawn by invoices that have lines of that month, nor than those
@@ -67,11 +67,18 @@ class _Drawn(Payer):
         )
 
 
-def to_give_back(lines: Iterable[RatedLine]) -> list[GivenBack]:
-    """What an invoice of these lines gives back. Needs the tenant's door; writes nothing."""
+def to_give_back(
+    lines: Iterable[RatedLine], already: Iterable[Payable], starts_at: datetime
+) -> list[GivenBack]:
+    """What an invoice of these lines gives back. Needs the tenant's door; writes nothing.
+
+    `already` is what interim invoices billed of the period that starts then, below zero.
+    """
     owed: dict[datetime, dict[Key, int]] = defaultdict(lambda: defaultdict(int))
     for line in lines:
         owed[month_of(line.period.starts_at)][line.model, line.meter] += line.amount_minor
+    for billed in already:
+        owed[month_of(starts_at)][billed.model, billed.meter] += billed.amount_minor
     found: list[GivenBack] = []
     for month, sums in sorted(owed.items()):
         if sum(sums.values()) < 0:

@@ -55,9 +55,9 @@ def credit_lines(
     Needs the tenant's door, and the invoice in the same transaction.
     """
     back: list[GivenBack] = []
-    if _corrects_down(lines):
+    if _corrects_down(lines, already):
         one_act_at_a_time(tenant_id)
-        back = to_give_back(lines)
+        back = to_give_back(lines, already, starts_at)
         give_back(tenant_id, invoice_id, back)
     drawn = draw_for_invoice(
         tenant_id=tenant_id,
@@ -102,7 +102,7 @@ def expected_credit(
     already: Sequence[Payable],
 ) -> list[CreditPart]:
     """The credit lines that closing [starts_at, ends_at) now would give. Writes nothing."""
-    back = to_give_back(lines) if _corrects_down(lines) else []
+    back = to_give_back(lines, already, starts_at) if _corrects_down(lines, already) else []
     by_grant: dict[UUID, int] = defaultdict(int)
     for each in back:
         for row, amount_minor in each.parts:
@@ -119,9 +119,9 @@ def expected_credit(
     ]
 
 
-def _corrects_down(lines: Iterable[RatedLine]) -> bool:
+def _corrects_down(lines: Iterable[RatedLine], already: Sequence[Payable]) -> bool:
     """Hardly any invoice does: of the others nothing more is asked."""
-    return any(line.amount_minor < 0 for line in lines)
+    return bool(already) or any(line.amount_minor < 0 for line in lines)
 
 
 def _payable(

@@ -9,12 +9,14 @@ from fractions import Fraction
 import pytest
 
 from billing.credits.models import CreditMovement
+from billing.credits.restore import still_drawn
 from billing.invoicing.advance import News, advance
 from billing.invoicing.agree import agree
 from billing.invoicing.close import close_period
 from billing.invoicing.interim import make_interim
 from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.models import Invoice, InvoiceLine, InvoiceTax
+from billing.invoicing.queries import upcoming_invoice
 from billing.invoicing.taxation import assign_rates, create_rate
 from billing.invoicing.thresholds import set_threshold
 from billing.ledger.audit import audit
@@ -119,10 +121,30 @@ def live_through(tenant, month: Month, version) -> tuple[int, int, int]:
                 models = chance.choice([(), ("minilm",)])
                 give(tenant, chance.randrange(100, 3_000), effective_at=at, models_only=models)
     with clock.frozen(utc(12, 2)):
-        close_period(tenant.id, utc(12, 1))
+        with tenant_scope(tenant.id):
+            upcoming = upcoming_invoice(utc(12, 1))
+        check_what_was_upcoming(tenant, upcoming, close_period(tenant.id, utc(12, 1)))
     with tenant_scope(tenant.id):
-        drawn = sum(CreditMovement.objects.values_list("amount_minor", flat=True))
+        moved = list(CreditMovement.objects.values_list("kind", "amount_minor"))
+    drawn = sum(amount if kind == "drawn" else -amount for kind, amount in moved)
     return made, drawn, percentage
+
+
+def check_what_was_upcoming(tenant, upcoming, made: Invoice | None) -> None:
+    """It is what was made then: interim invoices, credit and taxes are no exception."""
+    if made is None:
+        assert upcoming.total_minor == 0
+        return
+    with tenant_scope(tenant.id):
+        lines = list(made.lines.order_by("position"))
+        taxes = list(InvoiceTax.objects.filter(invoice=made).order_by("position"))
+    assert [(line.kind, line.meter, line.amount_minor) for line in upcoming.lines] == [
+        (line.kind, line.meter, line.amount_minor) for line in lines
+    ]
+    assert [(each.name, each.taxable_minor, each.amount_minor) for each in upcoming.taxes] == [
+        (each.name, each.taxable_minor, each.amount_minor) for each in taxes
+    ]
+    assert upcoming.total_minor == made.total_minor
 
 
 def check_a_month(tenant, seed: int) -> int:
@@ -143,6 +165,11 @@ def check_a_month(tenant, seed: int) -> int:
     on_top = taxes if percentage > 0 else 0
     assert sum(row.total_minor for row in rows) == left + on_top
     assert sum(row.kind == "interim" for row in rows) == made
+    with tenant_scope(tenant.id):
+        drawn_by = still_drawn([row.id for row in rows])
+    if rows and rows[-1].total_minor < 0:  # what credit paid has come back as credit, then
+        scopes = [grant.models_only for parts in drawn_by.values() for grant, _ in parts]
+        assert [] not in scopes
     for row in rows:
         with tenant_scope(tenant.id):
             lines_csv(row.id)  # it refuses what does not add up

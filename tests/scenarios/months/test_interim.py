@@ -220,6 +220,59 @@ def test_credit_stays_drawn_by_the_invoice_it_paid(begins):
     """)
 
 
+def falls_below_what_credit_paid(begins):
+    """Of 100.00 that were billed on the 8th, credit paid 60.00; then the price falls to 0.50."""
+    acme = begins("acme", "2023-04-01", VOLUME)
+    taxed(acme, "10")
+    acme.sets_threshold("100")
+    acme.gets_credit("bought", "60.00", "purchased")
+    acme.uses("2023-04-07", requests=100)
+    interim = acme.looked_at("2023-04-08")
+    assert acme.paper(interim)[-3:] == table("""
+        04     Purchased credit: bought  -        -60.00
+        tax    VAT 10 %                  on top    4.00
+        total                                     44.00
+    """)
+    acme.uses("2023-04-20", requests=20)
+    return acme, interim
+
+
+def test_credit_that_paid_an_interim_invoice_comes_back_before_money(begins):
+    acme, _ = falls_below_what_credit_paid(begins)
+    april = acme.closes("2023-05-01")
+    # 60.00 for all of April: 40.00 were paid with their tax, and 20.00 remain for credit to pay.
+    assert acme.paper(april) == table("""
+        04     requests                                                             120    60.00
+        04     Already invoiced in ACME-000001, usage until 2023-04-08 00:00 UTC      -  -100.00
+        04     Purchased credit: bought (given back of 2023-04, which costs less)     -    40.00
+        tax    VAT 10 %                                                        on top    4.00
+        tax    VAT 10 %, already invoiced in ACME-000001                       on top   -4.00
+        total                                                                            0.00
+    """)
+    assert acme.credit() == table("bought  40.00")
+    assert acme.books() == table("""
+        credits:purchased   -40.00
+        payments             60.00
+        receivable           44.00
+        revenue:requests    -60.00
+        tax:VAT              -4.00
+    """)
+
+
+@pytest.mark.parametrize("order", ["interim first", "april first"])
+def test_voided_afterwards_what_came_back_of_an_interim_invoice_is_not_lost(begins, order):
+    acme, interim = falls_below_what_credit_paid(begins)
+    april = acme.closes("2023-05-01")
+    with on("2023-05-02"):
+        for invoice in (interim, april) if order == "interim first" else (april, interim):
+            acme.moves(invoice, "void")
+    assert acme.credit() == table("bought  60.00")
+    assert acme.books() == table("""
+        credits:purchased   -60.00
+        payments             60.00
+    """)
+
+
 @pytest.mark.parametrize("first_voided", ["interim", "april"])
 def test_an_interim_invoice_that_is_voided_counts_as_invoiced(begins, first_voided):
     acme = begins("acme", "2023-04-01", PRICES)
