@@ -10,7 +10,8 @@ the same credit twice, or lacks it:
 Spend of the open period is what exceeds `settled_nano`. When a period is closed, what is drawn
 leaves the first, and what the period was metered to cost is added to `settled_nano`, in one
 transaction that lets no usage arrive meanwhile. The two differ where rating and metering do (tiers,
-contracts, rounding): what counts from then on is what was drawn.
+contracts, rounding): what counts from then on is what was drawn. An interim invoice does the same
+for what it bills.
 
 Does not know the gateways: `balance_changed` compiles policies anew, in the caller's transaction.
 """
@@ -38,13 +39,13 @@ def balance_changed(tenant_id: UUID) -> None:
         policy_port.recompile(tenant_id)
 
 
-def settle(ends_at: datetime) -> None:
-    """A period that ends then is being closed: its cost is spend of the open period no more.
+def settle(ends_at: datetime, *, unbilled_nano: int = 0) -> None:
+    """What was used until then is being invoiced: its cost is spend of the open period no more.
 
-    Needs the tenant's door, usage that is held (`arrivals.hold`), and credit drawn for the period
-    in the same transaction.
+    But for `unbilled_nano`, which the invoice leaves to a later one. Needs the tenant's door, usage
+    that is held (`arrivals.hold`), and credit drawn for the invoice in the same transaction.
     """
     hold = hold_of_tenant()
     if hold is not None:
-        hold.settled_nano = cost_between(hold.counted_from, ends_at)
+        hold.settled_nano = max(0, cost_between(hold.counted_from, ends_at) - unbilled_nano)
         hold.save(update_fields=["settled_nano"])

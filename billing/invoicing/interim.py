@@ -44,6 +44,7 @@ from billing.rating.rate import RatedLine
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.invariant import InvariantBroken
+from meterplane.kernel.money import minor_to_nano
 from meterplane.metering import arrivals
 from tenants.queries import organisation
 from tenants.scoping import system_scope, tenant_scope
@@ -72,7 +73,10 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Unbilled:
-    """What the running month owes that no interim invoice billed, and the lines it is from."""
+    """What the running month owes that no interim invoice billed, and the lines it is from.
+
+    `late_minor` is what closed months owe beside it: that is left to the month's own invoice.
+    """
 
     starts_at: datetime
     until: datetime
@@ -80,6 +84,7 @@ class Unbilled:
     lines: tuple[RatedLine, ...]
     content_hash: str
     amount_minor: int
+    late_minor: int
 
 
 def make_interim(tenant_id: UUID) -> Invoice | None:
@@ -99,7 +104,8 @@ def make_interim(tenant_id: UUID) -> Invoice | None:
         if found is None:
             return None
         bill = Bill(tenant_id, found.starts_at, found.until, found.currency, found.lines, interims)
-        settle(found.until)
+        late_nano = minor_to_nano(max(0, found.late_minor), found.currency)
+        settle(found.until, unbilled_nano=late_nano)
         invoice = write_invoice(
             bill,
             kind=Invoice.Kind.INTERIM,
@@ -124,12 +130,21 @@ def unbilled(interims: list[Interim], until: datetime) -> Unbilled | None:
         return None
     currency = organisation().currency
     rated = rate_open(period, until, currency)
+    late = sum(line.amount_minor for line in rated.lines if line.period.is_late)
     lines = tuple(
         line for line in rated.lines if not line.period.is_late and line.kind not in _AT_MONTH_END
     )
     spent = sum(line.amount_minor for line in lines)
     billed = sum(each.billed_minor for each in interims)
-    return Unbilled(period.starts_at, until, currency, lines, rated.content_hash, spent - billed)
+    return Unbilled(
+        starts_at=period.starts_at,
+        until=until,
+        currency=currency,
+        lines=lines,
+        content_hash=rated.content_hash,
+        amount_minor=spent - billed,
+        late_minor=late,
+    )
 
 
 def _enough() -> Unbilled | None:

@@ -1,10 +1,11 @@
 """Hold an organisation to its credit, or no longer. When a verb returns, the gateways obey.
 
 An organisation is held from an instant on; what it spent in the open period before that uses its
-credit too, when the period is closed. So the window of its pool begins with that as granted, and as
-spent: a grant of each life of Redis that the usage names, so that what returns of a life that is
-over (`stranded`) is what was really lost. Its number tells the pool of this time of being held from
-those of earlier ones.
+credit too, when the period is closed, but for what interim invoices billed: that has been drawn, or
+is owed. So the window of its pool begins with what was spent as granted, and as spent: a grant of
+each life of Redis that the usage names, so that what returns of a life that is over (`stranded`) is
+what was really lost. Its number tells the pool of this time of being held from those of earlier
+ones.
 
 Limit: of requests that ran when it began, each counts once it was taken in (`count_late_opening`),
 seconds after it ended. Whether it came in before that instant is by its gateway's clock.
@@ -18,11 +19,13 @@ from django.db import connection
 from billing.credits.models import CreditHold
 from billing.credits.turns import one_act_at_a_time
 from billing.invoicing.close import one_closer_at_a_time, open_period
+from billing.invoicing.interim_lines import interims_of
 from meterplane.contracts import windows
 from meterplane.contracts.reservations import Granted
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
+from meterplane.kernel.money import minor_to_nano
 from meterplane.metering import arrivals
 from meterplane.metering.queries import cost_between
 from meterplane.policy.credit_limit import covered_nano
@@ -30,6 +33,7 @@ from meterplane.policy.models import BudgetEpoch, BudgetGrant, BudgetWindow
 from meterplane.policy.stranded import CLOCKS_APART_S
 from tenants import policy_port
 from tenants.models import Organisation
+from tenants.queries import organisation
 from tenants.scoping import system_scope, tenant_scope
 
 FIRST_BLOCK_NANO = 10**9  # `take_budget` keeps it below an eighth of the amount
@@ -120,6 +124,7 @@ def _begin(tenant_id: UUID) -> CreditHold:
     arrivals.hold()
     now, period = clock.now(), open_period()
     counted_from = period.starts_at.date()
+    before_nano = cost_between(counted_from, period.starts_at)
     before: CreditHold | None = CreditHold.objects.first()
     hold: CreditHold
     hold, _ = CreditHold.objects.update_or_create(
@@ -130,10 +135,21 @@ def _begin(tenant_id: UUID) -> CreditHold:
             "held_since": now,
             "counted_from": counted_from,
             "opening_nano": cost_between(counted_from, now),
-            "settled_nano": cost_between(counted_from, period.starts_at),
+            "settled_nano": before_nano + _billed_nano(counted_from, period.starts_at, before_nano),
         },
     )
     return hold
+
+
+def _billed_nano(counted_from: date, starts_at: datetime, before_nano: int) -> int:
+    """What the running period cost as far as interim invoices billed it, and no more than they did:
+    some of it may have arrived since."""
+    interims = interims_of(starts_at)
+    if not interims:
+        return 0
+    billed_minor = sum(each.billed_minor for each in interims)
+    cost_nano = cost_between(counted_from, interims[-1].ends_at) - before_nano
+    return min(cost_nano, minor_to_nano(billed_minor, organisation().currency))
 
 
 def _spent_by_epoch(tenant_id: UUID, since: date) -> list[tuple[str, int]]:
