@@ -88,14 +88,18 @@ CREATE TRIGGER invoice_interim_guard BEFORE INSERT ON invoice
 CREATE FUNCTION invoice_takes_interims_back() RETURNS trigger LANGUAGE plpgsql
 SET search_path = public, pg_temp AS $body$
 DECLARE
+  touched uuid := CASE TG_TABLE_NAME WHEN 'invoice' THEN (to_jsonb(NEW) ->> 'id')::uuid
+                  ELSE (to_jsonb(NEW) ->> 'invoice_id')::uuid END;
+  taking invoice%ROWTYPE;
   wrong uuid;
   door text := current_setting('app.tenant_id', true);
 BEGIN
   PERFORM set_config('app.tenant_id', NEW.tenant_id::text, true);
+  SELECT * INTO taking FROM invoice WHERE id = touched;
   WITH interim AS (
     SELECT id FROM invoice
-     WHERE tenant_id = NEW.tenant_id AND kind = 'interim' AND period_start = NEW.period_start
-       AND interim_sequence < coalesce(NEW.interim_sequence, 32767)
+     WHERE tenant_id = NEW.tenant_id AND kind = 'interim' AND period_start = taking.period_start
+       AND interim_sequence < coalesce(taking.interim_sequence, 32767)
   ), billed AS (
     SELECT l.invoice_id AS interim_id, NULL::uuid AS rate_id, sum(l.amount_minor) AS amount
       FROM invoice_line l JOIN interim ON interim.id = l.invoice_id
@@ -105,10 +109,10 @@ BEGIN
       FROM invoice_tax t JOIN interim ON interim.id = t.invoice_id GROUP BY 1, 2
   ), taken AS (
     SELECT interim_id, NULL::uuid AS rate_id, sum(amount_minor) AS amount
-      FROM invoice_line WHERE invoice_id = NEW.id AND kind = 'interim' GROUP BY 1
+      FROM invoice_line WHERE invoice_id = touched AND kind = 'interim' GROUP BY 1
     UNION ALL
     SELECT interim_id, rate_id, sum(amount_minor)
-      FROM invoice_tax WHERE invoice_id = NEW.id AND interim_id IS NOT NULL GROUP BY 1, 2
+      FROM invoice_tax WHERE invoice_id = touched AND interim_id IS NOT NULL GROUP BY 1, 2
   )
   SELECT coalesce(billed.interim_id, taken.interim_id) INTO wrong
     FROM billed FULL JOIN taken
@@ -118,13 +122,19 @@ BEGIN
    LIMIT 1;
   PERFORM set_config('app.tenant_id', coalesce(door, ''), true);
   IF wrong IS NOT NULL THEN
-    RAISE EXCEPTION 'invoice % does not take back what interim invoice % billed', NEW.id, wrong
+    RAISE EXCEPTION 'invoice % does not take back what interim invoice % billed', touched, wrong
       USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NULL;
 END $body$;
 CREATE CONSTRAINT TRIGGER invoice_takes_interims_back AFTER INSERT ON invoice
   DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION invoice_takes_interims_back();
+CREATE CONSTRAINT TRIGGER invoice_line_takes_interim_back AFTER INSERT ON invoice_line
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.interim_id IS NOT NULL)
+  EXECUTE FUNCTION invoice_takes_interims_back();
+CREATE CONSTRAINT TRIGGER invoice_tax_takes_interim_back AFTER INSERT ON invoice_tax
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.interim_id IS NOT NULL)
+  EXECUTE FUNCTION invoice_takes_interims_back();
 
 -- A period that has interim invoices has one of its own, and ends after them.
 CREATE FUNCTION billing_period_takes_interims() RETURNS trigger LANGUAGE plpgsql
@@ -151,6 +161,8 @@ CREATE CONSTRAINT TRIGGER billing_period_takes_interims AFTER INSERT ON billing_
 """
 UNDO_INTERIMS = """
 DROP TRIGGER billing_period_takes_interims ON billing_period;
+DROP TRIGGER invoice_tax_takes_interim_back ON invoice_tax;
+DROP TRIGGER invoice_line_takes_interim_back ON invoice_line;
 DROP TRIGGER invoice_takes_interims_back ON invoice;
 DROP TRIGGER invoice_interim_guard ON invoice;
 DROP FUNCTION billing_period_takes_interims(), invoice_takes_interims_back(), invoice_interim_guard();

@@ -291,6 +291,27 @@ def test_a_line_that_takes_back_another_amount_is_refused(acme, interims, monkey
         write()
 
 
+def test_what_is_taken_back_is_not_taken_back_again_later(acme, interims):
+    """Beside a line that makes up for it, so that the invoice adds up as before."""
+    with clock.frozen(utc(12, 2)):
+        made = close_period(acme.id, utc(12, 1))
+    usage, back = lines(acme, made)[0], lines(acme, made, kind="interim")[0]
+
+    def write():
+        with tenant_scope(acme.id):
+            for line, amount in ((usage, 10), (back, -10)):
+                line.pk = line.id = InvoiceLine._meta.get_field("id").get_default()
+                line._state.adding = True
+                line.position += 100
+                line.amount_minor = amount
+                line.period_start = utc(11, 9)  # or it would be a line that is there already
+                line.save(force_insert=True)
+            check_now()
+
+    with pytest.raises(IntegrityError, match="take back"):
+        write()
+
+
 # -- what is shown
 
 
