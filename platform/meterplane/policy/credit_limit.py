@@ -24,6 +24,7 @@ from meterplane.kernel import clock
 from meterplane.kernel.money import minor_to_nano
 from meterplane.metering.queries import cost_between
 
+AMOUNT_NANO_MAX = 2**63 - 1  # a column holds no more; of credit beyond it nobody can be told
 STEPS_MAX = 64  # what comes after is compiled when one of these has come
 LOOK_BEFORE = timedelta(seconds=60)  # by then nearly all is known that the running period costs
 
@@ -41,7 +42,7 @@ class _Known:
         """Of all that was ever spent, and is."""
         over = [each for each in self.ended if each.ends_at <= at]
         spent_nano = self.settled_nano + sum(each.cost for each in over)
-        return covered(self.pockets, over, at) + spent_nano
+        return min(AMOUNT_NANO_MAX, covered(self.pockets, over, at) + spent_nano)
 
 
 def compiled_credit_limit() -> Limit | None:
