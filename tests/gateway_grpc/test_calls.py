@@ -12,6 +12,7 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from meterplane.gateway.readiness import FOUND_FOR_S
+from meterplane.policy.hold_to_credit import hold_to_credit
 from tests.conftest import free_port, wait_until
 from tests.gateway.deployments import limit_rate
 from tests.gateway_grpc.tensors import FINAL, SERVICE, floats, infer_stub, message, text
@@ -209,6 +210,20 @@ def test_a_rate_limit_is_resource_exhausted(client, gateway, selling, onboard):
         "limit of 1 request per minute of this organisation",
     )
     assert len(gateway.settles()) == 1
+
+
+def test_credit_that_does_not_cover_a_request_is_resource_exhausted(
+    client, gateway, selling, onboard
+):
+    tenant = onboard("held")
+    hold_to_credit(tenant.id)
+    headers = {"authorization": f"Bearer {tenant.secret}"}
+    refused(
+        lambda: client.infer("identity", floats(1), headers=headers),
+        "RESOURCE_EXHAUSTED",
+        "does not cover this request: 0 USD of it is left. Have credit added",
+    )
+    assert gateway.frames() == []
 
 
 def test_an_answer_tells_its_request_and_the_limits(channel, gateway, acme):
