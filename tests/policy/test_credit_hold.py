@@ -215,7 +215,8 @@ def test_nothing_is_admitted_on_what_was_refunded_while_requests_ran(door):
     while not refunded.is_set():
         door.ask(*[CENT_NANO] * 8)
     refunder.join()
-    assert door.ask(*[CENT_NANO] * 8) == [402] * 8
+    # 429, which says to wait, where a settlement that Redis did not answer in time is still owed.
+    assert set(door.ask(*[CENT_NANO] * 8)) <= {402, 429}
     assert spendable(door.tenant) == 0
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from billing.invoicing.models import Invoice
+from billing.invoicing.queries import upcoming_invoice
 from billing.invoicing.taxation import assign_rates, create_rate
 from tenants.scoping import tenant_scope
 from tests.scenarios.months.story import on, table
@@ -239,6 +240,9 @@ def falls_below_what_credit_paid(begins):
 
 def test_credit_that_paid_an_interim_invoice_comes_back_before_money(begins):
     acme, _ = falls_below_what_credit_paid(begins)
+    with on("2023-05-01") as at, tenant_scope(acme.tenant.id):
+        upcoming = upcoming_invoice(at)
+    assert (upcoming.credit_minor, upcoming.total_minor) == (40_00, 0)
     april = acme.closes("2023-05-01")
     # 60.00 for all of April: 40.00 were paid with their tax, and 20.00 remain for credit to pay.
     assert acme.paper(april) == table("""
