@@ -116,6 +116,8 @@ BEGIN
 END $body$;
 """
 
+TAKE_BUDGET_BEFORE = TAKE_BUDGET.replace(" AND g.is_pooled", "")
+
 UNDO = """
 DROP TRIGGER credit_is_not_outspent ON budget_window;
 DROP FUNCTION credit_is_not_outspent();
@@ -136,6 +138,6 @@ class Migration(migrations.Migration):
             name='is_pooled',
             field=models.BooleanField(default=True, db_default=True),
         ),
-        migrations.RunSQL(TAKE_BUDGET, migrations.RunSQL.noop),
+        migrations.RunSQL(TAKE_BUDGET, TAKE_BUDGET_BEFORE),
         migrations.RunSQL(GUARDED, UNDO),
     ]
