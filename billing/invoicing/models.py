@@ -143,6 +143,7 @@ class Invoice(TenantModel):
     class Collection(models.TextChoices):
         PENDING = "pending", "To be collected"
         AWAITING_PAYMENT = "awaiting_payment", "Waiting for the customer"
+        CARRIED = "carried", "Too small alone: with the next invoice"
         PARKED = "parked", "Parked: needs a person"
         DONE = "done", "Done"
 
@@ -198,7 +199,15 @@ class Invoice(TenantModel):
                 name="invoice_status_known",
             ),
             models.CheckConstraint(
-                condition=Q(collection_state__in=["pending", "awaiting_payment", "parked", "done"]),
+                condition=Q(
+                    collection_state__in=[
+                        "pending",
+                        "awaiting_payment",
+                        "carried",
+                        "parked",
+                        "done",
+                    ]
+                ),
                 name="invoice_collection_known",
             ),
             models.CheckConstraint(

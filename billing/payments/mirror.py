@@ -13,6 +13,7 @@ from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.invoicing.record import overpaid_minor
 from billing.invoicing.said import with_said
+from billing.payments.carry import carried_minor, carried_news
 from billing.payments.models import PaymentRun
 from billing.payments.provider import ProviderInvoice
 from meterplane.kernel import clock
@@ -30,7 +31,9 @@ _FINAL = {Invoice.Status.PAID, Invoice.Status.VOID, Invoice.Status.UNCOLLECTIBLE
 def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
     """Apply what was read; True if our invoice's status moved."""
     with tenant_scope(tenant_id):
-        found = _differences(Invoice.objects.get(id=invoice_id), theirs)
+        run = PaymentRun.objects.filter(invoice_id=invoice_id).first()
+        carried = carried_minor(run)
+        found = _differences(Invoice.objects.get(id=invoice_id), run, carried, theirs)
     if found:
         park(tenant_id, invoice_id, "Ours and theirs differ:\n" + "\n".join(found))
         return False
@@ -39,10 +42,12 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
         at=theirs.paid_at or clock.now(),
         hosted_url=theirs.hosted_url,
         attempts=theirs.attempts,
-        paid_minor=max(0, theirs.settled_minor),
+        paid_minor=max(0, theirs.settled_minor - carried),
     )
     with tenant_scope(tenant_id):
         moved = advance(invoice_id, news)
+        if run is not None and carried:
+            carried_news(run, news)
         invoice = Invoice.objects.select_for_update().get(id=invoice_id)
         if invoice.collection_state != Invoice.Collection.PARKED:
             invoice.collection_state = _collection(invoice)
@@ -67,16 +72,17 @@ def park(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
         invoice.save(update_fields=["collection_state", "collection_note"])
 
 
-def _differences(invoice: Invoice, theirs: ProviderInvoice) -> list[str]:
+def _differences(
+    invoice: Invoice, run: PaymentRun | None, carried: int, theirs: ProviderInvoice
+) -> list[str]:
     """What an event may be bound by. A draft there has no total to compare yet."""
-    run = PaymentRun.objects.filter(invoice_id=invoice.id).first()
     compared = [
         ("invoice", str(invoice.id), theirs.our_invoice_id),
         ("customer", run.customer_id if run else theirs.customer_id, theirs.customer_id),
         ("currency", invoice.currency, theirs.currency),
     ]
     if theirs.status != Invoice.Status.DRAFT:
-        compared.append(("total", str(invoice.total_minor), str(theirs.total_minor)))
+        compared.append(("total", str(invoice.total_minor + carried), str(theirs.total_minor)))
     return [
         f"{what}: ours {ours}, theirs {other}" for what, ours, other in compared if ours != other
     ]

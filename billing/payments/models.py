@@ -73,6 +73,35 @@ _KINDS_OF_A_RUN = ["draft", "lines", "verify", "finalise", "pay", "mirror", "voi
 _KINDS_OF_A_SUBJECT = ["checkout", "charge", "refund", "credit_note"]
 
 
+class CarriedInvoice(TenantModel):
+    """An invoice too small to be charged by itself, and the run that takes it along, once one does.
+
+    `amount_minor` is what was due when that run was made.
+    """
+
+    invoice = models.OneToOneField(
+        "invoicing.Invoice", on_delete=models.PROTECT, related_name="carried"
+    )
+    run = models.ForeignKey(
+        PaymentRun, null=True, blank=True, on_delete=models.PROTECT, related_name="carries"
+    )
+    amount_minor = models.BigIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "carried_invoice"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(run__isnull=True, amount_minor__isnull=True)
+                | Q(run__isnull=False, amount_minor__gt=0),
+                name="carried_with_an_amount",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.invoice_id} with {self.run_id or 'the next'}"
+
+
 class PaymentStep(TenantModel):
     """One call to the provider, or one reading of it, that must be got behind us.
 

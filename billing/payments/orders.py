@@ -18,7 +18,6 @@ from uuid import UUID
 from billing.invoicing.models import InvoiceLine, InvoiceTax
 from billing.payments.provider import LineOrder
 from meterplane.kernel.invariant import ensure
-from meterplane.kernel.limits import INVOICE_LINES_MAX
 
 _Key = tuple[str, ...]
 
@@ -42,7 +41,7 @@ KEYS: tuple[Callable[[Told], _Key], ...] = (
 )
 
 
-def line_orders(invoice_id: UUID) -> list[LineOrder]:
+def line_orders(invoice_id: UUID, lines_max: int) -> list[LineOrder]:
     """What is sent for an invoice, in its order. Needs the tenant's door."""
     lines = [
         Told(
@@ -69,7 +68,7 @@ def line_orders(invoice_id: UUID) -> list[LineOrder]:
         .select_related("invoice")
         .order_by("position")
     ]
-    return [*summed(lines, INVOICE_LINES_MAX - len(taxes)), *taxes]
+    return [*summed(lines, lines_max - len(taxes)), *taxes]
 
 
 def summed(lines: Sequence[Told], lines_max: int) -> list[LineOrder]:

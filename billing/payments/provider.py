@@ -152,6 +152,10 @@ class PaymentProvider(Protocol):
     name: str
     is_live: bool
 
+    def minimum_minor(self, currency: str) -> int:
+        """The least that can be charged; 1 where none is known."""
+        ...
+
     def customer_parameters(self, order: CustomerOrder) -> Parameters: ...
 
     def draft_parameters(self, order: DraftOrder) -> Parameters: ...

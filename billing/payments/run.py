@@ -139,9 +139,8 @@ def _attach(task: Task, their_id: str) -> None:
 
 def _verify(task: Task, their_id: str) -> None:
     invoice, run = task.invoice, task.run
-    expected = Expected(
-        run.customer_id, invoice.currency, invoice.total_minor, run.digest, task.lines
-    )
+    total_minor = sum(line.amount_minor for line in task.lines)
+    expected = Expected(run.customer_id, invoice.currency, total_minor, run.digest, task.lines)
     found = differences(expected, task.provider.invoice(their_id), task.provider.lines(their_id))
     step = _freeze(task, Kind.VERIFY, {"digest": run.digest})
     if step.state != PaymentStep.State.DONE:

@@ -9,6 +9,7 @@ from django.conf import settings
 from billing.payments.pace import Pace
 from billing.payments.provider import Parameters, SendKind
 from billing.payments.stripe import customers, invoices
+from billing.payments.stripe.amounts import MINIMUM_CHARGE_MINOR
 from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
 from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.invoices import Invoices
@@ -24,6 +25,9 @@ class Stripe(Customers, Invoices):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"
+
+    def minimum_minor(self, currency: str) -> int:
+        return MINIMUM_CHARGE_MINOR.get(currency, 1)
 
     def send(
         self, kind: SendKind, target_id: str, parameters: Parameters, idempotency_key: str

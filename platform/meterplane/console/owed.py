@@ -26,6 +26,7 @@ INVOICE_LABELS = {
 COLLECTION_LABELS = {
     "pending": "info",
     "awaiting_payment": "warning",
+    "carried": "info",
     "parked": "danger",
     "done": "success",
 }
