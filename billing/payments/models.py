@@ -1,8 +1,10 @@
 """Where each conversation with the payment provider stands.
 
-Cards and credit paid ahead are in `money_in_models`. A run per invoice, a row per step. A step's parameters, digest and idempotency key are frozen before
+A run per invoice, a row per step. A step's parameters, digest and idempotency key are frozen before
 it is sent for the first time (a trigger holds that): a key that is sent again always carries the
 same bytes. The inbox of provider events belongs to no tenant and is read by the system role only.
+
+Cards and credit that is paid ahead are in `money_in_models`.
 """
 
 from django.db import models

@@ -90,7 +90,6 @@ class There:
             for line in found.auto_paging_iter()
         ]
 
-
     def press(self, url: str, card: str = "4242424242424242") -> str:
         """Use a card on a checkout's page; where its form leads."""
         path = url.removeprefix(self.sandbox.url)
