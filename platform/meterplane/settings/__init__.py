@@ -1,6 +1,7 @@
 """Django's settings. Every value that differs between installations comes from `env.py`."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from meterplane.console.theme import UNFOLD as UNFOLD
 from meterplane.settings.env import django_database, environment
@@ -191,6 +192,10 @@ STORAGES = {
 WHITENOISE_USE_FINDERS = ENVIRONMENT == "test"
 # Looked for when asked for: to list them all first costs every test's client 40 ms.
 WHITENOISE_AUTOREFRESH = WHITENOISE_USE_FINDERS
+_PAYMENT_PAGES = ["https://checkout.stripe.com", "https://billing.stripe.com"]
+if STRIPE_API_BASE:
+    _base = urlsplit(STRIPE_API_BASE)
+    _PAYMENT_PAGES = [f"{_base.scheme}://{_base.netloc}"]
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -199,7 +204,8 @@ CONTENT_SECURITY_POLICY = {
         "object-src": ["'none'"],
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
-        "form-action": ["'self'"],
+        # A form of ours may be answered by sending the customer to the provider's pages.
+        "form-action": ["'self'", *_PAYMENT_PAGES],
     }
 }
 

@@ -11,12 +11,14 @@ from billing.invoicing.documents import invoice_document
 from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
 from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
+from billing.payments import money_in
 from meterplane.kernel import amounts
 from meterplane.portal.access import Acting, member_page, render_page
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
 
 CREDIT_HISTORY_MAX = 20
+TOP_UPS_MAX = 10
 
 
 @require_GET
@@ -33,6 +35,9 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "details": details(),
         "credit": credit.balance(),
         "credit_history": credit.history(CREDIT_HISTORY_MAX),
+        "card": money_in.card(),
+        "top_ups": money_in.list_top_ups(TOP_UPS_MAX),
+        "reload": money_in.auto_reload(),
     }
     return render_page(request, acting, "billing", "portal/billing/page.html", context)
 
