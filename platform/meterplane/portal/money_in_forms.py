@@ -1,5 +1,6 @@
 """Amounts that are paid ahead, as forms. What each may be is checked by the verb."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -36,8 +37,8 @@ class TopUpForm(_Refusing):
     amount = _amount()
     press = forms.UUIDField(widget=forms.HiddenInput)
 
-    def __init__(self, *args: Any, currency: str, **kwargs: Any) -> None:
-        super().__init__(*args, initial={"press": uuid4()}, **kwargs)
+    def __init__(self, data: Mapping[str, Any] | None, *, currency: str) -> None:
+        super().__init__(data, initial={"press": uuid4()})
         least, most = least_minor(currency), most_minor(currency)
         self.fields[
             "amount"
@@ -48,8 +49,7 @@ class TopUpForm(_Refusing):
     def refuse(self, refused: CallerError) -> None:
         """What is sent next is another top-up: the refused one keeps its name."""
         super().refuse(refused)
-        self.data = self.data.copy()
-        self.data["press"] = str(uuid4())
+        self.data = {**self.data, "press": str(uuid4())}
 
 
 class AutoReloadForm(_Refusing):
@@ -64,8 +64,8 @@ class AutoReloadForm(_Refusing):
     amount = _amount("Buy")
     month_max = _amount("At most, in a month", "Calendar months in UTC. Bought by hand is beside.")
 
-    def __init__(self, *args: Any, rules: AutoReloadView, **kwargs: Any) -> None:
-        super().__init__(*args, initial=_initial(rules), **kwargs)
+    def __init__(self, data: Mapping[str, Any] | None, *, rules: AutoReloadView) -> None:
+        super().__init__(data, initial=_initial(rules))
         least, most = least_minor(rules.currency), most_minor(rules.currency)
         self.fields["amount"].help_text = (
             f"In {rules.currency}, {amounts.minor(least, rules.currency)} to "

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from csp.decorators import csp_update
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -12,6 +14,8 @@ from billing.payments.provider import PaymentProvider, ProviderNotConfigured, Pr
 from billing.payments.stripe import provider
 from meterplane.kernel.errors import CallerError, WorldError
 
+# For the pages whose forms do so: browsers follow no form to where its page does not say.
+leads_to_provider = csp_update({"form-action": settings.PAYMENT_PAGES})
 AWAY = "The payment provider does not answer. Nothing was charged by this; try again in a moment."
 NOT_SET_UP = "Payments are not set up here yet. An operator has to do that."
 

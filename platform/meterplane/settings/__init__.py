@@ -192,10 +192,11 @@ STORAGES = {
 WHITENOISE_USE_FINDERS = ENVIRONMENT == "test"
 # Looked for when asked for: to list them all first costs every test's client 40 ms.
 WHITENOISE_AUTOREFRESH = WHITENOISE_USE_FINDERS
-_PAYMENT_PAGES = ["https://checkout.stripe.com", "https://billing.stripe.com"]
+# Where pages that send customers to pay may lead them; no other page may.
+PAYMENT_PAGES = ["https://checkout.stripe.com", "https://billing.stripe.com"]
 if STRIPE_API_BASE:
     _base = urlsplit(STRIPE_API_BASE)
-    _PAYMENT_PAGES = [f"{_base.scheme}://{_base.netloc}"]
+    PAYMENT_PAGES = [f"{_base.scheme}://{_base.netloc}"]
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -204,8 +205,7 @@ CONTENT_SECURITY_POLICY = {
         "object-src": ["'none'"],
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
-        # A form of ours may be answered by sending the customer to the provider's pages.
-        "form-action": ["'self'", *_PAYMENT_PAGES],
+        "form-action": ["'self'"],
     }
 }
 

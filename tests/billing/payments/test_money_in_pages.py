@@ -203,6 +203,8 @@ def test_the_api_wants_a_name_for_a_top_up_and_a_known_organisation(
     assert APIClient().post(f"{AT}/payment-methods/session").status_code == 401
 
 
-def test_forms_may_lead_to_the_providers_pages(owner, organisation, settings):
-    policy = owner.get("/billing/")["Content-Security-Policy"]
-    assert f"form-action 'self' {settings.STRIPE_API_BASE};" in f"{policy};"
+def test_only_pages_that_send_customers_to_pay_may_lead_to_the_provider(owner, settings):
+    allowed = f"form-action 'self' {settings.STRIPE_API_BASE};"
+    for path, may in (("/billing/", True), ("/billing/top-ups/new/", True), ("/keys/", False)):
+        policy = owner.get(path)["Content-Security-Policy"]
+        assert (allowed in f"{policy};") is may, path

@@ -14,6 +14,7 @@ from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
 from billing.payments import money_in
 from meterplane.kernel import amounts
 from meterplane.portal.access import Acting, member_page, render_page
+from meterplane.portal.provider_pages import leads_to_provider
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
 
@@ -22,6 +23,7 @@ TOP_UPS_MAX = 10
 
 
 @require_GET
+@leads_to_provider
 @member_page
 def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
     upcoming = upcoming_invoice()

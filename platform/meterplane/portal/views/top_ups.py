@@ -14,7 +14,13 @@ from meterplane.kernel import amounts
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.portal.access import Acting, member_action, render_dialog, require_billing_manager
 from meterplane.portal.money_in_forms import TopUpForm
-from meterplane.portal.provider_pages import in_words, leading_to, sent, to_billing
+from meterplane.portal.provider_pages import (
+    in_words,
+    leading_to,
+    leads_to_provider,
+    sent,
+    to_billing,
+)
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
 
@@ -22,6 +28,7 @@ State = TopUp.State
 
 
 @require_http_methods(["GET", "POST"])
+@leads_to_provider
 @member_action
 def new(request: HttpRequest, acting: Acting) -> HttpResponse:
     """The amount; then to the provider's page, or the reason at its field."""
