@@ -55,14 +55,22 @@ def sweep() -> None:
     for tenant_id, invoice_id in [*_uncollected(), *_unheard_of()]:
         _guarded(collect, str(tenant_id), str(invoice_id))
     for act, tenant_id, subject_id in money_in_sweep.left(clock.now() - LOOK_AGAIN_AFTER):
-        _guarded(act, tenant_id, subject_id, provider())
+        _guarded(_look_again, act, tenant_id, subject_id)
 
 
 @shared_task(name="payments.reload")
 def reload() -> None:
     """Pay credit ahead where it is low, and finish what was begun."""
     for tenant_id in money_in_sweep.reloading():
-        _guarded(reload_if_low, tenant_id, provider())
+        _guarded(_look_again, reload_if_low, tenant_id)
+
+
+def _look_again(act: Callable[..., object], *ids: UUID) -> None:
+    """If the provider is away, the next sweep comes again."""
+    try:
+        act(*ids, provider())
+    except WorldError as away:
+        log.warning("%s waits: %s", ids, away.message)
 
 
 def _guarded(act: Callable[..., object], *given: object) -> None:
