@@ -3,13 +3,26 @@
 A run per invoice, a row per step. A step's parameters, digest and idempotency key are frozen before
 it is sent for the first time (a trigger holds that): a key that is sent again always carries the
 same bytes. The inbox of provider events belongs to no tenant and is read by the system role only.
+
+Cards and credit that is paid ahead are in `money_in_models`.
 """
 
 from django.db import models
 from django.db.models import Q
 
+from billing.payments.money_in_models import AutoReload, CardSetup, TopUp
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
+
+__all__ = [
+    "AutoReload",
+    "BillingAccount",
+    "CardSetup",
+    "PaymentRun",
+    "PaymentStep",
+    "TopUp",
+    "WebhookEvent",
+]
 
 
 class BillingAccount(TenantModel):
@@ -17,7 +30,11 @@ class BillingAccount(TenantModel):
 
     provider = models.CharField(max_length=16)
     customer_id = models.CharField(max_length=64)
+    # The card that is charged, as last read; which of two was kept last is told by `kept_at`.
     default_payment_method = models.CharField(max_length=64, blank=True, default="")
+    card_brand = models.CharField(max_length=40, blank=True, default="", db_default="")
+    card_last4 = models.CharField(max_length=4, blank=True, default="", db_default="")
+    card_kept_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=clock.now)
 
     class Meta:
@@ -146,7 +163,7 @@ class PaymentStep(TenantModel):
     first_sent_at = models.DateTimeField(null=True, blank=True)
     last_sent_at = models.DateTimeField(null=True, blank=True)
     done_at = models.DateTimeField(null=True, blank=True)
-    result_id = models.CharField(max_length=64, blank=True, default="")
+    result_id = models.CharField(max_length=128, blank=True, default="")
     note = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(default=clock.now)
 

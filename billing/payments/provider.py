@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+from billing.payments.charge_port import Charges
+from billing.payments.checkout_port import Checkouts
 from meterplane.kernel.errors import WorldError
 
-SendKind = Literal["customer", "draft", "lines", "finalise", "pay"]
+SendKind = Literal["customer", "draft", "lines", "finalise", "pay", "checkout", "charge"]
 Parameters = Mapping[str, Any]  # JSON: what one call carries
 
 
@@ -146,7 +148,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Protocol):
+class PaymentProvider(Checkouts, Charges, Protocol):
     """One account at one provider."""
 
     name: str

@@ -1,7 +1,7 @@
 """Celery's entries into payments. Arguments are ids; each looks for work and finishes it.
 
 The sweep finds everything that is left, so that no message needs to arrive: events, invoices not
-collected yet, and invoices whose customer paid without our being told.
+collected yet, invoices whose customer paid without our being told, and checkouts nobody told of.
 """
 
 import logging
@@ -14,6 +14,8 @@ from django.db.models import Q
 
 from billing.invoicing.models import Invoice
 from billing.payments import collect as collection
+from billing.payments import money_in_sweep
+from billing.payments.auto_reload import reload_if_low
 from billing.payments.models import PaymentRun, WebhookEvent
 from billing.payments.process import process_event
 from billing.payments.stripe import provider
@@ -52,13 +54,30 @@ def sweep() -> None:
         _guarded(process_webhook, event_id)
     for tenant_id, invoice_id in [*_uncollected(), *_unheard_of()]:
         _guarded(collect, str(tenant_id), str(invoice_id))
+    for act, tenant_id, subject_id in money_in_sweep.left(clock.now() - LOOK_AGAIN_AFTER):
+        _guarded(_look_again, act, tenant_id, subject_id)
 
 
-def _guarded(act: Callable[..., object], *ids: object) -> None:
+@shared_task(name="payments.reload")
+def reload() -> None:
+    """Pay credit ahead where it is low, and finish what was begun."""
+    for tenant_id in money_in_sweep.reloading():
+        _guarded(_look_again, reload_if_low, tenant_id)
+
+
+def _look_again(act: Callable[..., object], *ids: UUID) -> None:
+    """If the provider is away, the next sweep comes again."""
     try:
-        act(*ids)
+        act(*ids, provider())
+    except WorldError as away:
+        log.warning("%s waits: %s", ids, away.message)
+
+
+def _guarded(act: Callable[..., object], *given: object) -> None:
+    try:
+        act(*given)
     except Exception:
-        log.exception("%s could not be worked on; the next sweep tries again", ids)
+        log.exception("%s could not be worked on; the next sweep tries again", given)
 
 
 def _unprocessed_events() -> list[str]:

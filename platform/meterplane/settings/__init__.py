@@ -1,6 +1,7 @@
 """Django's settings. Every value that differs between installations comes from `env.py`."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from meterplane.console.theme import UNFOLD as UNFOLD
 from meterplane.settings.env import django_database, environment
@@ -191,6 +192,11 @@ STORAGES = {
 WHITENOISE_USE_FINDERS = ENVIRONMENT == "test"
 # Looked for when asked for: to list them all first costs every test's client 40 ms.
 WHITENOISE_AUTOREFRESH = WHITENOISE_USE_FINDERS
+# Where pages that send customers to pay may lead them; no other page may.
+PAYMENT_PAGES = ["https://checkout.stripe.com", "https://billing.stripe.com"]
+if STRIPE_API_BASE:
+    _base = urlsplit(STRIPE_API_BASE)
+    PAYMENT_PAGES = [f"{_base.scheme}://{_base.netloc}"]
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

@@ -75,6 +75,7 @@ app.conf.update(
     enable_utc=True,
     beat_schedule={
         "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
+        "reload credit": {"task": "payments.reload", "schedule": SWEEP_EVERY_S},
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "sweep exports": {"task": "metering.sweep_exports", "schedule": SWEEP_EVERY_S},
         "deliver exports": {

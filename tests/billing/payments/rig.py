@@ -18,7 +18,10 @@ class Killed(BaseException):
     """The worker is gone: nothing of ours may catch this."""
 
 
-READS = ("customer", "invoice", "lines", "find_customer", "find_invoice")
+READS = (
+    *("customer", "invoice", "lines", "find_customer", "find_invoice", "checkout", "find_checkout"),
+    *("card", "payment_method", "choose_card", "open_portal", "charge", "find_charge"),
+)
 
 
 class Faulty:
@@ -86,6 +89,18 @@ class There:
             (line.to_dict()["metadata"]["meterplane_line"], line.amount, line.description or "")
             for line in found.auto_paging_iter()
         ]
+
+    def press(self, url: str, card: str = "4242424242424242") -> str:
+        """Use a card on a checkout's page; where its form leads."""
+        path = url.removeprefix(self.sandbox.url)
+        done = self.sandbox.request("POST", f"{path}/card", {"card": card}, key=None)
+        assert done.status == 303, done.text
+        return str(done.headers["Location"])
+
+    def paid_minor(self, customer_id: str) -> int:
+        """All that was charged to a customer and succeeded."""
+        charges = self.client.v1.charges.list({"customer": customer_id, "limit": 100})
+        return sum(each.amount for each in charges.auto_paging_iter() if each.paid)
 
 
 class ADayLater(Stripe):
