@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+from billing.payments.events_port import Events
 from meterplane.kernel.errors import WorldError
 
 SendKind = Literal["customer", "draft", "lines", "finalise", "pay"]
@@ -137,7 +138,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Protocol):
+class PaymentProvider(Events, Protocol):
     """One account at one provider."""
 
     name: str

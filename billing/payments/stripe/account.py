@@ -11,6 +11,7 @@ from billing.payments.provider import Parameters, SendKind
 from billing.payments.stripe import customers, invoices
 from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
 from billing.payments.stripe.customers import Customers
+from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
@@ -20,7 +21,7 @@ LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 _SENDS = {**customers.SENDS, **invoices.SENDS}
 
 
-class Stripe(Customers, Invoices):
+class Stripe(Customers, Invoices, EventList):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"
