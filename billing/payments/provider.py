@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from billing.payments.events_port import Events
+from billing.payments.reconcile_port import Reconciling
 from meterplane.kernel.errors import WorldError
 
 SendKind = Literal["customer", "draft", "lines", "finalise", "pay"]
@@ -138,7 +139,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Events, Protocol):
+class PaymentProvider(Events, Reconciling, Protocol):
     """One account at one provider."""
 
     name: str

@@ -19,6 +19,7 @@ from billing.payments.catch_up import catch_up
 from billing.payments.models import PaymentRun
 from billing.payments.process import process_event
 from billing.payments.provider import ProviderNotConfigured
+from billing.payments.reconcile.days import reconcile_due
 from billing.payments.stripe import provider
 from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
@@ -64,6 +65,17 @@ def collect(tenant_id: str, invoice_id: str) -> None:
         collection.collect(UUID(tenant_id), UUID(invoice_id), provider())
     except WorldError as away:
         log.warning("invoice %s waits: %s", invoice_id, away.message)
+
+
+@shared_task(name="payments.reconcile")
+def reconcile() -> None:
+    """Compare both sides, day by day, as far as days are due."""
+    try:
+        reconcile_due(provider())
+    except ProviderNotConfigured as off:
+        log.info("payments are not reconciled: %s", off.message)
+    except WorldError as away:
+        log.warning("payments are reconciled later: %s", away.message)
 
 
 @shared_task(name="payments.sweep")
