@@ -37,7 +37,7 @@ def process_event(event_id: str, provider: PaymentProvider) -> str:
 
 def _apply(event: WebhookEvent, provider: PaymentProvider) -> str:
     about = (event.payload.get("data") or {}).get("object") or {}
-    act = ACTS.get(about.get("object"))
+    act = ACTS.get(str(about.get("object")))
     if act is None:
         return f"nothing is done for {about.get('object') or 'what has no type'}"
     return act(str(about.get("id", "")), provider)

@@ -108,6 +108,6 @@ def test_findings_are_listed_open_ones_first_and_lead_to_the_invoice(operator):
     one = operator.get(reverse("console:payments_paymentfinding_change", args=[first.pk])).text
     assert reverse("console:invoicing_invoice_change", args=[ours]) in one
     days = operator.get(reverse("console:payments_reconciledday_changelist")).text
-    assert f"{now:%b}" in days
+    assert f"{now:%Y-%m-%d}" in days
     front = operator.get(reverse("console:index")).text
     assert "payments do not add up" in front

@@ -30,7 +30,7 @@ from tenants.scoping import system_scope
 
 BROUGHT_WITHIN = timedelta(days=1)  # a closed invoice that nobody brought there is told after this
 _S = Invoice.Status
-_AS_THEIRS = {_S.FINALISING: _S.DRAFT}  # a draft there until it has its number
+_AS_THEIRS: Mapping[str, str] = {_S.FINALISING: _S.DRAFT}  # a draft there until it has its number
 _WAITING = (Invoice.Collection.PENDING, Invoice.Collection.PARKED)
 
 
