@@ -54,11 +54,13 @@ class PaymentFinding(models.Model):
         PAYMENT = "payment", "Payment"
         REFUND = "refund", "Refund"
         CREDIT_NOTE = "credit_note", "Credit note"
+        CLEARING = "clearing", "Clearing account"
 
     class Problem(models.TextChoices):
         MISSING_THERE = "missing_there", "Missing there"
         MISSING_HERE = "missing_here", "Missing here"
         DIFFERENT = "different", "Different"
+        LEFT_OVER = "left_over", "Not cleared"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     provider = models.CharField(max_length=16)
@@ -82,7 +84,7 @@ class PaymentFinding(models.Model):
                 name="payment_finding_open_once",
             ),
             models.CheckConstraint(
-                condition=Q(problem="missing_there", our_id__gt="")
+                condition=Q(problem__in=["missing_there", "left_over"], our_id__gt="")
                 | Q(problem="missing_here", their_id__gt="")
                 | Q(problem="different", our_id__gt="", their_id__gt=""),
                 name="payment_finding_names_a_side",

@@ -61,8 +61,8 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=meterplane.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
                 ('provider', models.CharField(max_length=16)),
                 ('day', models.DateField()),
-                ('kind', models.CharField(choices=[('invoice', 'Invoice'), ('payment', 'Payment'), ('refund', 'Refund'), ('credit_note', 'Credit note')], max_length=16)),
-                ('problem', models.CharField(choices=[('missing_there', 'Missing there'), ('missing_here', 'Missing here'), ('different', 'Different')], max_length=16)),
+                ('kind', models.CharField(choices=[('invoice', 'Invoice'), ('payment', 'Payment'), ('refund', 'Refund'), ('credit_note', 'Credit note'), ('clearing', 'Clearing account')], max_length=16)),
+                ('problem', models.CharField(choices=[('missing_there', 'Missing there'), ('missing_here', 'Missing here'), ('different', 'Different'), ('left_over', 'Not cleared')], max_length=16)),
                 ('our_id', models.CharField(blank=True, default='', max_length=64)),
                 ('their_id', models.CharField(blank=True, default='', max_length=64)),
                 ('said', models.TextField()),
@@ -73,7 +73,7 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'payment_finding',
                 'ordering': ['-opened_at', '-id'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('closed_at__isnull', True)), fields=('provider', 'kind', 'problem', 'our_id', 'their_id'), name='payment_finding_open_once'), models.CheckConstraint(condition=models.Q(models.Q(('our_id__gt', ''), ('problem', 'missing_there')), models.Q(('problem', 'missing_here'), ('their_id__gt', '')), models.Q(('our_id__gt', ''), ('problem', 'different'), ('their_id__gt', '')), _connector='OR'), name='payment_finding_names_a_side'), models.CheckConstraint(condition=models.Q(('closed_at__isnull', True), ('closed_at__gte', models.F('opened_at')), _connector='OR'), name='payment_finding_closed_after')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('closed_at__isnull', True)), fields=('provider', 'kind', 'problem', 'our_id', 'their_id'), name='payment_finding_open_once'), models.CheckConstraint(condition=models.Q(models.Q(('our_id__gt', ''), ('problem__in', ['missing_there', 'left_over'])), models.Q(('problem', 'missing_here'), ('their_id__gt', '')), models.Q(('our_id__gt', ''), ('problem', 'different'), ('their_id__gt', '')), _connector='OR'), name='payment_finding_names_a_side'), models.CheckConstraint(condition=models.Q(('closed_at__isnull', True), ('closed_at__gte', models.F('opened_at')), _connector='OR'), name='payment_finding_closed_after')],
             },
         ),
         migrations.CreateModel(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from meterplane.kernel.money import minor_to_text
 
-Problem = Literal["missing_there", "missing_here", "different"]
+Problem = Literal["missing_there", "missing_here", "different", "left_over"]
 
 
 @dataclass(frozen=True, slots=True)

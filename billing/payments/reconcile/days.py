@@ -18,7 +18,9 @@ from django.db.models import Min
 
 from billing.payments.models import BillingAccount, PaymentFinding, ReconciledDay
 from billing.payments.provider import PaymentProvider
-from billing.payments.reconcile.look import Looked, look
+from billing.payments.reconcile.clearing import clearing
+from billing.payments.reconcile.look import look
+from billing.payments.reconcile.looked import Looked
 from meterplane.kernel import clock
 from tenants.scoping import system_scope
 
@@ -83,14 +85,14 @@ def open_days(provider: PaymentProvider) -> None:
 def reconcile_day(provider: PaymentProvider, day: date) -> Compared:
     """Compare one day now, due or not, and store what was found."""
     start = datetime.combine(day, time.min, UTC)
-    looked = look(provider, start, start + DAY)
+    looked = [*look(provider, start, start + DAY), clearing()]
     now = clock.now()
     with system_scope("what was found of a day"):
         row, _ = ReconciledDay.objects.get_or_create(provider=provider.name, day=day)
         row = ReconciledDay.objects.select_for_update().get(pk=row.pk)
         for each in looked:
             _store(provider.name, day, each, now)
-        row.compared = sum(each.compared for each in looked)
+        row.compared = sum(each.compared for each in looked if each.is_of_day)
         row.compared_at, row.due_at = now, now + _again_after(day)
         row.save()
         return Compared(day, row.compared, sum(len(each.found) for each in looked))
@@ -135,6 +137,6 @@ def _store(provider: str, day: date, looked: Looked, now: datetime) -> None:
         row.said, row.seen_at = found.said, now
         row.save()
     # One that is made at midnight may be of two days: the day that opened a finding closes it.
-    for gone in (row for row in known.values() if row.day == day):
+    for gone in (row for row in known.values() if row.day == day or not looked.is_of_day):
         gone.closed_at = now
         gone.save(update_fields=["closed_at"])

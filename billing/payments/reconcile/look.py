@@ -5,25 +5,16 @@ to date, read again on both sides and compared once more. Only what differs then
 made there within `UNDER_WAY` and is not ours may be a run's that has not noted it yet: it waits.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from billing.payments.provider import PaymentProvider
 from billing.payments.reconcile.compare import Found, Row, compare
 from billing.payments.reconcile.kinds import KINDS, Kind
+from billing.payments.reconcile.looked import Looked
 from billing.payments.run import LEASE
 from meterplane.kernel import clock
 
 UNDER_WAY = 2 * LEASE  # a worker that died has been succeeded by then
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """Of one kind in one window: how many rows there were on either side, and what differs."""
-
-    kind: str
-    compared: int
-    found: list[Found]
 
 
 def look(provider: PaymentProvider, start: datetime, end: datetime) -> list[Looked]:

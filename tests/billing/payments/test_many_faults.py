@@ -32,7 +32,11 @@ from tests.billing.ledger.rig import held
 from tests.stripe_sandbox.rig import KEY, Sandbox
 from tests.stripe_schema import recording
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.long,
+    pytest.mark.timeout(7200),  # a second for each invoice of 300, and of 10,000 somewhat less
+]
 
 INVOICES = int(os.environ.get("METERPLANE_FAULTY_INVOICES", "300"))
 TENANTS = 10

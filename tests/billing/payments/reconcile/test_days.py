@@ -162,6 +162,19 @@ def test_a_payment_that_our_books_have_otherwise_is_found_opened_once_and_closed
     assert closed.opened_at <= closed.seen_at <= closed.closed_at
 
 
+def test_what_is_left_in_a_clearing_account_is_found_until_it_is_gone(organisation, billed, stripe):
+    paid(organisation, billed, stripe)
+    left = "UPDATE ledger_balance SET balance_minor = {} WHERE account = 'receivable'"
+    tamper(left.format(7))
+    [found] = reconciled(stripe)
+    assert found == (
+        *("clearing", "left_over"),
+        "acme has no open invoice in USD, and its receivable holds 0.07",
+    )
+    tamper(left.format(0))
+    assert reconciled(stripe) == []
+
+
 def test_the_command_prints_a_line_a_day_and_fails_on_a_finding(
     organisation, billed, stripe, there
 ):
@@ -244,6 +257,7 @@ def test_the_task_says_nothing_where_the_provider_is_away(organisation, stripe, 
         {"problem": "different", "our_id": "a"},
         {"problem": "missing_here", "our_id": "a"},
         {"problem": "missing_there", "their_id": "in_1"},
+        {"problem": "left_over"},
         {"problem": "odd", "our_id": "a", "their_id": "in_1"},
     ],
 )
