@@ -72,7 +72,8 @@ def test_what_was_never_delivered_ends_in_the_same_state(organisation, billed, s
         "past_due",
     )
     tasks.catch_up_with_events()
-    tasks.sweep()
+    while inbox.due_events(1):  # what others did in this sandbox is listed too
+        tasks.sweep()
     assert (read(organisation.id, invoice).status, standing(organisation.id)) == ("paid", "active")
     with system_scope("test"):
         about = WebhookEvent.objects.filter(payload__data__object__id=theirs.id)
