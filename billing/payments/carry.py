@@ -9,6 +9,10 @@ Guarantees: taken along by one run at a time (a row per invoice); paid, or writt
 free for the next again if that is voided. What was due of it is frozen with the run's lines.
 """
 
+from collections import defaultdict
+from collections.abc import Collection
+from uuid import UUID
+
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.invoicing.record import due_minor
@@ -64,6 +68,14 @@ def carried_minor(run: PaymentRun | None) -> int:
     """What of a run is of invoices that it takes along. Needs the tenant's door."""
     rows = CarriedInvoice.objects.filter(run=run).values_list("amount_minor", flat=True)
     return sum(amount or 0 for amount in rows) if run is not None else 0
+
+
+def carried_by(runs: Collection[PaymentRun]) -> dict[UUID, list[CarriedInvoice]]:
+    """What each of these runs takes along, by the run's id. Needs a door."""
+    found: dict[UUID, list[CarriedInvoice]] = defaultdict(list)
+    for row in CarriedInvoice.objects.filter(run__in=runs).order_by("id"):
+        found[row.run_id].append(row)
+    return found
 
 
 def carried_news(run: PaymentRun, news: News) -> None:

@@ -9,8 +9,12 @@ Cards and credit that is paid ahead are in `money_in_models`.
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from billing.payments.money_in_models import AutoReload, CardSetup, TopUp
+from billing.payments.records import EventWatermark as EventWatermark
+from billing.payments.records import PaymentFinding as PaymentFinding
+from billing.payments.records import ReconciledDay as ReconciledDay
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
 
@@ -192,14 +196,28 @@ class PaymentStep(TenantModel):
 
 
 class WebhookEvent(models.Model):
-    """One event the provider delivered: a hint to re-read an object, stored once by its id."""
+    """One event of the provider's: a hint to re-read an object, stored once by its id.
+
+    It was delivered, or found in the provider's own list when no delivery came. `failures` counts
+    tries that came to nothing, the last one's reason beside it; the next is at `try_at`.
+    """
+
+    class Origin(models.TextChoices):
+        DELIVERED = "delivered", "Delivered"
+        LISTED = "listed", "Found in the list"
 
     event_id = models.CharField(primary_key=True, max_length=100)
     type = models.CharField(max_length=100)
     payload = models.JSONField()
+    origin = models.CharField(
+        max_length=16, choices=Origin, default=Origin.DELIVERED, db_default=Origin.DELIVERED
+    )
     received_at = models.DateTimeField(default=clock.now)
     processed_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=300, blank=True, default="")
+    failures = models.PositiveIntegerField(default=0, db_default=0)
+    failure = models.CharField(max_length=300, blank=True, default="", db_default="")
+    try_at = models.DateTimeField(default=clock.now, db_default=Now())
 
     class Meta:
         db_table = "webhook_event"

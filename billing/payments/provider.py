@@ -15,6 +15,8 @@ from uuid import UUID
 
 from billing.payments.charge_port import Charges
 from billing.payments.checkout_port import Checkouts
+from billing.payments.events_port import Events
+from billing.payments.reconcile_port import Reconciling
 from meterplane.kernel.errors import WorldError
 
 SendKind = Literal["customer", "draft", "lines", "finalise", "pay", "checkout", "charge"]
@@ -148,7 +150,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Checkouts, Charges, Protocol):
+class PaymentProvider(Checkouts, Charges, Events, Reconciling, Protocol):
     """One account at one provider."""
 
     name: str

@@ -14,10 +14,13 @@ from django.db.models import Q
 
 from billing.invoicing.models import Invoice
 from billing.payments import collect as collection
-from billing.payments import money_in_sweep
+from billing.payments import inbox, money_in_sweep
 from billing.payments.auto_reload import reload_if_low
-from billing.payments.models import PaymentRun, WebhookEvent
+from billing.payments.catch_up import catch_up
+from billing.payments.models import PaymentRun
 from billing.payments.process import process_event
+from billing.payments.provider import ProviderNotConfigured
+from billing.payments.reconcile.days import reconcile_due
 from billing.payments.stripe import provider
 from meterplane.kernel import clock
 from meterplane.kernel.errors import WorldError
@@ -31,11 +34,29 @@ LOOK_AGAIN_AFTER = timedelta(minutes=15)  # a payment whose webhook was lost is 
 
 @shared_task(name="payments.process_webhook")
 def process_webhook(event_id: str) -> None:
-    """Process one stored event; if the provider is away, the sweep does it later."""
+    """Process one stored event; if that cannot be done now, the sweep does it later."""
     try:
         process_event(event_id, provider())
     except WorldError as away:
-        log.warning("event %s waits: %s", event_id, away.message)
+        inbox.note_failure(event_id, away.message)
+    except Exception as failed:
+        inbox.note_failure(event_id, f"{type(failed).__name__}: {failed}")
+        raise
+
+
+@shared_task(name="payments.catch_up")
+def catch_up_with_events() -> None:
+    """Store events that were never delivered, and forget those of long ago."""
+    inbox.forget_old()
+    try:
+        found = catch_up(provider())
+    except ProviderNotConfigured as off:
+        log.info("events are not listed: %s", off.message)
+    except WorldError as away:
+        log.warning("events are listed later: %s", away.message)
+    else:
+        if found:
+            log.warning("%d events were never delivered and were found in the list", found)
 
 
 @shared_task(name="payments.collect")
@@ -47,10 +68,21 @@ def collect(tenant_id: str, invoice_id: str) -> None:
         log.warning("invoice %s waits: %s", invoice_id, away.message)
 
 
+@shared_task(name="payments.reconcile")
+def reconcile() -> None:
+    """Compare both sides, day by day, as far as days are due."""
+    try:
+        reconcile_due(provider())
+    except ProviderNotConfigured as off:
+        log.info("payments are not reconciled: %s", off.message)
+    except WorldError as away:
+        log.warning("payments are reconciled later: %s", away.message)
+
+
 @shared_task(name="payments.sweep")
 def sweep() -> None:
     """Whatever was left. One piece of work that fails does not keep the others waiting."""
-    for event_id in _unprocessed_events():
+    for event_id in inbox.due_events(SWEEP_MAX):
         _guarded(process_webhook, event_id)
     for tenant_id, invoice_id in [*_uncollected(), *_unheard_of()]:
         _guarded(collect, str(tenant_id), str(invoice_id))
@@ -78,15 +110,6 @@ def _guarded(act: Callable[..., object], *given: object) -> None:
         act(*given)
     except Exception:
         log.exception("%s could not be worked on; the next sweep tries again", given)
-
-
-def _unprocessed_events() -> list[str]:
-    with system_scope("the sweep looks for events"):
-        return list(
-            WebhookEvent.objects.filter(processed_at__isnull=True)
-            .order_by("received_at")
-            .values_list("event_id", flat=True)[:SWEEP_MAX]
-        )
 
 
 def _uncollected() -> list[tuple[UUID, UUID]]:

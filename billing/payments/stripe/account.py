@@ -14,7 +14,9 @@ from billing.payments.stripe.charges import Charges
 from billing.payments.stripe.checkouts import Checkouts
 from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
 from billing.payments.stripe.customers import Customers
+from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
+from billing.payments.stripe.reconciling import Reconciling
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
 SECOND = timedelta(seconds=1)
@@ -23,7 +25,7 @@ LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 _SENDS = {**customers.SENDS, **invoices.SENDS, **checkouts.SENDS, **charges.SENDS}
 
 
-class Stripe(Customers, Invoices, Checkouts, Charges):
+class Stripe(Customers, Invoices, Checkouts, Charges, EventList, Reconciling):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"

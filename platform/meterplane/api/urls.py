@@ -20,6 +20,7 @@ from meterplane.api import (
     requests,
     usage,
     views,
+    webhook_events,
 )
 from meterplane.api.calculator import Calculator
 from meterplane.api.leaked_keys import LeakedKeys
@@ -41,6 +42,12 @@ urlpatterns = [
     ),
     path("v1/leaked-keys", LeakedKeys.as_view(), name="leaked_keys"),
     path("v1/reconciliation", ReconciliationView.as_view(), name="reconciliation"),
+    path("v1/webhook-events", webhook_events.WebhookEvents.as_view(), name="webhook_events"),
+    path(
+        "v1/webhook-events/<str:event_id>/process-again",
+        webhook_events.WebhookEventAgain.as_view(),
+        name="webhook_event_process_again",
+    ),
     path("v1/pricing/calculate", Calculator.as_view(), name="pricing_calculate"),
     path("v1/plans", limits.Plans.as_view(), name="plans"),
     path("v1/plans/<slug:slug>", limits.PlanDetail.as_view(), name="plan"),

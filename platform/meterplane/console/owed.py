@@ -1,4 +1,4 @@
-"""Invoices with their lines, how collecting them stands, and what Stripe told us.
+"""Invoices with their lines, and how collecting them stands.
 
 To look at, but for what is given back of them (`given_back`).
 """
@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from billing.invoicing.account import whole
 from billing.invoicing.models import BillingPeriod, CreditNote, Invoice, InvoiceLine
-from billing.payments.models import PaymentRun, PaymentStep, WebhookEvent
+from billing.payments.models import PaymentRun, PaymentStep
 from meterplane.console import shown
 from meterplane.console.given_back import give_back
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
@@ -155,12 +155,3 @@ class StepPage(ReadOnly):
     @shown.column(description="State", label=STEP_LABELS, ordering="state")
     def shown_state(self, row: PaymentStep) -> tuple[str, str]:
         return row.state, PaymentStep.State(row.state).label
-
-
-@admin.register(WebhookEvent, site=site)
-class WebhookEventPage(ReadOnly):
-    """The inbox of provider events; each is a hint to read an object again."""
-
-    list_display = ("event_id", "type", "received_at", "processed_at", "outcome")
-    list_filter = ("type", ("processed_at", admin.EmptyFieldListFilter))
-    search_fields = ("event_id", "type", "outcome")

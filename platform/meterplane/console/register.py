@@ -13,6 +13,8 @@ PAGES = (
     "sent",
     "raised",
     "owed",
+    "heard",
+    "settled",
     "interims",
     "credited",
     "given_back",

@@ -35,6 +35,7 @@ ARCHIVE_DIR = BASE_DIR / (_env.archive_dir or Path(_env.meterplane_var) / "archi
 USAGE_RETENTION_DAYS = _env.usage_retention_days
 STRIPE_API_BASE = _env.stripe_api_base
 STRIPE_API_KEY = _env.stripe_api_key
+STRIPE_ACCOUNT_ID = _env.stripe_account_id
 STRIPE_WEBHOOK_SECRETS = _env.webhook_secrets()
 
 _secure = PUBLIC_WEB_URL.startswith("https://")
