@@ -46,7 +46,7 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
         invoice = Invoice.objects.select_for_update().get(id=invoice_id)
         if invoice.collection_state != Invoice.Collection.PARKED:
             invoice.collection_state = _collection(invoice)
-            if invoice.collection_state == Invoice.Collection.DONE:
+            if invoice.status == Invoice.Status.PAID:
                 invoice.collection_note = ""
         over_minor = overpaid_minor(invoice) if moved else 0
         if over_minor:

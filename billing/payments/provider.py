@@ -15,7 +15,9 @@ from uuid import UUID
 
 from meterplane.kernel.errors import WorldError
 
-SendKind = Literal["customer", "draft", "lines", "finalise", "pay"]
+SendKind = Literal[
+    "customer", "draft", "lines", "finalise", "pay", "void", "write_off", "credit_note", "refund"
+]
 Parameters = Mapping[str, Any]  # JSON: what one call carries
 
 

@@ -93,6 +93,8 @@ SENDS: Mapping[SendKind, Send] = {
     "lines": lambda v1, to, body, options: v1.invoices.add_lines(to, body, options).id,
     "finalise": lambda v1, to, body, options: v1.invoices.finalize_invoice(to, body, options).id,
     "pay": lambda v1, to, body, options: v1.invoices.pay(to, body, options).id,
+    "void": lambda v1, to, body, options: v1.invoices.void_invoice(to, body, options).id,
+    "write_off": lambda v1, to, body, options: v1.invoices.mark_uncollectible(to, body, options).id,
 }
 
 
