@@ -1,7 +1,8 @@
 """What the provider says of an invoice now, applied to ours and to the tenant's standing.
 
 Monotonic and idempotent: read in any order, any number of times, the end is the same. An invoice
-of another customer, currency or amount than ours is not applied: it parks ours. What was paid
+of another customer, currency or amount than ours is not applied: it parks ours; so does a credit
+note there that is not ours, or one of ours that is void there. What was paid
 beyond what was due, as after a credit note that the provider does not know, is a balance of the
 customer's in the ledger.
 """
@@ -9,11 +10,13 @@ customer's in the ledger.
 import logging
 from uuid import UUID
 
+from django.db.models import Sum
+
 from billing.invoicing.advance import News, advance
-from billing.invoicing.models import Invoice
+from billing.invoicing.models import CreditNote, Invoice
 from billing.invoicing.record import overpaid_minor
 from billing.invoicing.said import with_said
-from billing.payments.models import PaymentRun
+from billing.payments.models import PaymentRun, PaymentStep
 from billing.payments.provider import ProviderInvoice
 from meterplane.kernel import clock
 from meterplane.kernel.money import minor_to_text
@@ -77,9 +80,23 @@ def _differences(invoice: Invoice, theirs: ProviderInvoice) -> list[str]:
     ]
     if theirs.status != Invoice.Status.DRAFT:
         compared.append(("total", str(invoice.total_minor), str(theirs.total_minor)))
+    if theirs.status not in (Invoice.Status.DRAFT, Invoice.Status.VOID):
+        compared.append(("credit notes", *_credited(invoice, theirs.credited_minor)))
     return [
         f"{what}: ours {ours}, theirs {other}" for what, ours, other in compared if ours != other
     ]
+
+
+def _credited(invoice: Invoice, theirs_minor: int) -> tuple[str, str]:
+    """What notes that are there come to. One on its way may be there already."""
+    notes = CreditNote.objects.filter(invoice_id=invoice.id)
+    there = PaymentStep.objects.filter(
+        kind=PaymentStep.Kind.CREDIT_NOTE, state=PaymentStep.State.DONE
+    ).values("subject_id")
+    least = notes.filter(id__in=there).aggregate(sum=Sum("total_minor"))["sum"] or 0
+    most = notes.aggregate(sum=Sum("total_minor"))["sum"] or 0
+    ours = min(max(least, theirs_minor), most)
+    return str(ours), str(theirs_minor)
 
 
 def _overpaid(invoice: Invoice, over_minor: int) -> str:

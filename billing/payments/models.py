@@ -8,6 +8,7 @@ same bytes. The inbox of provider events belongs to no tenant and is read by the
 from django.db import models
 from django.db.models import Q
 
+from billing.payments.refund_models import Refund as Refund
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
 

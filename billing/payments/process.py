@@ -7,6 +7,7 @@ applied is what the provider says now, and `mirror` only ever moves forward.
 import logging
 from uuid import UUID
 
+from billing.payments.correction_events import HEARD
 from billing.payments.mirror import mirror
 from billing.payments.models import PaymentRun, WebhookEvent
 from billing.payments.provider import PaymentProvider, ProviderRefused
@@ -35,6 +36,8 @@ def process_event(event_id: str, provider: PaymentProvider) -> str:
 
 def _apply(event: WebhookEvent, provider: PaymentProvider) -> str:
     about = (event.payload.get("data") or {}).get("object") or {}
+    if (heard := HEARD.get(str(about.get("object")))) is not None:
+        return heard(about, provider)
     if about.get("object") != "invoice":
         return "not about an invoice"
     their_id = str(about.get("id", ""))

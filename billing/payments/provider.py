@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+from billing.payments.correction_port import Corrections
 from meterplane.kernel.errors import WorldError
 
 SendKind = Literal[
@@ -98,6 +99,7 @@ class ProviderInvoice:
 
     `amount_due_minor` and the balances may differ from the total when the provider carries a
     customer balance: they are facts to record, not to reconcile on. `amount_paid_minor` is money.
+    Credit notes leave the total as it is: `credited_minor` is what they come to.
     """
 
     provider_invoice_id: str
@@ -118,6 +120,8 @@ class ProviderInvoice:
     number: str
     hosted_url: str
     paid_at: datetime | None
+    amount_remaining_minor: int = 0
+    credited_minor: int = 0
 
     @property
     def settled_minor(self) -> int:
@@ -136,6 +140,7 @@ class ProviderLine:
     amount_minor: int
     currency: str
     description: str
+    line_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Protocol):
+class PaymentProvider(Corrections, Protocol):
     """One account at one provider."""
 
     name: str

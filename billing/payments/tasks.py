@@ -10,11 +10,12 @@ from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
-from billing.invoicing.models import Invoice
+from billing.invoicing.models import CreditNote, Invoice
 from billing.payments import collect as collection
-from billing.payments.models import PaymentRun, WebhookEvent
+from billing.payments import credit_notes, refunds
+from billing.payments.models import PaymentRun, PaymentStep, Refund, WebhookEvent
 from billing.payments.process import process_event
 from billing.payments.stripe import provider
 from meterplane.kernel import clock
@@ -45,6 +46,24 @@ def collect(tenant_id: str, invoice_id: str) -> None:
         log.warning("invoice %s waits: %s", invoice_id, away.message)
 
 
+@shared_task(name="payments.issue_credit_note")
+def issue_credit_note(tenant_id: str, note_id: str) -> None:
+    """Issue one credit note at the provider."""
+    try:
+        credit_notes.issue(UUID(tenant_id), UUID(note_id), provider())
+    except WorldError as away:
+        log.warning("credit note %s waits: %s", note_id, away.message)
+
+
+@shared_task(name="payments.send_refund")
+def send_refund(tenant_id: str, refund_id: str) -> None:
+    """Send one refund that was asked for."""
+    try:
+        refunds.send(UUID(tenant_id), UUID(refund_id), provider())
+    except WorldError as away:
+        log.warning("refund %s waits: %s", refund_id, away.message)
+
+
 @shared_task(name="payments.sweep")
 def sweep() -> None:
     """Whatever was left. One piece of work that fails does not keep the others waiting."""
@@ -52,6 +71,10 @@ def sweep() -> None:
         _guarded(process_webhook, event_id)
     for tenant_id, invoice_id in [*_uncollected(), *_unheard_of()]:
         _guarded(collect, str(tenant_id), str(invoice_id))
+    for tenant_id, note_id in _unissued():
+        _guarded(issue_credit_note, str(tenant_id), str(note_id))
+    for tenant_id, refund_id in _unrefunded():
+        _guarded(send_refund, str(tenant_id), str(refund_id))
 
 
 def _guarded(act: Callable[..., object], *ids: object) -> None:
@@ -97,4 +120,35 @@ def _unheard_of() -> list[tuple[UUID, UUID]]:
             )
             .order_by("checked_at")
             .values_list("tenant_id", "invoice_id")[:SWEEP_MAX]
+        )
+
+
+def _unissued() -> list[tuple[UUID, UUID]]:
+    """Notes of invoices that a provider has, unless a person has to look at them first."""
+    takes_notes = [Invoice.Status.OPEN, Invoice.Status.PAID, Invoice.Status.UNCOLLECTIBLE]
+    with system_scope("the sweep looks for credit notes to issue"):
+        issued = PaymentStep.objects.filter(
+            subject_id=OuterRef("id"),
+            kind=PaymentStep.Kind.CREDIT_NOTE,
+            state=PaymentStep.State.DONE,
+        )
+        return list(
+            CreditNote.objects.filter(
+                ~Exists(issued),
+                total_minor__gt=0,
+                invoice__status__in=takes_notes,
+                invoice__payment_run__provider_invoice_id__isnull=False,
+            )
+            .exclude(invoice__collection_state=Invoice.Collection.PARKED)
+            .order_by("created_at", "id")
+            .values_list("tenant_id", "id")[:SWEEP_MAX]
+        )
+
+
+def _unrefunded() -> list[tuple[UUID, UUID]]:
+    with system_scope("the sweep looks for refunds to send"):
+        return list(
+            Refund.objects.filter(state=Refund.State.ASKED)
+            .order_by("created_at")
+            .values_list("tenant_id", "id")[:SWEEP_MAX]
         )

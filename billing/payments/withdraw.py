@@ -79,7 +79,9 @@ def asked_of(run_id: UUID) -> PaymentStep | None:
     )
 
 
-def withdraw(tenant_id: UUID, run: PaymentRun, asked: PaymentStep, provider: PaymentProvider) -> None:
+def withdraw(
+    tenant_id: UUID, run: PaymentRun, asked: PaymentStep, provider: PaymentProvider
+) -> None:
     """Do what was asked for there, and apply what the invoice is then.
 
     Held by one worker, as a run is. Raises what `PaymentProvider.send` raises.

@@ -8,8 +8,9 @@ from django.conf import settings
 
 from billing.payments.pace import Pace
 from billing.payments.provider import Parameters, SendKind
-from billing.payments.stripe import customers, invoices
+from billing.payments.stripe import corrections, customers, invoices
 from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
+from billing.payments.stripe.corrections import Corrections
 from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.invoices import Invoices
 
@@ -17,10 +18,10 @@ from billing.payments.stripe.invoices import Invoices
 SECOND = timedelta(seconds=1)
 LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 
-_SENDS = {**customers.SENDS, **invoices.SENDS}
+_SENDS = {**customers.SENDS, **invoices.SENDS, **corrections.SENDS}
 
 
-class Stripe(Customers, Invoices):
+class Stripe(Customers, Invoices, Corrections):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"

@@ -121,6 +121,9 @@ def _invoice(found: Mapping[str, Any]) -> ProviderInvoice:
         number=str(found.get("number") or ""),
         hosted_url=str(found.get("hosted_invoice_url") or ""),
         paid_at=datetime.fromtimestamp(paid_at, tz=UTC) if paid_at else None,
+        amount_remaining_minor=int(found["amount_remaining"]),
+        credited_minor=int(found["pre_payment_credit_notes_amount"])
+        + int(found["post_payment_credit_notes_amount"]),
     )
 
 
@@ -131,4 +134,5 @@ def _line(found: Mapping[str, Any]) -> ProviderLine:
         amount_minor=int(found["amount"]),
         currency=str(found["currency"]).upper(),
         description=str(found.get("description") or ""),
+        line_id=str(found["id"]),
     )

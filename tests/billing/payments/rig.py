@@ -18,7 +18,17 @@ class Killed(BaseException):
     """The worker is gone: nothing of ours may catch this."""
 
 
-READS = ("customer", "invoice", "lines", "find_customer", "find_invoice")
+READS = (
+    "customer",
+    "invoice",
+    "lines",
+    "find_customer",
+    "find_invoice",
+    "credit_notes",
+    "charge_of",
+    "refunds",
+    "invoice_of_payment",
+)
 
 
 class Faulty:

@@ -1,0 +1,278 @@
+"""Money paid back: asked for by an operator, or read at the provider; each a row and its entry.
+
+Guarantees: what an operator asks for is a row and a frozen step before it is sent, so that it is
+paid back once. `mirror_refunds` reads every refund of an invoice's payment, also those that a
+credit note made and those of the provider's own pages, and gives each one row; read in any order,
+any number of times, the end is the same. The entry is posted with the row, and reversed when the
+refund fails.
+
+What a refund is taken from is decided once, when its row is made: of a credit note, from what the
+note said would be paid back, or from what was paid beyond what it left due; any other first from
+what is still to be paid back of that invoice, then from what was paid too much for it. Nothing
+stands for the rest: no invoice is corrected by it, and its taxes are not; a credit note does that.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Sum
+
+from billing.invoicing.models import CreditNote, Invoice
+from billing.invoicing.record import overpaid_minor
+from billing.ledger.post import post_entry
+from billing.payments import steps
+from billing.payments.correction_port import ProviderNote, ProviderRefund, RefundOrder
+from billing.payments.models import PaymentRun, PaymentStep, Refund
+from billing.payments.provider import PaymentProvider, ProviderRefused
+from billing.payments.refund_entries import entries_of_refund
+from meterplane.kernel import clock
+from meterplane.kernel.errors import CallerError
+from meterplane.kernel.money import minor_to_text
+from tenants.scoping import tenant_scope
+
+REASON_CHARS_MAX = 200
+KEY_CHARS_MAX = 100
+State, Origin = Refund.State, Refund.Origin
+_GONE = (State.FAILED, State.REFUSED)
+
+
+def ask(
+    tenant_id: UUID,
+    invoice_id: UUID,
+    provider: PaymentProvider,
+    *,
+    amount_minor: int | None,
+    reason: str,
+    idempotency_key: str,
+) -> Refund:
+    """Ask for so much of an invoice's payment to go back; without an amount, all that is left.
+
+    The sweep sends it (`send`). The same key asks once. Raises `WorldError`, and `CallerError`:
+    `invoice_not_found`, `invoice_not_paid`, `nothing_to_refund`, `refund_exceeds_payment`,
+    `reason_invalid`, `idempotency_key_invalid`, `idempotency_conflict`.
+    """
+    _check_asked(reason, idempotency_key)
+    with tenant_scope(tenant_id):
+        known = Refund.objects.filter(idempotency_key=idempotency_key).first()
+        if known is not None:
+            return _same(known, invoice_id, amount_minor)
+        invoice = Invoice.objects.filter(id=invoice_id).first()
+        if invoice is None:
+            raise CallerError("invoice_not_found", "There is no such invoice.", status=404)
+        run = PaymentRun.objects.filter(invoice_id=invoice_id).first()
+    if invoice.status != Invoice.Status.PAID or run is None or not run.provider_invoice_id:
+        raise CallerError(
+            "invoice_not_paid", "Only what was paid at the provider goes back there.", status=409
+        )
+    charge = provider.charge_of(run.provider_invoice_id)
+    with tenant_scope(tenant_id), transaction.atomic():
+        Invoice.objects.select_for_update().get(id=invoice_id)
+        known = Refund.objects.filter(idempotency_key=idempotency_key).first()
+        if known is not None:
+            return _same(known, invoice_id, amount_minor)
+        under_way = _sum(invoice_id, "amount_minor", state=State.ASKED)
+        left = (charge.refundable_minor if charge is not None else 0) - under_way
+        asked = left if amount_minor is None else amount_minor
+        if charge is None or left <= 0:
+            raise CallerError(
+                "nothing_to_refund", "Nothing of this payment is left to pay back.", status=409
+            )
+        if not 0 < asked <= left:
+            raise CallerError(
+                "refund_exceeds_payment",
+                f"Of this payment {minor_to_text(left, invoice.currency)} {invoice.currency} is"
+                " left to pay back.",
+                status=409,
+                field="amount",
+            )
+        owed, balance = _taken_from(invoice, asked)
+        refund: Refund = Refund.objects.create(
+            tenant_id=tenant_id,
+            invoice_id=invoice_id,
+            provider=provider.name,
+            payment_intent_id=charge.payment_intent_id,
+            origin=Origin.OPERATOR,
+            state=State.ASKED,
+            currency=invoice.currency,
+            amount_minor=asked,
+            owed_minor=owed,
+            balance_minor=balance,
+            reason=reason.strip(),
+            idempotency_key=idempotency_key,
+        )
+        order = RefundOrder(refund.id, charge.payment_intent_id, asked, refund.reason)
+        steps.freeze(
+            tenant_id,
+            None,
+            PaymentStep.Kind.REFUND,
+            provider.refund_parameters(order),
+            subject_id=refund.id,
+        )
+    return refund
+
+
+def send(tenant_id: UUID, refund_id: UUID, provider: PaymentProvider) -> Refund:
+    """Send a refund that was asked for, and read what became of it.
+
+    Raises `WorldError` when the provider is away; a definite no is written on the refund.
+    """
+    with tenant_scope(tenant_id):
+        refund: Refund = Refund.objects.get(id=refund_id)
+        if refund.state != State.ASKED:
+            return refund
+        step = (
+            PaymentStep.objects.filter(subject_id=refund_id, kind=PaymentStep.Kind.REFUND)
+            .order_by("-revision")
+            .first()
+        )
+    assert step is not None
+
+    def made(_since: object) -> str | None:
+        found = provider.refunds(refund.payment_intent_id)
+        ours = [each for each in found if each.our_refund_id == str(refund_id)]
+        return ours[0].provider_refund_id if ours else None
+
+    try:
+        if step.state != PaymentStep.State.FAILED:
+            steps.perform(tenant_id, step.id, provider, target_id="", recover=made)
+    except ProviderRefused as refused:
+        step.note = f"{refused.code}: {refused.message}"
+    mirror_refunds(tenant_id, refund.invoice_id, provider)
+    with tenant_scope(tenant_id):
+        step.refresh_from_db()
+        if step.state == PaymentStep.State.FAILED:
+            Refund.objects.filter(id=refund_id, state=State.ASKED).update(
+                state=State.REFUSED, failure=step.note[:300]
+            )
+        return Refund.objects.get(id=refund_id)
+
+
+def mirror_refunds(tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider) -> int:
+    """Read every refund of an invoice's payment and apply what it is now; how many there are."""
+    with tenant_scope(tenant_id):
+        run: PaymentRun = PaymentRun.objects.get(invoice_id=invoice_id)
+    charge = provider.charge_of(str(run.provider_invoice_id))
+    if charge is None:
+        return 0
+    notes = provider.credit_notes(str(run.provider_invoice_id))
+    theirs = provider.refunds(charge.payment_intent_id)
+    with tenant_scope(tenant_id), transaction.atomic():
+        invoice = Invoice.objects.select_for_update().get(id=invoice_id)
+        of_notes = _by_note(notes)
+        # What a note promised is taken by its own refund before another could take it.
+        for found in sorted(theirs, key=lambda each: each.provider_refund_id not in of_notes):
+            note = of_notes.get(found.provider_refund_id)
+            refund = _row(invoice, provider.name, found, note)
+            _advance(refund, found)
+            for entry in entries_of_refund(refund):
+                post_entry(entry)
+    return len(theirs)
+
+
+def _row(invoice: Invoice, provider: str, found: ProviderRefund, note: CreditNote | None) -> Refund:
+    """The refund's row, made if it has none yet."""
+    rows = Refund.objects.select_for_update()
+    known = rows.filter(provider=provider, provider_refund_id=found.provider_refund_id).first()
+    if known is None and found.our_refund_id:
+        known = rows.filter(id=found.our_refund_id, invoice_id=invoice.id).first()
+    if known is not None:
+        return known
+    owed, balance = _taken_from(invoice, found.amount_minor, note)
+    return Refund(
+        tenant_id=invoice.tenant_id,
+        invoice=invoice,
+        note=note,
+        provider=provider,
+        payment_intent_id=found.payment_intent_id,
+        origin=Origin.NOTE if note is not None else Origin.PROVIDER,
+        state=State.ASKED,
+        currency=found.currency,
+        amount_minor=found.amount_minor,
+        owed_minor=owed,
+        balance_minor=balance,
+        reason=f"Credit note {note.number}" if note is not None else "",
+    )
+
+
+def _advance(refund: Refund, found: ProviderRefund) -> None:
+    """Forward only: a failed refund stays failed, one that succeeded is not pending again."""
+    refund.provider_refund_id = found.provider_refund_id
+    if refund.state in _GONE or refund.state == found.state:
+        return
+    if (refund.state, found.state) == (State.SUCCEEDED, State.PENDING):
+        return
+    now = clock.now()
+    refund.made_at = refund.made_at or now
+    refund.state = found.state
+    if found.state == State.FAILED:
+        refund.failed_at, refund.failure = now, found.failure[:300]
+    refund.save()
+
+
+def _taken_from(
+    invoice: Invoice, amount_minor: int, note: CreditNote | None = None
+) -> tuple[int, int]:
+    """What of it had been said to be paid back, and what had been paid too much."""
+    if note is not None and note.effect == CreditNote.Effect.REFUND:
+        return amount_minor, 0
+    owed = 0
+    if note is None:
+        promised = _promised(invoice.id) - _sum(invoice.id, "owed_minor")
+        owed = max(0, min(amount_minor, promised))
+    over = overpaid_minor(invoice) - _sum(invoice.id, "balance_minor")
+    return owed, max(0, min(amount_minor - owed, over))
+
+
+def _promised(invoice_id: UUID) -> int:
+    """What notes that are at the provider said would be paid back."""
+    issued = PaymentStep.objects.filter(
+        kind=PaymentStep.Kind.CREDIT_NOTE, state=PaymentStep.State.DONE
+    ).values("subject_id")
+    notes = CreditNote.objects.filter(
+        invoice_id=invoice_id, effect=CreditNote.Effect.REFUND, id__in=issued
+    )
+    return int(notes.aggregate(sum=Sum("total_minor"))["sum"] or 0)
+
+
+def _sum(invoice_id: UUID, column: str, **which: str) -> int:
+    rows = Refund.objects.filter(invoice_id=invoice_id, **which).exclude(state__in=_GONE)
+    return int(rows.aggregate(sum=Sum(column))["sum"] or 0)
+
+
+def _by_note(notes: Sequence[ProviderNote]) -> dict[str, CreditNote]:
+    """Our note by the refund that it made there."""
+    ours = {str(note.id): note for note in CreditNote.objects.filter(
+        id__in=[note.our_note_id for note in notes if note.our_note_id]
+    )}  # fmt: skip
+    return {
+        refund_id: ours[note.our_note_id]
+        for note in notes
+        if note.our_note_id in ours
+        for refund_id in note.refund_ids
+    }
+
+
+def _check_asked(reason: str, idempotency_key: str) -> None:
+    if not reason.strip() or len(reason) > REASON_CHARS_MAX or "\x00" in reason:
+        raise CallerError(
+            "reason_invalid", f"Say why, in 1 to {REASON_CHARS_MAX} characters.", field="reason"
+        )
+    if not idempotency_key.strip() or len(idempotency_key) > KEY_CHARS_MAX:
+        raise CallerError(
+            "idempotency_key_invalid",
+            f"Name what you ask by a key of 1 to {KEY_CHARS_MAX} characters: asked again, it is"
+            " done once.",
+            field="idempotency_key",
+        )
+
+
+def _same(known: Refund, invoice_id: UUID, amount_minor: int | None) -> Refund:
+    if known.invoice_id != invoice_id or amount_minor not in (None, known.amount_minor):
+        raise CallerError(
+            "idempotency_conflict",
+            "This key asked for another refund.",
+            status=409,
+            field="idempotency_key",
+        )
+    return known
