@@ -3,8 +3,8 @@
 Monotonic and idempotent: read in any order, any number of times, the end is the same. An invoice
 of another customer, currency or amount than ours is not applied: it parks ours; so does a credit
 note there that is not ours, or one of ours that is void there. What was paid
-beyond what was due, as after a credit note that the provider does not know, is a balance of the
-customer's in the ledger.
+beyond what was due, as before a credit note arrived there, is a balance of the customer's in the
+ledger.
 """
 
 import logging
@@ -16,7 +16,7 @@ from billing.invoicing.advance import News, advance
 from billing.invoicing.models import CreditNote, Invoice
 from billing.invoicing.record import overpaid_minor
 from billing.invoicing.said import with_said
-from billing.payments.models import PaymentRun, PaymentStep
+from billing.payments.models import PaymentRun, PaymentStep, Refund
 from billing.payments.provider import ProviderInvoice
 from meterplane.kernel import clock
 from meterplane.kernel.money import minor_to_text
@@ -47,14 +47,14 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
     with tenant_scope(tenant_id):
         moved = advance(invoice_id, news)
         invoice = Invoice.objects.select_for_update().get(id=invoice_id)
-        if invoice.collection_state != Invoice.Collection.PARKED:
+        is_parked = invoice.collection_state == Invoice.Collection.PARKED
+        if not is_parked:
             invoice.collection_state = _collection(invoice)
-            if invoice.status == Invoice.Status.PAID:
-                invoice.collection_note = ""
-        over_minor = overpaid_minor(invoice) if moved else 0
-        if over_minor:
-            said = _overpaid(invoice, over_minor)
-            invoice.collection_note = with_said(invoice.collection_note, said)
+        if invoice.status == Invoice.Status.PAID:
+            said = _overpaid(invoice)
+            invoice.collection_note = (
+                with_said(invoice.collection_note, said) if is_parked else said
+            )
         invoice.save(update_fields=["collection_state", "collection_note"])
         _judge(tenant_id)
     return moved
@@ -99,7 +99,15 @@ def _credited(invoice: Invoice, theirs_minor: int) -> tuple[str, str]:
     return str(ours), str(theirs_minor)
 
 
-def _overpaid(invoice: Invoice, over_minor: int) -> str:
+def _overpaid(invoice: Invoice) -> str:
+    """What was paid beyond what was due and did not go back; nothing to say where there is none."""
+    refunds = Refund.objects.filter(invoice_id=invoice.id).exclude(
+        state__in=[Refund.State.FAILED, Refund.State.REFUSED]
+    )
+    gone_back = refunds.aggregate(sum=Sum("balance_minor"))["sum"] or 0
+    over_minor = overpaid_minor(invoice) - int(gone_back)
+    if over_minor <= 0:
+        return ""
     return (
         f"{minor_to_text(over_minor, invoice.currency)} {invoice.currency} more was paid than was"
         " due: it is the customer's balance in the ledger, to be paid back."

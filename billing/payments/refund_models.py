@@ -36,7 +36,7 @@ class Refund(TenantModel):
     )
     provider = models.CharField(max_length=16)
     provider_refund_id = models.CharField(max_length=64, null=True, blank=True)
-    payment_intent_id = models.CharField(max_length=64)
+    payment_intent_id = models.CharField(max_length=64, blank=True, default="")
     origin = models.CharField(max_length=8, choices=Origin)
     state = models.CharField(max_length=9, choices=State)
     currency = models.CharField(max_length=3)

@@ -1,7 +1,7 @@
 """Money paid back: asked for by an operator, or read at the provider; each a row and its entry.
 
-Guarantees: what an operator asks for is a row and a frozen step before it is sent, so that it is
-paid back once. `mirror_refunds` reads every refund of an invoice's payment, also those that a
+Guarantees: what an operator asks for is a row, and then a frozen step before it is sent, so that it
+is paid back once. `mirror_refunds` reads every refund of an invoice's payment, also those that a
 credit note made and those of the provider's own pages, and gives each one row; read in any order,
 any number of times, the end is the same. The entry is posted with the row, and reversed when the
 refund fails.
@@ -12,7 +12,9 @@ what is still to be paid back of that invoice, then from what was paid too much 
 stands for the rest: no invoice is corrected by it, and its taxes are not; a credit note does that.
 """
 
+import logging
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -31,67 +33,42 @@ from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import minor_to_text
 from tenants.scoping import tenant_scope
 
+log = logging.getLogger(__name__)
+
 REASON_CHARS_MAX = 200
 KEY_CHARS_MAX = 100
 State, Origin = Refund.State, Refund.Origin
 _GONE = (State.FAILED, State.REFUSED)
 
 
-def ask(
-    tenant_id: UUID,
-    invoice_id: UUID,
-    provider: PaymentProvider,
-    *,
-    amount_minor: int | None,
-    reason: str,
-    idempotency_key: str,
-) -> Refund:
+def ask(invoice_id: UUID, *, amount_minor: int | None, reason: str, idempotency_key: str) -> Refund:
     """Ask for so much of an invoice's payment to go back; without an amount, all that is left.
 
-    The sweep sends it (`send`). The same key asks once. Raises `WorldError`, and `CallerError`:
-    `invoice_not_found`, `invoice_not_paid`, `nothing_to_refund`, `refund_exceeds_payment`,
-    `reason_invalid`, `idempotency_key_invalid`, `idempotency_conflict`.
+    The sweep sends it (`send`). The same key asks once. Needs the tenant's door. Raises
+    `CallerError`: `invoice_not_found`, `invoice_not_paid`, `nothing_to_refund`,
+    `refund_exceeds_payment`, `reason_invalid`, `idempotency_key_invalid`, `idempotency_conflict`.
     """
     _check_asked(reason, idempotency_key)
-    with tenant_scope(tenant_id):
-        known = Refund.objects.filter(idempotency_key=idempotency_key).first()
-        if known is not None:
-            return _same(known, invoice_id, amount_minor)
-        invoice = Invoice.objects.filter(id=invoice_id).first()
+    with transaction.atomic():
+        invoice = Invoice.objects.select_for_update().filter(id=invoice_id).first()
         if invoice is None:
             raise CallerError("invoice_not_found", "There is no such invoice.", status=404)
-        run = PaymentRun.objects.filter(invoice_id=invoice_id).first()
-    if invoice.status != Invoice.Status.PAID or run is None or not run.provider_invoice_id:
-        raise CallerError(
-            "invoice_not_paid", "Only what was paid at the provider goes back there.", status=409
-        )
-    charge = provider.charge_of(run.provider_invoice_id)
-    with tenant_scope(tenant_id), transaction.atomic():
-        Invoice.objects.select_for_update().get(id=invoice_id)
         known = Refund.objects.filter(idempotency_key=idempotency_key).first()
         if known is not None:
             return _same(known, invoice_id, amount_minor)
-        under_way = _sum(invoice_id, "amount_minor", state=State.ASKED)
-        left = (charge.refundable_minor if charge is not None else 0) - under_way
-        asked = left if amount_minor is None else amount_minor
-        if charge is None or left <= 0:
+        run = PaymentRun.objects.filter(invoice_id=invoice_id).first()
+        if invoice.status != Invoice.Status.PAID or run is None or not run.provider_invoice_id:
             raise CallerError(
-                "nothing_to_refund", "Nothing of this payment is left to pay back.", status=409
-            )
-        if not 0 < asked <= left:
-            raise CallerError(
-                "refund_exceeds_payment",
-                f"Of this payment {minor_to_text(left, invoice.currency)} {invoice.currency} is"
-                " left to pay back.",
+                "invoice_not_paid",
+                "Only what was paid at the provider goes back there.",
                 status=409,
-                field="amount",
             )
+        asked = _within(invoice, amount_minor)
         owed, balance = _taken_from(invoice, asked)
         refund: Refund = Refund.objects.create(
-            tenant_id=tenant_id,
-            invoice_id=invoice_id,
-            provider=provider.name,
-            payment_intent_id=charge.payment_intent_id,
+            tenant_id=invoice.tenant_id,
+            invoice=invoice,
+            provider=run.provider,
             origin=Origin.OPERATOR,
             state=State.ASKED,
             currency=invoice.currency,
@@ -100,14 +77,6 @@ def ask(
             balance_minor=balance,
             reason=reason.strip(),
             idempotency_key=idempotency_key,
-        )
-        order = RefundOrder(refund.id, charge.payment_intent_id, asked, refund.reason)
-        steps.freeze(
-            tenant_id,
-            None,
-            PaymentStep.Kind.REFUND,
-            provider.refund_parameters(order),
-            subject_id=refund.id,
         )
     return refund
 
@@ -119,33 +88,61 @@ def send(tenant_id: UUID, refund_id: UUID, provider: PaymentProvider) -> Refund:
     """
     with tenant_scope(tenant_id):
         refund: Refund = Refund.objects.get(id=refund_id)
-        if refund.state != State.ASKED:
-            return refund
-        step = (
-            PaymentStep.objects.filter(subject_id=refund_id, kind=PaymentStep.Kind.REFUND)
-            .order_by("-revision")
-            .first()
-        )
-    assert step is not None
+        run: PaymentRun = PaymentRun.objects.get(invoice_id=refund.invoice_id)
+    if refund.state != State.ASKED:
+        return refund
+    if not refund.payment_intent_id:
+        charge = provider.charge_of(str(run.provider_invoice_id))
+        if charge is None:
+            return _refused(tenant_id, refund_id, "It was not paid with a charge.")
+        refund = _freeze(tenant_id, refund_id, charge.payment_intent_id, provider)
 
-    def made(_since: object) -> str | None:
+    def made(_since: datetime) -> str | None:
         found = provider.refunds(refund.payment_intent_id)
         ours = [each for each in found if each.our_refund_id == str(refund_id)]
         return ours[0].provider_refund_id if ours else None
 
-    try:
-        if step.state != PaymentStep.State.FAILED:
+    step = _step_of(tenant_id, refund_id)
+    if step.state != PaymentStep.State.FAILED:
+        try:
             steps.perform(tenant_id, step.id, provider, target_id="", recover=made)
-    except ProviderRefused as refused:
-        step.note = f"{refused.code}: {refused.message}"
+        except ProviderRefused as refused:
+            log.warning("refund %s was refused: %s", refund_id, refused.code)
     mirror_refunds(tenant_id, refund.invoice_id, provider)
+    step = _step_of(tenant_id, refund_id)
+    if step.state == PaymentStep.State.FAILED:
+        return _refused(tenant_id, refund_id, step.note)
     with tenant_scope(tenant_id):
-        step.refresh_from_db()
-        if step.state == PaymentStep.State.FAILED:
-            Refund.objects.filter(id=refund_id, state=State.ASKED).update(
-                state=State.REFUSED, failure=step.note[:300]
-            )
         return Refund.objects.get(id=refund_id)
+
+
+def _freeze(tenant_id: UUID, refund_id: UUID, intent_id: str, provider: PaymentProvider) -> Refund:
+    """Which payment it is of, and what will be sent, before anything is."""
+    with tenant_scope(tenant_id), transaction.atomic():
+        refund: Refund = Refund.objects.select_for_update().get(id=refund_id)
+        if not refund.payment_intent_id:
+            refund.payment_intent_id = intent_id
+            refund.save(update_fields=["payment_intent_id"])
+        order = RefundOrder(refund.id, refund.payment_intent_id, refund.amount_minor, refund.reason)
+        parameters = provider.refund_parameters(order)
+        steps.freeze(tenant_id, None, PaymentStep.Kind.REFUND, parameters, subject_id=refund.id)
+    return refund
+
+
+def _step_of(tenant_id: UUID, refund_id: UUID) -> PaymentStep:
+    with tenant_scope(tenant_id):
+        steps_of = PaymentStep.objects.filter(subject_id=refund_id, kind=PaymentStep.Kind.REFUND)
+        newest: PaymentStep = steps_of.order_by("-revision")[0]
+    return newest
+
+
+def _refused(tenant_id: UUID, refund_id: UUID, why: str) -> Refund:
+    with tenant_scope(tenant_id):
+        Refund.objects.filter(id=refund_id, state=State.ASKED).update(
+            state=State.REFUSED, failure=why[:300]
+        )
+        refund: Refund = Refund.objects.get(id=refund_id)
+    return refund
 
 
 def mirror_refunds(tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider) -> int:
@@ -210,6 +207,26 @@ def _advance(refund: Refund, found: ProviderRefund) -> None:
     refund.save()
 
 
+def _within(invoice: Invoice, amount_minor: int | None) -> int:
+    """The amount, if so much of the payment is left, as far as we know."""
+    paid = invoice.total_minor if invoice.paid_minor is None else invoice.paid_minor
+    left = paid - _sum(invoice.id, "amount_minor")
+    if left <= 0:
+        raise CallerError(
+            "nothing_to_refund", "Nothing of this payment is left to pay back.", status=409
+        )
+    asked = left if amount_minor is None else amount_minor
+    if not 0 < asked <= left:
+        raise CallerError(
+            "refund_exceeds_payment",
+            f"Of this payment {minor_to_text(left, invoice.currency)} {invoice.currency} is"
+            " left to pay back.",
+            status=409,
+            field="amount",
+        )
+    return int(asked)
+
+
 def _taken_from(
     invoice: Invoice, amount_minor: int, note: CreditNote | None = None
 ) -> tuple[int, int]:
@@ -235,8 +252,8 @@ def _promised(invoice_id: UUID) -> int:
     return int(notes.aggregate(sum=Sum("total_minor"))["sum"] or 0)
 
 
-def _sum(invoice_id: UUID, column: str, **which: str) -> int:
-    rows = Refund.objects.filter(invoice_id=invoice_id, **which).exclude(state__in=_GONE)
+def _sum(invoice_id: UUID, column: str) -> int:
+    rows = Refund.objects.filter(invoice_id=invoice_id).exclude(state__in=_GONE)
     return int(rows.aggregate(sum=Sum(column))["sum"] or 0)
 
 

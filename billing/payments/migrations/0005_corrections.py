@@ -20,12 +20,13 @@ REVOKE DELETE, TRUNCATE ON refund FROM meterplane_app, meterplane_system;
 GUARD = """
 CREATE FUNCTION refund_guard() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
-  IF (NEW.id, NEW.tenant_id, NEW.invoice_id, NEW.note_id, NEW.provider, NEW.payment_intent_id, NEW.origin,
+  IF (NEW.id, NEW.tenant_id, NEW.invoice_id, NEW.note_id, NEW.provider, NEW.origin,
       NEW.currency, NEW.amount_minor, NEW.owed_minor, NEW.balance_minor, NEW.idempotency_key)
      IS DISTINCT FROM
-     (OLD.id, OLD.tenant_id, OLD.invoice_id, OLD.note_id, OLD.provider, OLD.payment_intent_id, OLD.origin,
+     (OLD.id, OLD.tenant_id, OLD.invoice_id, OLD.note_id, OLD.provider, OLD.origin,
       OLD.currency, OLD.amount_minor, OLD.owed_minor, OLD.balance_minor, OLD.idempotency_key)
      OR (OLD.provider_refund_id IS NOT NULL AND NEW.provider_refund_id IS DISTINCT FROM OLD.provider_refund_id)
+     OR (OLD.payment_intent_id <> '' AND NEW.payment_intent_id <> OLD.payment_intent_id)
      OR (OLD.made_at IS NOT NULL AND NEW.made_at IS DISTINCT FROM OLD.made_at) THEN
     RAISE EXCEPTION 'what refund % is does not change', OLD.id USING ERRCODE = 'restrict_violation';
   END IF;
@@ -63,7 +64,7 @@ class Migration(migrations.Migration):
                 ("id", models.UUIDField(default=meterplane.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
                 ("provider", models.CharField(max_length=16)),
                 ("provider_refund_id", models.CharField(blank=True, max_length=64, null=True)),
-                ("payment_intent_id", models.CharField(max_length=64)),
+                ("payment_intent_id", models.CharField(blank=True, default="", max_length=64)),
                 ("origin", models.CharField(choices=[("note", "A credit note"), ("operator", "An operator"), ("provider", "The provider's pages")], max_length=8)),
                 ("state", models.CharField(choices=[("asked", "Asked for"), ("pending", "Pending"), ("succeeded", "Succeeded"), ("failed", "Failed"), ("refused", "Refused")], max_length=9)),
                 ("currency", models.CharField(max_length=3)),

@@ -16,6 +16,7 @@ PAGES = (
     "interims",
     "credited",
     "given_back",
+    "corrected",
     "taxed",
     "entered",
     "people",
