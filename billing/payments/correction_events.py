@@ -17,7 +17,7 @@ About = Mapping[str, Any]  # what the event says of its object: a hint
 
 
 def money_went_back(about: About, provider: PaymentProvider) -> str:
-    """A charge that was refunded, or a refund: every refund of its invoice is read."""
+    """A refund, or a charge that has some: every refund of its invoice is read."""
     intent_id = str(about.get("payment_intent") or "")
     try:
         their_id = provider.invoice_of_payment(intent_id) if intent_id else None
@@ -27,6 +27,11 @@ def money_went_back(about: About, provider: PaymentProvider) -> str:
     if found is None:
         return "not of an invoice of ours"
     return f"{mirror_refunds(*found, provider)} refunds"
+
+
+def charge_changed(about: About, provider: PaymentProvider) -> str:
+    """Most of what happens to charges is told by their invoices too."""
+    return money_went_back(about, provider) if about.get("amount_refunded") else "nothing went back"
 
 
 def note_changed(about: About, provider: PaymentProvider) -> str:
@@ -42,7 +47,7 @@ def note_changed(about: About, provider: PaymentProvider) -> str:
 
 
 HEARD: Mapping[str, Callable[[About, PaymentProvider], str]] = {
-    "charge": money_went_back,
+    "charge": charge_changed,
     "refund": money_went_back,
     "credit_note": note_changed,
 }

@@ -8,6 +8,7 @@ ledger.
 """
 
 import logging
+from datetime import timedelta
 from uuid import UUID
 
 from django.db.models import Sum
@@ -27,6 +28,7 @@ from tenants.standing import set_standing
 
 log = logging.getLogger(__name__)
 
+READ_AGE_MAX = timedelta(minutes=5)  # longer than any call takes with its retries
 _FINAL = {Invoice.Status.PAID, Invoice.Status.VOID, Invoice.Status.UNCOLLECTIBLE}
 
 
@@ -88,10 +90,13 @@ def _differences(invoice: Invoice, theirs: ProviderInvoice) -> list[str]:
 
 
 def _credited(invoice: Invoice, theirs_minor: int) -> tuple[str, str]:
-    """What notes that are there come to. One on its way may be there already."""
+    """What notes that are there come to. One on its way may be there already, and one that just
+    arrived may not have been when theirs was read."""
     notes = CreditNote.objects.filter(invoice_id=invoice.id)
     there = PaymentStep.objects.filter(
-        kind=PaymentStep.Kind.CREDIT_NOTE, state=PaymentStep.State.DONE
+        kind=PaymentStep.Kind.CREDIT_NOTE,
+        state=PaymentStep.State.DONE,
+        done_at__lt=clock.now() - READ_AGE_MAX,
     ).values("subject_id")
     least = notes.filter(id__in=there).aggregate(sum=Sum("total_minor"))["sum"] or 0
     most = notes.aggregate(sum=Sum("total_minor"))["sum"] or 0

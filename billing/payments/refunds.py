@@ -113,7 +113,8 @@ def send(tenant_id: UUID, refund_id: UUID, provider: PaymentProvider) -> Refund:
     if step.state == PaymentStep.State.FAILED:
         return _refused(tenant_id, refund_id, step.note)
     with tenant_scope(tenant_id):
-        return Refund.objects.get(id=refund_id)
+        now: Refund = Refund.objects.get(id=refund_id)
+    return now
 
 
 def _freeze(tenant_id: UUID, refund_id: UUID, intent_id: str, provider: PaymentProvider) -> Refund:
@@ -170,7 +171,9 @@ def mirror_refunds(tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider)
 def _row(invoice: Invoice, provider: str, found: ProviderRefund, note: CreditNote | None) -> Refund:
     """The refund's row, made if it has none yet."""
     rows = Refund.objects.select_for_update()
-    known = rows.filter(provider=provider, provider_refund_id=found.provider_refund_id).first()
+    known: Refund | None = rows.filter(
+        provider=provider, provider_refund_id=found.provider_refund_id
+    ).first()
     if known is None and found.our_refund_id:
         known = rows.filter(id=found.our_refund_id, invoice_id=invoice.id).first()
     if known is not None:

@@ -45,7 +45,7 @@ def ask(invoice_id: UUID, status: str, reason: str) -> Invoice:
             "reason_invalid", f"Say why, in 1 to {REASON_CHARS_MAX} characters.", field="reason"
         )
     with transaction.atomic():
-        invoice = Invoice.objects.select_for_update().filter(id=invoice_id).first()
+        invoice: Invoice | None = Invoice.objects.select_for_update().filter(id=invoice_id).first()
         if invoice is None:
             raise CallerError("invoice_not_found", "There is no such invoice.", status=404)
         if invoice.status not in _OF[status]:

@@ -144,8 +144,11 @@ def test_of_a_paid_invoice_the_money_goes_back_or_stays_as_credit(
     assert_sound()
 
 
-def test_a_failure_at_any_call_issues_one_note_and_one_refund(onboard, billed, stripe, there):
-    """Every call of issuing a note in turn: the worker is killed, or the answer is lost."""
+@pytest.mark.parametrize("calls", [range(4, 5), pytest.param(range(1, 30), marks=pytest.mark.long)])
+def test_a_failure_at_any_call_issues_one_note_and_one_refund(
+    onboard, billed, stripe, there, calls
+):
+    """Every call of issuing a note in turn: the worker is killed, the answer is lost, or a 500."""
     failures = {
         "killed": Killed,
         "away": lambda: ProviderUnavailable("away", "no answer"),
@@ -153,9 +156,9 @@ def test_a_failure_at_any_call_issues_one_note_and_one_refund(onboard, billed, s
     }
     tenant = onboard("acme")
     invoice = paid(tenant, billed, stripe)
-    calls: set[str] = set()
+    made: set[str] = set()
     total = 0
-    for at in range(1, 30):
+    for at in calls:
         fail = list(failures)[at % 3]
         for after in (True, False):
             credited(tenant, invoice, 1, "refund", key=f"{at} {after}")
@@ -166,14 +169,14 @@ def test_a_failure_at_any_call_issues_one_note_and_one_refund(onboard, billed, s
             faulty = Faulty(stripe, at, after=after, fail=failures[fail])
             with suppress(Killed, WorldError):
                 tasks.credit_notes.issue(tenant.id, note.id, faulty)
-            calls |= set(faulty.calls)
+            made |= set(faulty.calls)
             tasks.sweep()
             assert len(notes_there(there, tenant)) == total
             assert [each[2:] for each in refunds_of(tenant)] == [(1, 1, 0)] * total
         if not faulty.has_failed:
             break
-    assert not faulty.has_failed
-    assert {"credit_note", "invoice", "lines"} <= calls
+    assert len(calls) == 1 or not faulty.has_failed
+    assert {"credit_note", "invoice", "lines"} <= made
     assert booked(tenant)["payments"] == 301 - total
     assert read(tenant.id, invoice).collection_state == "done"
     assert_sound()

@@ -1,5 +1,7 @@
 """An invoice that is voided or written off here is so at the provider, once, and in the ledger."""
 
+from functools import partial
+
 import pytest
 
 from billing.ledger.audit import audit
@@ -60,29 +62,33 @@ def test_what_is_written_off_can_be_voided(organisation, billed, stripe, there):
     assert [each.check for each in audit() if each.findings] == []
 
 
-def test_a_failure_at_any_call_voids_it_once(onboard, billed, stripe, there):
-    for n, (fail, after) in enumerate(
-        [
-            (Killed, True),
-            (Killed, False),
-            (lambda: ProviderFault("fault", "HTTP 500"), True),
-            (lambda: ProviderFault("fault", "HTTP 500"), False),
-            (lambda: ProviderUnavailable("away", "no answer"), True),
-        ]
-    ):
-        tenant = onboard(f"acme-{n}")
-        invoice = opened(tenant, billed, stripe)
-        asked(tenant, invoice, "void")
-        faulty = Faulty(stripe, 1, after=after, fail=fail)
-        with pytest.raises((Killed, WorldError)):
-            collect(tenant.id, invoice.id, faulty)
-        assert faulty.calls == ["void"]
-        collect(tenant.id, invoice.id, stripe)
-        [theirs] = there.invoices(tenant)
-        ours = read(tenant.id, invoice)
-        assert (theirs.status, ours.status, ours.collection_state) == ("void", "void", "done")
-        done = [step for step in steps_of(tenant.id) if step[0] == "void" and step[2] == "done"]
-        assert len(done) == 1
+FAULT = partial(ProviderFault, "fault", "HTTP 500")
+AWAY = partial(ProviderUnavailable, "away", "no answer")
+
+
+@pytest.mark.parametrize(
+    ("fail", "after"),
+    [
+        (FAULT, True),
+        (Killed, True),
+        pytest.param(Killed, False, marks=pytest.mark.long),
+        pytest.param(FAULT, False, marks=pytest.mark.long),
+        pytest.param(AWAY, True, marks=pytest.mark.long),
+    ],
+)
+def test_a_call_that_fails_voids_it_once(organisation, billed, stripe, there, fail, after):
+    invoice = opened(organisation, billed, stripe)
+    asked(organisation, invoice, "void")
+    faulty = Faulty(stripe, 1, after=after, fail=fail)
+    with pytest.raises((Killed, WorldError)):
+        collect(organisation.id, invoice.id, faulty)
+    assert faulty.calls == ["void"]
+    collect(organisation.id, invoice.id, stripe)
+    [theirs] = there.invoices(organisation)
+    ours = read(organisation.id, invoice)
+    assert (theirs.status, ours.status, ours.collection_state) == ("void", "void", "done")
+    done = [step for step in steps_of(organisation.id) if step[0] == "void" and step[2] == "done"]
+    assert len(done) == 1
 
 
 def test_who_paid_a_moment_before_has_paid(organisation, billed, stripe, there):
