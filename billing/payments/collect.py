@@ -22,6 +22,7 @@ from billing.payments.models import PaymentRun
 from billing.payments.orders import line_orders
 from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
 from billing.payments.run import LEASE, LeaseLost, Parked, Task, perform_run
+from billing.payments.withdraw import asked_of, withdraw
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
 from meterplane.kernel.limits import INVOICE_LINES_MAX
@@ -68,8 +69,13 @@ def collect(
     if token is None:
         return _outcome(tenant_id, invoice_id)
     try:
-        note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry))
-        _await_payment(tenant_id, invoice_id, note)
+        with tenant_scope(tenant_id):
+            asked = asked_of(run.id)
+        if asked is not None:
+            withdraw(tenant_id, run, asked, provider)
+        else:
+            note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry))
+            _await_payment(tenant_id, invoice_id, run.id, note)
     except Parked as difference:
         park(tenant_id, invoice_id, str(difference))
     except ProviderRefused as refused:
@@ -101,13 +107,16 @@ def _in_words(refused: ProviderRefused) -> str:
     return f"The provider refused ({refused.code}): {refused.message}"
 
 
-def _await_payment(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
-    """An invoice that is open after its run is the customer's turn, and left alone by the sweep."""
+def _await_payment(tenant_id: UUID, invoice_id: UUID, run_id: UUID, note: str) -> None:
+    """An invoice that is open after its run is the customer's turn, and left alone by the sweep;
+    unless something was asked of it meanwhile."""
     with tenant_scope(tenant_id):
+        PaymentRun.objects.filter(id=run_id).update(checked_at=clock.now())
+        if asked_of(run_id) is not None:
+            return
         Invoice.objects.filter(id=invoice_id, status=Invoice.Status.OPEN).exclude(
             collection_state=Invoice.Collection.PARKED
         ).update(collection_state=Invoice.Collection.AWAITING_PAYMENT, collection_note=note)
-        PaymentRun.objects.filter(invoice_id=invoice_id).update(checked_at=clock.now())
 
 
 def _run(

@@ -15,6 +15,7 @@ from billing.payments.money_in_models import AutoReload, CardSetup, TopUp
 from billing.payments.records import EventWatermark as EventWatermark
 from billing.payments.records import PaymentFinding as PaymentFinding
 from billing.payments.records import ReconciledDay as ReconciledDay
+from billing.payments.refund_models import Refund as Refund
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
 

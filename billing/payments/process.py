@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
+from billing.payments.correction_events import HEARD
 from billing.payments.heard import MONEY_IN, heard
 from billing.payments.inbox import note_processed
 from billing.payments.mirror import mirror
@@ -38,6 +39,8 @@ def process_event(event_id: str, provider: PaymentProvider) -> str:
 
 def _apply(event: WebhookEvent, provider: PaymentProvider) -> str:
     about = (event.payload.get("data") or {}).get("object") or {}
+    if (told := HEARD.get(str(about.get("object")))) is not None:
+        return told(about, provider)
     if about.get("object") in MONEY_IN:
         return heard(about, provider)
     act = ACTS.get(str(about.get("object")))

@@ -15,11 +15,15 @@ from uuid import UUID
 
 from billing.payments.charge_port import Charges
 from billing.payments.checkout_port import Checkouts
+from billing.payments.correction_port import Corrections
 from billing.payments.events_port import Events
 from billing.payments.reconcile_port import Reconciling
 from meterplane.kernel.errors import WorldError
 
-SendKind = Literal["customer", "draft", "lines", "finalise", "pay", "checkout", "charge"]
+SendKind = Literal[
+    "customer", "draft", "lines", "finalise", "pay", "void", "write_off",
+    "checkout", "charge", "credit_note", "refund",
+]  # fmt: skip
 Parameters = Mapping[str, Any]  # JSON: what one call carries
 
 
@@ -100,6 +104,7 @@ class ProviderInvoice:
 
     `amount_due_minor` and the balances may differ from the total when the provider carries a
     customer balance: they are facts to record, not to reconcile on. `amount_paid_minor` is money.
+    Credit notes leave the total as it is: `credited_minor` is what they come to.
     """
 
     provider_invoice_id: str
@@ -120,6 +125,8 @@ class ProviderInvoice:
     number: str
     hosted_url: str
     paid_at: datetime | None
+    amount_remaining_minor: int = 0
+    credited_minor: int = 0
 
     @property
     def settled_minor(self) -> int:
@@ -138,6 +145,7 @@ class ProviderLine:
     amount_minor: int
     currency: str
     description: str
+    line_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Checkouts, Charges, Events, Reconciling, Protocol):
+class PaymentProvider(Checkouts, Charges, Corrections, Events, Reconciling, Protocol):
     """One account at one provider."""
 
     name: str

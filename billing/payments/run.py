@@ -1,6 +1,6 @@
 """The steps that bring one invoice to the provider, in order, each crash-safe (see `steps`).
 
-    draft -> lines -> verify -> finalise -> pay -> mirror
+    draft -> lines -> verify -> finalise -> credit notes -> pay -> mirror
 
 Guarantees: one invoice there for one of ours, with the same lines to the cent, however often and
 wherever this runs and is killed. A lease keeps two workers from the same run; it is renewed before
@@ -20,6 +20,7 @@ from django.conf import settings
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.payments import steps
+from billing.payments.credit_notes import NoteDiffers, send_note, waiting
 from billing.payments.mirror import mirror
 from billing.payments.models import PaymentRun, PaymentStep
 from billing.payments.provider import (
@@ -31,6 +32,7 @@ from billing.payments.provider import (
     ProviderInvoice,
     ProviderRefused,
 )
+from billing.payments.refunds import mirror_refunds
 from billing.payments.verify import Expected, differences
 from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
@@ -81,7 +83,11 @@ def perform_run(task: Task) -> str:
     if is_draft:
         _finalise(task, their_id)
         theirs = task.provider.invoice(their_id)
+    if theirs.credited_minor:  # a note was issued by somebody who died before its refund was read
+        mirror_refunds(task.tenant_id, task.invoice.id, task.provider)
     mirror(task.tenant_id, task.invoice.id, theirs)
+    if _issue_notes(task):
+        theirs = task.provider.invoice(their_id)
     note = ""
     if theirs.status == Invoice.Status.OPEN and (task.retry or not theirs.is_attempted):
         note = _pay(task, their_id, theirs.customer_id)
@@ -162,6 +168,19 @@ def _finalise(task: Task, their_id: str) -> None:
         return their_id if provider.invoice(their_id).status != Invoice.Status.DRAFT else None
 
     steps.perform(task.tenant_id, step.id, provider, target_id=their_id, recover=finalised)
+
+
+def _issue_notes(task: Task) -> bool:
+    """Nobody is charged for what was given back; True if there were notes to issue."""
+    with tenant_scope(task.tenant_id):
+        notes = waiting(task.invoice.id)
+        run = PaymentRun.objects.get(id=task.run.id)
+    try:
+        for note in notes:
+            send_note(task.tenant_id, note, run, task.provider)
+    except NoteDiffers as difference:
+        raise Parked(str(difference)) from difference
+    return bool(notes)
 
 
 def _pay(task: Task, their_id: str, customer_id: str) -> str:

@@ -10,14 +10,14 @@ from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
-from billing.invoicing.models import Invoice
+from billing.invoicing.models import CreditNote, Invoice
 from billing.payments import collect as collection
-from billing.payments import inbox, money_in_sweep
+from billing.payments import credit_notes, inbox, money_in_sweep, refunds
 from billing.payments.auto_reload import reload_if_low
 from billing.payments.catch_up import catch_up
-from billing.payments.models import PaymentRun
+from billing.payments.models import PaymentRun, PaymentStep, Refund
 from billing.payments.process import process_event
 from billing.payments.provider import ProviderNotConfigured
 from billing.payments.reconcile.days import reconcile_due
@@ -79,6 +79,24 @@ def reconcile() -> None:
         log.warning("payments are reconciled later: %s", away.message)
 
 
+@shared_task(name="payments.issue_credit_note")
+def issue_credit_note(tenant_id: str, note_id: str) -> None:
+    """Issue one credit note at the provider."""
+    try:
+        credit_notes.issue(UUID(tenant_id), UUID(note_id), provider())
+    except WorldError as away:
+        log.warning("credit note %s waits: %s", note_id, away.message)
+
+
+@shared_task(name="payments.send_refund")
+def send_refund(tenant_id: str, refund_id: str) -> None:
+    """Send one refund that was asked for."""
+    try:
+        refunds.send(UUID(tenant_id), UUID(refund_id), provider())
+    except WorldError as away:
+        log.warning("refund %s waits: %s", refund_id, away.message)
+
+
 @shared_task(name="payments.sweep")
 def sweep() -> None:
     """Whatever was left. One piece of work that fails does not keep the others waiting."""
@@ -88,6 +106,10 @@ def sweep() -> None:
         _guarded(collect, str(tenant_id), str(invoice_id))
     for act, tenant_id, subject_id in money_in_sweep.left(clock.now() - LOOK_AGAIN_AFTER):
         _guarded(_look_again, act, tenant_id, subject_id)
+    for tenant_id, note_id in _unissued():
+        _guarded(issue_credit_note, str(tenant_id), str(note_id))
+    for tenant_id, refund_id in _unrefunded():
+        _guarded(send_refund, str(tenant_id), str(refund_id))
 
 
 @shared_task(name="payments.reload")
@@ -139,4 +161,35 @@ def _unheard_of() -> list[tuple[UUID, UUID]]:
             )
             .order_by("checked_at")
             .values_list("tenant_id", "invoice_id")[:SWEEP_MAX]
+        )
+
+
+def _unissued() -> list[tuple[UUID, UUID]]:
+    """Notes of invoices that a provider has, unless a person has to look at them first."""
+    takes_notes = [Invoice.Status.OPEN, Invoice.Status.PAID, Invoice.Status.UNCOLLECTIBLE]
+    with system_scope("the sweep looks for credit notes to issue"):
+        issued = PaymentStep.objects.filter(
+            subject_id=OuterRef("id"),
+            kind=PaymentStep.Kind.CREDIT_NOTE,
+            state=PaymentStep.State.DONE,
+        )
+        return list(
+            CreditNote.objects.filter(
+                ~Exists(issued),
+                total_minor__gt=0,
+                invoice__status__in=takes_notes,
+                invoice__payment_run__provider_invoice_id__isnull=False,
+            )
+            .exclude(invoice__collection_state=Invoice.Collection.PARKED)
+            .order_by("created_at", "id")
+            .values_list("tenant_id", "id")[:SWEEP_MAX]
+        )
+
+
+def _unrefunded() -> list[tuple[UUID, UUID]]:
+    with system_scope("the sweep looks for refunds to send"):
+        return list(
+            Refund.objects.filter(state=Refund.State.ASKED)
+            .order_by("created_at")
+            .values_list("tenant_id", "id")[:SWEEP_MAX]
         )

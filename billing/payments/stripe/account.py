@@ -8,11 +8,12 @@ from django.conf import settings
 
 from billing.payments.pace import Pace
 from billing.payments.provider import Parameters, SendKind
-from billing.payments.stripe import charges, checkouts, customers, invoices
+from billing.payments.stripe import charges, checkouts, corrections, customers, invoices
 from billing.payments.stripe.amounts import MINIMUM_CHARGE_MINOR
 from billing.payments.stripe.charges import Charges
 from billing.payments.stripe.checkouts import Checkouts
 from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
+from billing.payments.stripe.corrections import Corrections
 from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
@@ -22,10 +23,16 @@ from billing.payments.stripe.reconciling import Reconciling
 SECOND = timedelta(seconds=1)
 LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 
-_SENDS = {**customers.SENDS, **invoices.SENDS, **checkouts.SENDS, **charges.SENDS}
+_SENDS = {
+    **customers.SENDS,
+    **invoices.SENDS,
+    **checkouts.SENDS,
+    **charges.SENDS,
+    **corrections.SENDS,
+}
 
 
-class Stripe(Customers, Invoices, Checkouts, Charges, EventList, Reconciling):
+class Stripe(Customers, Invoices, Checkouts, Charges, Corrections, EventList, Reconciling):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"

@@ -93,6 +93,8 @@ SENDS: Mapping[SendKind, Send] = {
     "lines": lambda v1, to, body, options: v1.invoices.add_lines(to, body, options).id,
     "finalise": lambda v1, to, body, options: v1.invoices.finalize_invoice(to, body, options).id,
     "pay": lambda v1, to, body, options: v1.invoices.pay(to, body, options).id,
+    "void": lambda v1, to, body, options: v1.invoices.void_invoice(to, body, options).id,
+    "write_off": lambda v1, to, body, options: v1.invoices.mark_uncollectible(to, body, options).id,
 }
 
 
@@ -119,6 +121,9 @@ def _invoice(found: Mapping[str, Any]) -> ProviderInvoice:
         number=str(found.get("number") or ""),
         hosted_url=str(found.get("hosted_invoice_url") or ""),
         paid_at=datetime.fromtimestamp(paid_at, tz=UTC) if paid_at else None,
+        amount_remaining_minor=int(found["amount_remaining"]),
+        credited_minor=int(found["pre_payment_credit_notes_amount"])
+        + int(found["post_payment_credit_notes_amount"]),
     )
 
 
@@ -129,4 +134,5 @@ def _line(found: Mapping[str, Any]) -> ProviderLine:
         amount_minor=int(found["amount"]),
         currency=str(found["currency"]).upper(),
         description=str(found.get("description") or ""),
+        line_id=str(found["id"]),
     )

@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from meterplane.api import (
     alerts,
     contracts,
+    corrections,
     credit_grants,
     documents,
     events,
@@ -161,6 +162,9 @@ urlpatterns = [
             ("/usage.csv", invoices.InvoiceUsageCSV, "_usage_csv"),
             ("/pdf", invoices.InvoicePDF, "_pdf"),
             ("/credit-notes", documents.InvoiceCreditNotes, "_credit_notes"),
+            ("/void", corrections.InvoiceVoid, "_void"),
+            ("/write-off", corrections.InvoiceWriteOff, "_write_off"),
+            ("/refunds", corrections.InvoiceRefunds, "_refunds"),
             ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
             ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
         )

@@ -18,6 +18,7 @@ PAGES = (
     "interims",
     "credited",
     "given_back",
+    "corrected",
     "taxed",
     "entered",
     "people",

@@ -21,6 +21,7 @@ class Killed(BaseException):
 READS = (
     *("customer", "invoice", "lines", "find_customer", "find_invoice", "checkout", "find_checkout"),
     *("card", "payment_method", "choose_card", "open_portal", "charge", "find_charge"),
+    *("credit_notes", "charge_of", "refunds", "invoice_of_payment"),
 )
 
 

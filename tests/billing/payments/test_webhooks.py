@@ -203,7 +203,7 @@ def test_what_an_event_claims_is_not_believed(organisation, billed, stripe, ther
 def test_an_event_about_anything_else_changes_nothing(stripe):
     assert post(*signed(event())) == 200
     assert process_event("evt_1", stripe) == "not an invoice of ours"
-    about = {"object": {"object": "charge", "id": "ch_1"}}
+    about = {"object": {"object": "product", "id": "prod_1"}}
     assert post(*signed(event(id="evt_2", data=about))) == 200
     assert process_event("evt_2", stripe) == "nothing is done for charge"
 
