@@ -103,7 +103,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('credits', '0002_prepaid'),
         ('payments', '0003_subjects'),
-        ('tenants', '0009_prepaid'),
+        ('tenants', '0008_plan_restrictions'),
     ]
 
     operations = [

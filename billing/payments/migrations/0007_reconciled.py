@@ -21,7 +21,7 @@ REVOKE DELETE ON payment_finding FROM meterplane_app, meterplane_system;
 
 class Migration(migrations.Migration):
 
-    dependencies = [("payments", "0006_dunning")]
+    dependencies = [("payments", "0005_corrections")]
 
     operations = [
         migrations.RunSQL("SET lock_timeout = '5s'", migrations.RunSQL.noop),
