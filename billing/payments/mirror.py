@@ -75,7 +75,9 @@ def _differences(invoice: Invoice, theirs: ProviderInvoice) -> list[str]:
         ("customer", run.customer_id if run else theirs.customer_id, theirs.customer_id),
         ("currency", invoice.currency, theirs.currency),
     ]
-    if theirs.status != Invoice.Status.DRAFT:
+    if theirs.status != Invoice.Status.DRAFT and invoice.awaits_taxes:
+        compared.append(("taxes", "not recorded yet; resume collecting", "final"))
+    elif theirs.status != Invoice.Status.DRAFT:
         compared.append(("total", str(invoice.total_minor), str(theirs.total_minor)))
     return [
         f"{what}: ours {ours}, theirs {other}" for what, ours, other in compared if ours != other

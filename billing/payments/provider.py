@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+from billing.payments.tax_port import TaxProvider
 from meterplane.kernel.errors import WorldError
 
 SendKind = Literal["customer", "draft", "lines", "finalise", "pay"]
@@ -60,7 +61,8 @@ class CustomerOrder:
 @dataclass(frozen=True, slots=True)
 class DraftOrder:
     """An empty invoice to be filled. `digest` is over everything that must arrive; `lines_url` is
-    where all lines are, as the provider may get sums of them."""
+    where all lines are, as the provider may get sums of them. With `is_taxed` the provider computes
+    taxes and puts them on top."""
 
     invoice_id: UUID
     tenant_id: UUID
@@ -69,6 +71,7 @@ class DraftOrder:
     digest: str
     description: str
     lines_url: str
+    is_taxed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Protocol):
+class PaymentProvider(TaxProvider, Protocol):
     """One account at one provider."""
 
     name: str
@@ -156,7 +159,9 @@ class PaymentProvider(Protocol):
 
     def draft_parameters(self, order: DraftOrder) -> Parameters: ...
 
-    def lines_parameters(self, lines: Sequence[LineOrder]) -> Parameters: ...
+    def lines_parameters(self, lines: Sequence[LineOrder], taxed_in: str = "") -> Parameters:
+        """`taxed_in` is the currency of lines that the provider taxes; none of them is below 0."""
+        ...
 
     def finalise_parameters(self) -> Parameters: ...
 

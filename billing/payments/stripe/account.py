@@ -12,6 +12,7 @@ from billing.payments.stripe import customers, invoices
 from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
 from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.invoices import Invoices
+from billing.payments.stripe.taxes import Taxes
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
 SECOND = timedelta(seconds=1)
@@ -20,7 +21,7 @@ LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 _SENDS = {**customers.SENDS, **invoices.SENDS}
 
 
-class Stripe(Customers, Invoices):
+class Stripe(Customers, Invoices, Taxes):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"
