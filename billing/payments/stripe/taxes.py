@@ -14,7 +14,7 @@ class Taxes(Client):
 
     def place_customer(self, customer_id: str, place: Place) -> None:
         """An empty text unsets what an earlier place said."""
-        address = {
+        address: Any = {
             "line1": place.lines[0] if place.lines else "",
             "line2": ", ".join(place.lines[1:]),
             "country": place.country,
@@ -22,7 +22,7 @@ class Taxes(Client):
             "postal_code": place.postal_code,
         }
         with translated():
-            self._client.v1.customers.update(customer_id, {"address": address})  # type: ignore[typeddict-item]
+            self._client.v1.customers.update(customer_id, {"address": address})
 
     def tax_again(self, provider_invoice_id: str) -> None:
         with translated():
