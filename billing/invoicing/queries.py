@@ -17,6 +17,7 @@ from billing.invoicing.interim_lines import Interim, billed_already, interims_of
 from billing.invoicing.models import Invoice, InvoiceLine
 from billing.invoicing.tax import TaxAmount
 from billing.invoicing.taxation import TakenBack, taxes_now
+from billing.rating.rate import RatedLine
 from billing.rating.values import METERS
 from meterplane.kernel import clock
 from tenants.queries import organisation
@@ -191,31 +192,32 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
         ),
         tax_note=note,
         content_hash=rated.content_hash,
-        lines=tuple(
-            LineView(
-                uid="",
-                model=line.model,
-                service_tier=line.service_tier,
-                meter=line.meter,
-                description=describe(line),
-                quantity=line.quantity,
-                unit_price_pico=line.unit_price_pico,
-                price_version_id=line.price_version_id,
-                amount_minor=line.amount_minor,
-                period_start=line.period.starts_at,
-                period_end=line.period.ends_at,
-                is_late=line.period.is_late,
-                kind=line.kind,
-                display_name=line.display_name,
-                entry_id=line.entry_id,
-                contract_id=line.contract_id,
-                price_model=line.price_model,
-                breakdown=line.breakdown,
-            )
-            for line in rated.lines
-        )
+        lines=tuple(_rated(line) for line in rated.lines)
         + tuple(_taken_back(each, period.starts_at, until) for each in interims)
         + tuple(_upcoming_credit(part) for part in credit),
+    )
+
+
+def _rated(line: RatedLine) -> LineView:
+    return LineView(
+        uid="",
+        model=line.model,
+        service_tier=line.service_tier,
+        meter=line.meter,
+        description=describe(line),
+        quantity=line.quantity,
+        unit_price_pico=line.unit_price_pico,
+        price_version_id=line.price_version_id,
+        amount_minor=line.amount_minor,
+        period_start=line.period.starts_at,
+        period_end=line.period.ends_at,
+        is_late=line.period.is_late,
+        kind=line.kind,
+        display_name=line.display_name,
+        entry_id=line.entry_id,
+        contract_id=line.contract_id,
+        price_model=line.price_model,
+        breakdown=line.breakdown,
     )
 
 

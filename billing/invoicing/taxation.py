@@ -193,9 +193,11 @@ def taxes_now(
     as they stand.
     """
     found = exemption()
-    own = tax(lines, [] if found else assigned_rates())
-    taxes = InvoiceTaxes(own, _taken_back(taking_back) if taking_back else ())
-    if found is None and is_computed_by_stripe() and subtotal_minor + taxes.exclusive_minor > 0:
+    rates = [] if found else assigned_rates()
+    taxes = InvoiceTaxes(tax(lines, rates), _taken_back(taking_back) if taking_back else ())
+    asked_minor = subtotal_minor + taxes.exclusive_minor
+    # Whoever has rates has not chosen Stripe: closing does not ask twice.
+    if not found and not rates and asked_minor > 0 and is_computed_by_stripe():
         return replace(taxes, taxed_by=TaxedBy.STRIPE), UPCOMING_NOTE
     return taxes, tax_note(found)
 

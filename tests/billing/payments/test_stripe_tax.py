@@ -236,6 +236,19 @@ def test_one_that_was_made_final_there_too_early_gets_its_taxes_all_the_same(
     assert is_clean()
 
 
+def test_one_that_is_voided_there_leaves_no_tax_in_the_books(organisation, billed, stripe, there):
+    by_stripe(organisation, "DE")
+    invoice = billed(organisation)
+    their_id = stopped_before("finalise", organisation, invoice, stripe)
+    there.client.v1.invoices.finalize_invoice(their_id)
+    there.client.v1.invoices.void_invoice(their_id)
+    assert mirror(organisation.id, invoice.id, stripe.invoice(their_id))
+    ours = read(organisation.id, invoice)
+    assert (ours.status, ours.total_minor) == ("void", 358)
+    assert not any(booked(organisation).values())
+    assert is_clean()
+
+
 def test_credit_notes_give_the_tax_back_in_proportion_and_to_the_cent(organisation, billed, stripe):
     by_stripe(organisation, "DE", card=stripe)
     invoice = billed(organisation)
@@ -279,6 +292,39 @@ def test_interim_invoices_keep_their_tax_and_the_month_is_taxed_on_the_rest(
     with tenant_scope(organisation.id):
         note = create_credit_note(final.id, reason="goodwill", idempotency_key="all")
         assert (note.total_minor, note.tax_exclusive_minor) == (238, 38)
+    assert is_clean()
+
+
+def test_who_leaves_stripe_within_a_month_is_taxed_at_rates_on_the_rest_of_it(
+    organisation, prices, stripe
+):
+    by_stripe(organisation, "DE", card=stripe)
+    rate = create_rate(name="GST", percentage="10", mode="exclusive")
+    with tenant_scope(organisation.id):
+        set_threshold("3", by="test")
+    ingest(used(organisation, prices, clock.now() - timedelta(milliseconds=1), requests=301))
+    interim = make_interim(organisation.id)
+    assert interim is not None
+    collect(organisation.id, interim.id, stripe)
+    with tenant_scope(organisation.id):
+        assign_rates([rate.id])
+    ingest(used(organisation, prices, clock.now() - timedelta(milliseconds=1), requests=200))
+    with tenant_scope(organisation.id):
+        upcoming = upcoming_invoice()
+    final = close_period(organisation.id, clock.now())
+    assert upcoming is not None
+    assert final is not None
+    assert (upcoming.total_minor, final.total_minor, final.tax_exclusive_minor) == (220, 220, 20)
+    assert collect(organisation.id, final.id, stripe).status == "paid"
+    with tenant_scope(organisation.id):
+        usage, taken = InvoiceLine.objects.filter(invoice_id=final.id).order_by("position")
+        assert (usage.amount_minor, taken.amount_minor) == (501, -301)
+        part = [LineAsked(usage.id, 201), LineAsked(taken.id, -101)]
+        notes = [
+            create_credit_note(final.id, reason="goodwill", idempotency_key=key, lines=lines)
+            for key, lines in (("part", part), ("rest", None))
+        ]
+    assert [note.total_minor for note in notes] == [110, 110]
     assert is_clean()
 
 
