@@ -13,7 +13,7 @@ from billing.invoicing.documents import credit_note, invoice_document
 from billing.invoicing.interim import make_interim
 from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.models import AssignedTax, Invoice, InvoiceLine, InvoiceTax, StripeTax
-from billing.invoicing.parties import Place, set_details
+from billing.invoicing.parties import Place, billing_place, set_details
 from billing.invoicing.printed import printed_invoice
 from billing.invoicing.queries import upcoming_invoice
 from billing.invoicing.tax_choice import choose_taxes
@@ -109,6 +109,25 @@ def test_where_the_customer_is_decides(
     assert is_clean()
 
 
+@pytest.mark.parametrize(
+    ("country", "lines", "said"),
+    [
+        ("US", ["1 Market St", "San Francisco, CA 94105-1234"], ("CA", "94105-1234")),
+        ("CA", ["1 Front St", "Toronto, ON  M5V 2T6", "Attn. Billing"], ("ON", "M5V 2T6")),
+        ("US", ["PO BOX 94105"], ("", "")),
+        ("US", ["San Francisco, Calif. 94105"], ("", "")),
+        ("DE", ["Haus CA 94105"], ("", "")),
+        ("US", [], ("", "")),
+    ],
+)
+def test_state_and_code_are_read_where_taxes_are_by_state(organisation, country, lines, said):
+    lives(organisation, country, *lines)
+    with tenant_scope(organisation.id):
+        place = billing_place()
+    assert (place.country, place.state, place.postal_code) == (country, *said)
+    assert place.lines == tuple(" ".join(line.split()) for line in lines)
+
+
 def test_a_place_that_says_too_little_parks_and_goes_on_once_it_is_given(
     organisation, billed, stripe, there
 ):
@@ -146,6 +165,7 @@ def test_credit_is_taken_off_the_lines_for_stripe_taxes_what_is_left(
     assert is_clean()
 
 
+@pytest.mark.long
 def test_yen_are_taxed_in_yen(onboard, stripe, there):
     tokyo = onboard("tokyo", currency="JPY")
     prices = {"input_tokens": "0", "output_tokens": "0.5", "requests": "0"}
@@ -219,6 +239,7 @@ def test_another_tax_there_than_was_recorded_parks_before_it_is_final(
     assert is_clean()
 
 
+@pytest.mark.long
 def test_one_that_was_made_final_there_too_early_gets_its_taxes_all_the_same(
     organisation, billed, stripe, there
 ):
@@ -295,6 +316,7 @@ def test_interim_invoices_keep_their_tax_and_the_month_is_taxed_on_the_rest(
     assert is_clean()
 
 
+@pytest.mark.long
 def test_who_leaves_stripe_within_a_month_is_taxed_at_rates_on_the_rest_of_it(
     organisation, prices, stripe
 ):
