@@ -5,6 +5,9 @@ a balance of its own, which some later invoice gets: ours and theirs then differ
 invoice is not sent. It is open, with its number, and the customer's next run in its currency has
 it as a line, if all together are enough.
 
+Where Stripe computes the taxes, an invoice is neither carried nor takes any along: it has no total
+before it is there, and what is taken along is taxed already.
+
 Guarantees: taken along by one run at a time (a row per invoice); paid, or written off, with it;
 free for the next again if that is voided. What was due of it is frozen with the run's lines.
 """
@@ -14,7 +17,7 @@ from collections.abc import Collection
 from uuid import UUID
 
 from billing.invoicing.advance import News, advance
-from billing.invoicing.models import Invoice
+from billing.invoicing.models import Invoice, TaxedBy
 from billing.invoicing.record import due_minor
 from billing.payments.models import CarriedInvoice, PaymentRun
 from billing.payments.provider import LineOrder, PaymentProvider
@@ -30,7 +33,9 @@ def carry_if_too_small(invoice: Invoice, provider: PaymentProvider) -> bool:
     Needs the tenant's door.
     """
     least = provider.minimum_minor(invoice.currency)
-    if not 0 < invoice.total_minor < least or PaymentRun.objects.filter(invoice=invoice).exists():
+    if not 0 < invoice.total_minor < least or invoice.taxed_by == TaxedBy.STRIPE:
+        return False
+    if PaymentRun.objects.filter(invoice=invoice).exists():
         return False
     waiting = sum(due_minor(each.invoice) for each in _waiting(invoice))
     if invoice.total_minor + waiting >= least:
@@ -96,6 +101,8 @@ def carried_news(run: PaymentRun, news: News) -> None:
 
 
 def _waiting(invoice: Invoice) -> list[CarriedInvoice]:
+    if invoice.taxed_by == TaxedBy.STRIPE:  # it would tax again what is taxed already
+        return []
     rows = CarriedInvoice.objects.filter(
         run__isnull=True,
         invoice__currency=invoice.currency,

@@ -21,7 +21,7 @@ from billing.payments.mirror import park
 from billing.payments.models import PaymentRun
 from billing.payments.orders import line_orders
 from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
-from billing.payments.run import LEASE, LeaseLost, Parked, Task, perform_run
+from billing.payments.run import LEASE, NO_LOCATION, LeaseLost, Parked, Task, perform_run
 from billing.payments.withdraw import asked_of, withdraw
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
@@ -104,6 +104,8 @@ def resume(tenant_id: UUID, invoice_id: UUID) -> None:
 
 
 def _in_words(refused: ProviderRefused) -> str:
+    if refused.code == "customer_tax_location_invalid":
+        return NO_LOCATION
     return f"The provider refused ({refused.code}): {refused.message}"
 
 

@@ -86,7 +86,9 @@ def _differences(
         ("customer", run.customer_id if run else theirs.customer_id, theirs.customer_id),
         ("currency", invoice.currency, theirs.currency),
     ]
-    if theirs.status != Invoice.Status.DRAFT:
+    if theirs.status != Invoice.Status.DRAFT and invoice.awaits_taxes:
+        compared.append(("taxes", "not recorded yet; resume collecting", "final"))
+    elif theirs.status != Invoice.Status.DRAFT:
         compared.append(("total", str(invoice.total_minor + carried), str(theirs.total_minor)))
     if theirs.status not in (Invoice.Status.DRAFT, Invoice.Status.VOID):
         compared.append(("credit notes", *_credited(invoice, theirs.credited_minor)))

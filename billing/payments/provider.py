@@ -18,6 +18,7 @@ from billing.payments.checkout_port import Checkouts
 from billing.payments.correction_port import Corrections
 from billing.payments.events_port import Events
 from billing.payments.reconcile_port import Reconciling
+from billing.payments.tax_port import TaxProvider
 from meterplane.kernel.errors import WorldError
 
 SendKind = Literal[
@@ -68,7 +69,8 @@ class CustomerOrder:
 @dataclass(frozen=True, slots=True)
 class DraftOrder:
     """An empty invoice to be filled. `digest` is over everything that must arrive; `lines_url` is
-    where all lines are, as the provider may get sums of them."""
+    where all lines are, as the provider may get sums of them. With `is_taxed` the provider computes
+    taxes and puts them on top."""
 
     invoice_id: UUID
     tenant_id: UUID
@@ -77,6 +79,7 @@ class DraftOrder:
     digest: str
     description: str
     lines_url: str
+    is_taxed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Checkouts, Charges, Corrections, Events, Reconciling, Protocol):
+class PaymentProvider(Checkouts, Charges, Corrections, Events, Reconciling, TaxProvider, Protocol):
     """One account at one provider."""
 
     name: str
@@ -172,7 +175,9 @@ class PaymentProvider(Checkouts, Charges, Corrections, Events, Reconciling, Prot
 
     def draft_parameters(self, order: DraftOrder) -> Parameters: ...
 
-    def lines_parameters(self, lines: Sequence[LineOrder]) -> Parameters: ...
+    def lines_parameters(self, lines: Sequence[LineOrder], taxed_in: str = "") -> Parameters:
+        """`taxed_in` is the currency of lines that the provider taxes; none of them is below 0."""
+        ...
 
     def finalise_parameters(self) -> Parameters: ...
 

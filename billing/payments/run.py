@@ -1,6 +1,7 @@
 """The steps that bring one invoice to the provider, in order, each crash-safe (see `steps`).
 
-    draft -> lines -> verify -> finalise -> credit notes -> pay -> mirror
+    draft -> lines -> verify -> (taxes, where Stripe computes them) -> finalise -> credit notes
+        -> pay -> mirror
 
 Guarantees: one invoice there for one of ours, with the same lines to the cent, however often and
 wherever this runs and is killed. A lease keeps two workers from the same run; it is renewed before
@@ -18,7 +19,9 @@ from uuid import UUID
 from django.conf import settings
 
 from billing.invoicing.advance import News, advance
-from billing.invoicing.models import Invoice
+from billing.invoicing.models import Invoice, TaxedBy
+from billing.invoicing.parties import billing_place
+from billing.invoicing.provider_tax import record_told, told_minor
 from billing.payments import steps
 from billing.payments.credit_notes import NoteDiffers, send_note, waiting
 from billing.payments.mirror import mirror
@@ -43,6 +46,11 @@ log = logging.getLogger(__name__)
 # 240 s. A worker that died delays its invoice by this long.
 LEASE = timedelta(minutes=5)
 NO_CARD = "The customer has no payment method yet."
+NO_LOCATION = (
+    "Stripe cannot tell where the customer is, and so not which taxes apply: give the country in"
+    " the billing details, and in the United States and Canada an address whose last line ends with"
+    " state and code, such as San Francisco, CA 94105. Then resume collecting."
+)
 Kind = PaymentStep.Kind
 
 
@@ -73,6 +81,8 @@ def perform_run(task: Task) -> str:
     Raises `Parked`, `LeaseLost`, and what `PaymentProvider.send` raises.
     """
     _begin(task)
+    if task.invoice.awaits_taxes:
+        _place(task)
     their_id = _draft(task)
     theirs = task.provider.invoice(their_id)
     is_draft = theirs.status == Invoice.Status.DRAFT
@@ -80,6 +90,8 @@ def perform_run(task: Task) -> str:
         _attach(task, their_id)
     # What an earlier try finalised is compared all the same.
     _verify(task, their_id)
+    if task.invoice.taxed_by == TaxedBy.STRIPE:
+        _take_taxes(task, their_id)
     if is_draft:
         _finalise(task, their_id)
         theirs = task.provider.invoice(their_id)
@@ -116,6 +128,7 @@ def _draft(task: Task) -> str:
         digest=run.digest,
         description=f"Usage from {invoice.period_start:%Y-%m-%d} to {invoice.period_end:%Y-%m-%d}",
         lines_url=f"{settings.PUBLIC_WEB_URL}/billing/{invoice.id}/?format=csv",
+        is_taxed=invoice.taxed_by == TaxedBy.STRIPE,
     )
     step = _freeze(task, Kind.DRAFT, provider.draft_parameters(order))
     their_id = steps.perform(
@@ -132,7 +145,8 @@ def _draft(task: Task) -> str:
 
 def _attach(task: Task, their_id: str) -> None:
     provider = task.provider
-    step = _freeze(task, Kind.LINES, provider.lines_parameters(task.lines))
+    taxed_in = task.invoice.currency if task.invoice.taxed_by == TaxedBy.STRIPE else ""
+    step = _freeze(task, Kind.LINES, provider.lines_parameters(task.lines, taxed_in))
     # One call: all of ours are there or none. If some were, verification would park.
     steps.perform(
         task.tenant_id,
@@ -145,8 +159,12 @@ def _attach(task: Task, their_id: str) -> None:
 
 def _verify(task: Task, their_id: str) -> None:
     invoice, run = task.invoice, task.run
-    total_minor = sum(line.amount_minor for line in task.lines)
-    expected = Expected(run.customer_id, invoice.currency, total_minor, run.digest, task.lines)
+    with tenant_scope(task.tenant_id):
+        on_top_minor = None if invoice.awaits_taxes else told_minor(invoice.id)
+    total_minor = sum(line.amount_minor for line in task.lines) + (on_top_minor or 0)
+    expected = Expected(
+        run.customer_id, invoice.currency, total_minor, run.digest, task.lines, on_top_minor
+    )
     found = differences(expected, task.provider.invoice(their_id), task.provider.lines(their_id))
     step = _freeze(task, Kind.VERIFY, {"digest": run.digest})
     if step.state != PaymentStep.State.DONE:
@@ -158,6 +176,33 @@ def _verify(task: Task, their_id: str) -> None:
         )
     if found:
         raise Parked("Ours and theirs differ:\n" + "\n".join(found))
+
+
+def _place(task: Task) -> None:
+    """Before the draft, which says at once whether the place is enough."""
+    with tenant_scope(task.tenant_id):
+        place = billing_place()
+    task.provider.place_customer(task.run.customer_id, place)
+
+
+def _take_taxes(task: Task, their_id: str) -> None:
+    """Record what the provider puts on top before it is final there, and what differs from then.
+
+    A draft that was made before the place was known is taxed again.
+    """
+    provider = task.provider
+    told = provider.taxes(their_id)
+    if not told.is_complete:
+        provider.tax_again(their_id)
+        told = provider.taxes(their_id)
+    if not told.is_complete:
+        raise Parked(NO_LOCATION)
+    if told.included_minor:
+        raise Parked("Theirs has taxes inside its lines, where they belong on top.")
+    with tenant_scope(task.tenant_id):
+        found = record_told(task.invoice.id, told.taxes)
+    if found:
+        raise Parked("The taxes there are not those that were recorded:\n" + "\n".join(found))
 
 
 def _finalise(task: Task, their_id: str) -> None:

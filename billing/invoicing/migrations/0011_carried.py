@@ -6,7 +6,7 @@ _STATES = ["pending", "awaiting_payment", "carried", "parked", "done"]
 
 
 class Migration(migrations.Migration):
-    dependencies = [("invoicing", "0009_checks_by_index")]
+    dependencies = [("invoicing", "0010_taxed_by")]
 
     operations = [
         migrations.RunSQL("SET lock_timeout = '5s'", migrations.RunSQL.noop),

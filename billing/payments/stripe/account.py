@@ -18,6 +18,7 @@ from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
 from billing.payments.stripe.reconciling import Reconciling
+from billing.payments.stripe.taxes import Taxes
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
 SECOND = timedelta(seconds=1)
@@ -32,7 +33,7 @@ _SENDS = {
 }
 
 
-class Stripe(Customers, Invoices, Checkouts, Charges, Corrections, EventList, Reconciling):
+class Stripe(Customers, Invoices, Checkouts, Charges, Corrections, EventList, Reconciling, Taxes):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"
