@@ -23,6 +23,7 @@ from billing.credits.restore import restore_credit
 from billing.invoicing.models import Invoice, InvoiceSeries
 from billing.invoicing.parties import buyer_now, seller_now
 from billing.invoicing.record import record
+from meterplane.kernel.invariant import ensure
 from tenants.queries import organisation
 
 _S = Invoice.Status
@@ -66,6 +67,7 @@ def advance(invoice_id: UUID, news: News) -> bool:
         invoice.save(update_fields=["hosted_url", "payment_attempts"])
     way = _WAY.get((invoice.status, news.status), ())
     if _S.OPEN in way:
+        ensure(not invoice.awaits_taxes, "an invoice is open once its taxes are known")
         _issue(invoice, news.at)
     if way and news.status == _S.VOID:
         restore_credit(tenant_id=invoice.tenant_id, invoice_id=invoice.id, source_id=invoice.id)

@@ -173,13 +173,15 @@ def write_invoice(bill: Bill, **own: Any) -> Invoice:
     """
     invoice_id = uuid7()
     lines = _lines(invoice_id, bill)
-    drawn = {each.id: each.drawn_minor for each in bill.interims}
+    subtotal_minor = sum(line.amount_minor for line in lines)
+    taken_back = {each.id: each.taxable_minor for each in bill.interims}
     taxes, note = taxes_now(
         {
-            line.position: -drawn[line.interim_id] if line.interim_id else line.amount_minor
+            line.position: taken_back[line.interim_id] if line.interim_id else line.amount_minor
             for line in lines
         },
         {each.id: f"already {each.note}" for each in bill.interims},
+        subtotal_minor,
     )
     invoice: Invoice = Invoice.objects.create(
         id=invoice_id,
@@ -187,10 +189,11 @@ def write_invoice(bill: Bill, **own: Any) -> Invoice:
         period_start=bill.starts_at,
         period_end=bill.ends_at,
         currency=bill.currency,
-        total_minor=sum(line.amount_minor for line in lines) + taxes.exclusive_minor,
+        total_minor=subtotal_minor + taxes.exclusive_minor,
         tax_exclusive_minor=taxes.exclusive_minor,
         tax_inclusive_minor=taxes.inclusive_minor,
         tax_note=note,
+        taxed_by=taxes.taxed_by,
         **own,
     )
     record_taxes(invoice, taxes)

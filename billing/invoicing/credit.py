@@ -9,9 +9,8 @@ kept as purchased credit. What the organisation's credit paid (a line below zero
 others: named in a note, it gives the credit back. A note never gives back more than the invoice
 asked for. Where credit paid for everything its total is zero, and only credit comes back.
 
-The payment provider is not told here. An open invoice is parked instead, with a note that says so:
-nobody is charged again for what was given back, and a person issues it there too. Total, lines and
-number of the invoice stay what they are.
+The payment provider hears of it afterwards: an open invoice is collected again, and the note is
+issued there before anybody is charged. Total, lines and number of the invoice stay what they are.
 """
 
 import hashlib
@@ -42,7 +41,6 @@ from billing.invoicing.models import (
     InvoiceSeries,
     InvoiceTax,
 )
-from billing.invoicing.said import with_said
 from billing.invoicing.taxation import taxes_of
 from billing.ledger.post import post_entry
 from meterplane.kernel.errors import CallerError
@@ -188,7 +186,7 @@ def _write(
         for tax, amount in taxes.items()
     )
     if effect == Effect.LOWERS_DUE and note.total_minor:
-        _hold_collection(invoice, note)
+        _collect_less(invoice)
     _move_money(note)
     return note
 
@@ -368,12 +366,8 @@ def _begin_series(tenant_id: UUID) -> CreditNoteSeries:
     return series
 
 
-def _hold_collection(invoice: Invoice, note: CreditNote) -> None:
-    amount = f"{minor_to_text(note.total_minor, note.currency)} {note.currency}"
-    said = (
-        f"Credit note {note.number} lowers what is due by {amount}. The payment provider still asks"
-        " for the whole total: issue the credit note there, then resume collecting."
-    )
-    invoice.collection_state = Invoice.Collection.PARKED
-    invoice.collection_note = with_said(invoice.collection_note, said)
-    invoice.save(update_fields=["collection_state", "collection_note"])
+def _collect_less(invoice: Invoice) -> None:
+    """Whoever collects must hear of the note before the customer is charged or pays."""
+    if invoice.collection_state == Invoice.Collection.AWAITING_PAYMENT:
+        invoice.collection_state = Invoice.Collection.PENDING
+        invoice.save(update_fields=["collection_state"])

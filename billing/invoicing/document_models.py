@@ -7,6 +7,7 @@ Invariants held by PostgreSQL, beside the checks below:
   taxes, to the cent (a trigger looks when the transaction commits).
 - A line is never credited beyond its amount or quantity, whatever runs at once.
 - The numbers of credit notes have no gaps, and are a series of their own.
+- Whoever has Stripe compute taxes has no rates of the operator's, and the other way round.
 """
 
 from django.db import models
@@ -73,6 +74,26 @@ class AssignedTax(TenantModel):
         return str(self.rate_id)
 
 
+class TaxedBy(models.TextChoices):
+    """Who says what tax is on an invoice."""
+
+    RATES = "rates", "Rates of our own"
+    STRIPE = "stripe", "Stripe"
+
+
+class StripeTax(TenantModel):
+    """The organisation's invoices are taxed by Stripe, instead of at assigned rates."""
+
+    created_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "stripe_tax"
+        constraints = [models.UniqueConstraint(fields=["tenant"], name="stripe_tax_one")]
+
+    def __str__(self) -> str:
+        return "taxed by Stripe"
+
+
 class TaxExemption(TenantModel):
     """Why an organisation's invoices carry no tax, whatever its rates are."""
 
@@ -128,11 +149,13 @@ class InvoiceTax(TenantModel):
     """One tax of one invoice. `id` is the uid its line is known by at the payment provider.
 
     With an `interim_id`, what that interim invoice had of this tax, taken back; `note` names it.
+    One that Stripe computed is of no rate here: `provider_rate` is its name there, `note` says so.
     """
 
     invoice = models.ForeignKey("invoicing.Invoice", on_delete=models.PROTECT, related_name="taxes")
     position = models.PositiveSmallIntegerField()
-    rate = models.ForeignKey(TaxRate, on_delete=models.PROTECT, related_name="+")
+    rate = models.ForeignKey(TaxRate, on_delete=models.PROTECT, related_name="+", null=True)
+    provider_rate = models.CharField(max_length=64, blank=True, default="", db_default="")
     name = models.CharField(max_length=40)
     percentage = models.DecimalField(max_digits=7, decimal_places=4)
     mode = models.CharField(max_length=9, choices=TaxMode)
@@ -148,7 +171,7 @@ class InvoiceTax(TenantModel):
         constraints = [
             models.UniqueConstraint(fields=["invoice", "position"], name="tax_position_once"),
             models.UniqueConstraint(
-                fields=["invoice", "rate", "interim_id"],
+                fields=["invoice", "rate", "interim_id", "provider_rate"],
                 nulls_distinct=False,
                 name="tax_rate_once",
             ),
@@ -157,6 +180,13 @@ class InvoiceTax(TenantModel):
             ),
             models.CheckConstraint(
                 condition=Q(interim_id__isnull=True) | ~Q(note=""), name="tax_of_an_interim_noted"
+            ),
+            models.CheckConstraint(
+                condition=Q(rate__isnull=False, provider_rate="")
+                | Q(rate__isnull=True, interim_id__isnull=True, mode="exclusive")
+                & ~Q(provider_rate="")
+                & ~Q(note=""),
+                name="tax_of_a_rate_or_provider",
             ),
         ]
 

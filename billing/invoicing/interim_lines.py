@@ -21,7 +21,7 @@ from django.db.models import Q, Sum
 from billing.credits.cover import Payable
 from billing.credits.turns import one_act_at_a_time
 from billing.invoicing.advance import News, advance, one_numbering_at_a_time
-from billing.invoicing.models import Invoice, InvoiceLine
+from billing.invoicing.models import Invoice, InvoiceLine, TaxedBy
 from meterplane.kernel import clock
 
 _K = InvoiceLine.Kind
@@ -36,6 +36,13 @@ class Interim:
     ends_at: datetime
     billed_minor: int
     drawn_minor: int
+    taxed_by: str = TaxedBy.RATES
+
+    @property
+    def taxable_minor(self) -> int:
+        """Of the line that takes it back, what is taxed. Taxes at rates are taken back too, and the
+        whole period is taxed, but for what credit paid; what Stripe taxed is taxed."""
+        return -self.billed_minor if self.taxed_by == TaxedBy.STRIPE else -self.drawn_minor
 
     @property
     def description(self) -> str:
@@ -53,26 +60,27 @@ def interims_of(starts_at: datetime) -> list[Interim]:
     rows = (
         Invoice.objects.filter(kind=Invoice.Kind.INTERIM, period_start=starts_at)
         .order_by("interim_sequence")
-        .values_list("id", "number", "period_end")
+        .values_list("id", "number", "period_end", "taxed_by")
         .annotate(
             billed=Sum("lines__amount_minor", filter=~Q(lines__kind=_K.CREDIT)),
             drawn=Sum("lines__amount_minor", filter=Q(lines__kind=_K.CREDIT)),
         )
     )
     return [
-        Interim(row_id, number or "", ends_at, int(billed or 0), -int(drawn or 0))
-        for row_id, number, ends_at, billed, drawn in rows
+        Interim(row_id, number or "", ends_at, int(billed or 0), -int(drawn or 0), taxed_by)
+        for row_id, number, ends_at, taxed_by, billed, drawn in rows
     ]
 
 
 def numbered_interims(tenant_id: UUID, starts_at: datetime) -> list[Interim]:
-    """The same, for an invoice that is about to name them: those without a number are opened.
+    """The same, for an invoice that is about to name them: those without a number are opened, but
+    for one that Stripe has not taxed yet: that is named without.
 
     Locks in the order of everybody: their rows, the series, credit, and the ledger last.
     """
     rows = Invoice.objects.filter(kind=Invoice.Kind.INTERIM, period_start=starts_at)
     held = list(rows.select_for_update().order_by("interim_sequence"))
-    waiting = [each for each in held if not each.is_issued]
+    waiting = [each for each in held if not each.is_issued and not each.awaits_taxes]
     if waiting:
         one_numbering_at_a_time(tenant_id)
         one_act_at_a_time(tenant_id)

@@ -27,6 +27,8 @@ from billing.invoicing.document_models import (
     CreditNoteSeries,
     CreditNoteTax,
     InvoiceTax,
+    StripeTax,
+    TaxedBy,
     TaxExemption,
     TaxMode,
     TaxRate,
@@ -49,9 +51,11 @@ __all__ = [
     "InvoiceLine",
     "InvoiceSeries",
     "InvoiceTax",
+    "StripeTax",
     "TaxExemption",
     "TaxMode",
     "TaxRate",
+    "TaxedBy",
 ]
 
 LINE_KINDS = [
@@ -143,6 +147,7 @@ class Invoice(TenantModel):
     class Collection(models.TextChoices):
         PENDING = "pending", "To be collected"
         AWAITING_PAYMENT = "awaiting_payment", "Waiting for the customer"
+        CARRIED = "carried", "Too small alone: with the next invoice"
         PARKED = "parked", "Parked: needs a person"
         DONE = "done", "Done"
 
@@ -169,6 +174,11 @@ class Invoice(TenantModel):
         db_persist=True,
     )
     tax_note = models.CharField(max_length=240, blank=True, default="", db_default="")
+    # What Stripe taxes is known, and part of the total, from `taxed_at` on: before it is open.
+    taxed_by = models.CharField(
+        max_length=8, choices=TaxedBy, default=TaxedBy.RATES, db_default=TaxedBy.RATES
+    )
+    taxed_at = models.DateTimeField(null=True, blank=True)
     # Frozen when it gets its number; null before, and of invoices from before this was kept.
     buyer = models.JSONField(null=True, blank=True)
     seller = models.JSONField(null=True, blank=True)
@@ -198,7 +208,15 @@ class Invoice(TenantModel):
                 name="invoice_status_known",
             ),
             models.CheckConstraint(
-                condition=Q(collection_state__in=["pending", "awaiting_payment", "parked", "done"]),
+                condition=Q(
+                    collection_state__in=[
+                        "pending",
+                        "awaiting_payment",
+                        "carried",
+                        "parked",
+                        "done",
+                    ]
+                ),
                 name="invoice_collection_known",
             ),
             models.CheckConstraint(
@@ -252,6 +270,12 @@ class Invoice(TenantModel):
                 name="invoice_paid_minor_of_a_paid_one",
             ),
             models.CheckConstraint(
+                condition=Q(taxed_by="rates", taxed_at__isnull=True)
+                | Q(taxed_by="stripe")
+                & (Q(taxed_at__isnull=False) | Q(status__in=["draft", "finalising"])),
+                name="invoice_taxed_before_it_is_open",
+            ),
+            models.CheckConstraint(
                 condition=Q(total_minor=F("subtotal_minor") + F("tax_exclusive_minor")),
                 name="invoice_total_is_subtotal_and_tax",
             ),
@@ -264,6 +288,11 @@ class Invoice(TenantModel):
     def is_issued(self) -> bool:
         """Whether it has its number: before, nobody has been told of it."""
         return self.status not in (self.Status.DRAFT, self.Status.FINALISING)
+
+    @property
+    def awaits_taxes(self) -> bool:
+        """Whether Stripe has yet to say what they are."""
+        return self.taxed_by == TaxedBy.STRIPE and self.taxed_at is None
 
 
 class InvoiceLine(TenantModel):

@@ -10,6 +10,7 @@ Does not know whether a tax id exists: only its form is looked at.
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -37,6 +38,11 @@ TAX_ID_FORMS = {
     "in_gst": (re.compile(r"[0-9]{2}[A-Z0-9]{13}"), "such as 12ABCDE3456FGZH"),
     "au_abn": (re.compile(r"[0-9]{11}"), "11 digits"),
     "other": (re.compile(r"[0-9A-Z][0-9A-Z./+*-]{3,29}"), "4 to 30 letters and digits"),
+}
+# How an address line ends that says the state and the postal code.
+_STATE_FORMS = {
+    "US": re.compile(r"\b([A-Z]{2}),? +([0-9]{5}(?:-[0-9]{4})?)$"),
+    "CA": re.compile(r"\b([A-Z]{2}),? +([A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$"),
 }
 TAX_ID_LABELS = {
     "eu_vat": "EU VAT number",
@@ -93,6 +99,27 @@ def set_details(
         },
     )
     return written
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the organisation is billed, for what computes taxes; unknown parts are empty."""
+
+    lines: tuple[str, ...]
+    country: str
+    state: str
+    postal_code: str
+
+
+def billing_place() -> Place:
+    """Of the billing details. An address is free text: where taxes are by state, in the United
+    States and Canada, a line that ends as they are written there says which."""
+    given = details()
+    lines = tuple(given.address.splitlines())
+    form = _STATE_FORMS.get(given.country)
+    found = [match for line in reversed(lines) if form and (match := form.search(line))]
+    state, postal_code = found[0].groups() if found else ("", "")
+    return Place(lines, given.country, state, postal_code)
 
 
 def buyer_now() -> dict[str, Any]:

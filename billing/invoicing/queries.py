@@ -168,18 +168,22 @@ def upcoming_invoice(at: datetime | None = None) -> UpcomingInvoice | None:
         rated.currency, period.starts_at, until, rated.lines, billed_already(interims)
     )
     amounts = [line.amount_minor for line in rated.lines]
-    amounts += [-each.drawn_minor for each in interims]
+    amounts += [each.taxable_minor for each in interims]
     amounts += [part.amount_minor for part in credit]
+    billed_minor = sum(each.billed_minor for each in interims)
+    credit_minor = sum(part.amount_minor for part in credit)
     taxes, note = taxes_now(
-        dict(enumerate(amounts, start=1)), {each.id: f"already {each.note}" for each in interims}
+        dict(enumerate(amounts, start=1)),
+        {each.id: f"already {each.note}" for each in interims},
+        rated.total_minor - billed_minor + credit_minor,
     )
     return UpcomingInvoice(
         period_start=period.starts_at,
         period_end=until,
         currency=rated.currency,
         used_minor=rated.total_minor,
-        already_invoiced_minor=sum(each.billed_minor for each in interims),
-        credit_minor=sum(line.amount_minor for line in credit),
+        already_invoiced_minor=billed_minor,
+        credit_minor=credit_minor,
         tax_exclusive_minor=taxes.exclusive_minor,
         tax_inclusive_minor=taxes.inclusive_minor,
         taxes=tuple(

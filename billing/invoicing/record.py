@@ -39,6 +39,12 @@ def record(invoice: Invoice, at: datetime, *, left: str) -> None:
         post_entry(entry)
 
 
+def due_minor(invoice: Invoice) -> int:
+    """What is to be paid of it, less what credit notes took. Needs the tenant's door."""
+    parts = _parts([invoice.id])[invoice.id]
+    return _invoiced(invoice, parts, clock.now(), was_written_off=False).due_minor
+
+
 def overpaid_minor(invoice: Invoice) -> int:
     """What was paid of it beyond what was due. Needs the tenant's door."""
     parts = _parts([invoice.id])[invoice.id]

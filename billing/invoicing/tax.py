@@ -92,6 +92,11 @@ def tax(lines: Mapping[K, int], rates: Sequence[Rate]) -> Taxed[K]:
     )
 
 
+def shares_of(amount: int, lines: Mapping[K, int]) -> dict[K, int]:
+    """What each line bears of a tax on all of them, whose sum is above zero."""
+    return _shares(lines, amount, sum(lines.values()), amount)
+
+
 def _shares(lines: Mapping[K, Any], units: int, gross_units: int, amount: int) -> dict[K, int]:
     """Each line's exact share rounded down, and one more for those that lost most; of equals, for
     the smaller key."""

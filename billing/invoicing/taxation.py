@@ -8,12 +8,15 @@ What interim invoices of the period bore is taken back rate by rate, as it stand
 whole period is taxed at the rates of its own invoice. Credit that they drew is no part of what is
 taxed, as it is of no invoice: the line that takes an interim invoice back bears it.
 
+Where Stripe computes them (`tax_choice`), an invoice is made without, and gets them later
+(`provider_tax`).
+
 Needs the tenant's door, but for the rates themselves, which are written through the system's.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 from uuid import UUID
@@ -26,11 +29,14 @@ from billing.invoicing.models import (
     Invoice,
     InvoiceLine,
     InvoiceTax,
+    StripeTax,
+    TaxedBy,
     TaxExemption,
     TaxMode,
     TaxRate,
 )
-from billing.invoicing.tax import PERCENT_DIGITS, Rate, TaxAmount, Taxed, tax
+from billing.invoicing.provider_tax import UPCOMING_NOTE, is_computed_by_stripe
+from billing.invoicing.tax import PERCENT_DIGITS, Rate, TaxAmount, Taxed, shares_of, tax
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants.scoping import current_tenant_id, system_scope
@@ -83,7 +89,7 @@ def retire_rate(rate_id: UUID) -> TaxRate:
 
 
 def assign_rates(rate_ids: Sequence[UUID]) -> None:
-    """These rates and no others are the open door's organisation's from now on."""
+    """These rates and no others are the open door's organisation's from now on, and not Stripe."""
     if len(set(rate_ids)) != len(rate_ids) or len(rate_ids) > RATES_PER_ORGANISATION_MAX:
         raise CallerError(
             "tax_rates_invalid",
@@ -99,6 +105,7 @@ def assign_rates(rate_ids: Sequence[UUID]) -> None:
         if rate_id not in known:
             raise _unknown_rate(rate_id)
     with transaction.atomic():
+        StripeTax.objects.all().delete()
         AssignedTax.objects.exclude(rate_id__in=rate_ids).delete()
         kept = set(AssignedTax.objects.values_list("rate_id", flat=True))
         for rate_id in rate_ids:
@@ -157,10 +164,12 @@ class TakenBack:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceTaxes:
-    """The taxes of an invoice: its own by line position, and what it takes back."""
+    """The taxes of an invoice: its own by line position, and what it takes back. Those that Stripe
+    computes are not known yet."""
 
     own: Taxed[int]
     taken_back: Sequence[TakenBack] = field(default=())
+    taxed_by: TaxedBy = TaxedBy.RATES
 
     @property
     def exclusive_minor(self) -> int:
@@ -175,16 +184,22 @@ class InvoiceTaxes:
 
 
 def taxes_now(
-    lines: Mapping[int, int], taking_back: Mapping[UUID, str]
+    lines: Mapping[int, int], taking_back: Mapping[UUID, str], subtotal_minor: int
 ) -> tuple[InvoiceTaxes, str]:
     """The taxes of an invoice of these lines, by position, made now, and what it says of none.
 
     `taking_back` are the interim invoices that it takes back, with what is said of each; of a line
-    that does so only what credit paid there is given: it bore no tax.
+    that does so what is taxed is given (`Interim.taxable_minor`). `subtotal_minor` is of all lines
+    as they stand.
     """
     found = exemption()
-    own = tax(lines, [] if found else assigned_rates())
-    return InvoiceTaxes(own, _taken_back(taking_back) if taking_back else ()), tax_note(found)
+    rates = [] if found else assigned_rates()
+    taxes = InvoiceTaxes(tax(lines, rates), _taken_back(taking_back) if taking_back else ())
+    asked_minor = subtotal_minor + taxes.exclusive_minor
+    # Whoever has rates has not chosen Stripe: closing does not ask twice.
+    if not found and not rates and asked_minor > 0 and is_computed_by_stripe():
+        return replace(taxes, taxed_by=TaxedBy.STRIPE), UPCOMING_NOTE
+    return taxes, tax_note(found)
 
 
 def record_taxes(invoice: Invoice, taxes: InvoiceTaxes) -> None:
@@ -216,7 +231,8 @@ def _taken_back(notes: Mapping[UUID, str]) -> list[TakenBack]:
     """Of each interim invoice and each rate that it bore, in their order; rates of which nothing
     is left there, for it took back earlier ones itself, have none."""
     sums: dict[tuple[UUID, UUID], list[InvoiceTax]] = defaultdict(list)
-    for row in InvoiceTax.objects.filter(invoice_id__in=notes).order_by("position"):
+    rows_at_rates = InvoiceTax.objects.filter(invoice_id__in=notes, rate__isnull=False)
+    for row in rows_at_rates.order_by("position"):
         sums[row.invoice_id, row.rate_id].append(row)
     return [
         TakenBack(interim_id, note, _frozen(rows[0]), -taxable, -amount)
@@ -231,23 +247,38 @@ def _taken_back(notes: Mapping[UUID, str]) -> list[TakenBack]:
 
 def taxes_of(invoice_id: UUID, lines: Mapping[int, int]) -> list[tuple[InvoiceTax, TaxAmount[int]]]:
     """Each tax of an invoice as it stands there, and by line: the same function again, at the
-    rates that were frozen with it. One that is taken back is of the line that does so."""
+    rates that were frozen with it. One that is taken back is of the line that does so; one that
+    Stripe computed is of all lines as they stand, in proportion."""
     rows = list(InvoiceTax.objects.filter(invoice_id=invoice_id).order_by("position"))
-    own = [row for row in rows if row.interim_id is None]
+    own = [row for row in rows if row.interim_id is None and row.rate_id is not None]
     taking = dict(
         InvoiceLine.objects.filter(invoice_id=invoice_id, kind=_INTERIM).values_list(
             "interim_id", "position"
         )
     )
-    drawn = credit_drawn(taking)
-    base = {**lines, **{position: -drawn[interim] for interim, position in taking.items()}}
+    at_rates = _at_rates(taking)
+    drawn = credit_drawn(at_rates)
+    base = {**lines, **{taking[interim]: -drawn[interim] for interim in at_rates}}
     again = tax(base, [_frozen(row) for row in own])
     found = list(zip(own, again.taxes, strict=True))
-    for row in rows[len(own) :]:
-        by_line = dict.fromkeys(lines, 0) | {taking[row.interim_id]: row.amount_minor}
+    for row in rows:
+        if row.rate_id is None:
+            by_line = shares_of(row.amount_minor, lines)
+        elif row.interim_id is not None:
+            by_line = dict.fromkeys(lines, 0) | {taking[row.interim_id]: row.amount_minor}
+        else:
+            continue
         back = TaxAmount(_frozen(row), row.taxable_minor, row.amount_minor, by_line)
         found.append((row, back))
     return found
+
+
+def _at_rates(interim_ids: Collection[UUID]) -> list[UUID]:
+    """Those that Stripe did not tax."""
+    if not interim_ids:
+        return []
+    rows = Invoice.objects.filter(id__in=interim_ids, taxed_by=TaxedBy.RATES).order_by()
+    return list(rows.values_list("id", flat=True))
 
 
 def credit_drawn(interim_ids: Collection[UUID]) -> dict[UUID, int]:
@@ -266,7 +297,7 @@ def _rate(row: TaxRate) -> Rate:
 
 
 def _frozen(row: InvoiceTax) -> Rate:
-    return Rate(row.rate_id, row.name, row.percentage, _mode(row.mode), row.country)
+    return Rate(row.rate_id or row.id, row.name, row.percentage, _mode(row.mode), row.country)
 
 
 def _mode(text: str) -> Literal["exclusive", "inclusive"]:

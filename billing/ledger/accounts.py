@@ -72,6 +72,7 @@ REFUNDS = "refunds"
 CUSTOMER_BALANCE = "customer_balance"
 BREAKAGE = "breakage"
 PROMOTIONS = "promotions"
+GOODWILL = "goodwill"
 BAD_DEBT = "bad_debt"
 ROUNDING = "rounding"
 
@@ -107,6 +108,10 @@ ACCOUNTS: tuple[Account, ...] = (
     Account(BREAKAGE, _G.INCOME, "bought credit expired unused", "such an expiry is corrected"),
     Account(
         PROMOTIONS, _G.EXPENSE, "promotional credit was given", "it expired without being used"
+    ),
+    Account(
+        GOODWILL, _G.EXPENSE, "money was paid back that no correction stands for",
+        "paying it back failed",
     ),
     Account(BAD_DEBT, _G.EXPENSE, "an invoice is written off", "it is paid or voided after all"),
     Account(

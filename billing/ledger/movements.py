@@ -21,7 +21,9 @@ act that moves nothing has no legs at all: there is nothing to post of it.
     given credit expired           credits:promotional          promotions
     unused bought credit refunded  credits:purchased            refunds
     credit note                    revenue:<meter>, tax:<name>  receivable | refunds | credits:*
-    money paid back                refunds                      payments
+    money paid back                refunds | customer_balance   payments
+    ... that nothing stands for    goodwill                     payments
+    paying it back failed          payments                     what it was taken from
 
 A draw is an entry of its own beside the finalised one, so revenue is what was used, whoever paid
 for it, and what is left in `receivable` is what the customer has to pay.
@@ -138,6 +140,12 @@ def credit_note(
     )
 
 
-def refund_paid(amount_minor: int) -> Legs:
-    """The provider paid money back."""
-    return legs((accounts.REFUNDS, amount_minor), (accounts.PAYMENTS, -amount_minor))
+def refund_paid(owed_minor: int, *, balance_minor: int = 0, goodwill_minor: int = 0) -> Legs:
+    """The provider paid money back: what we had said we would, what a customer had paid too much,
+    and what nothing stands for. If that fails, `reversed_legs` of it follows."""
+    return legs(
+        (accounts.REFUNDS, owed_minor),
+        (accounts.CUSTOMER_BALANCE, balance_minor),
+        (accounts.GOODWILL, goodwill_minor),
+        (accounts.PAYMENTS, -owed_minor - balance_minor - goodwill_minor),
+    )

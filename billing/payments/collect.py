@@ -16,18 +16,25 @@ from django.db.models import Q
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.payments.accounts import ensure_account
+from billing.payments.carry import carry_if_too_small, take_along, waiting_orders
 from billing.payments.mirror import park
 from billing.payments.models import PaymentRun
 from billing.payments.orders import line_orders
 from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
-from billing.payments.run import LEASE, LeaseLost, Parked, Task, perform_run
+from billing.payments.run import LEASE, NO_LOCATION, LeaseLost, Parked, Task, perform_run
+from billing.payments.withdraw import asked_of, withdraw
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
+from meterplane.kernel.limits import INVOICE_LINES_MAX
 from tenants.scoping import tenant_scope
 
 RETRY_AFTER_MAX = timedelta(hours=1)
 _UNSETTLED = (Invoice.Status.DRAFT, Invoice.Status.FINALISING, Invoice.Status.OPEN)
-_FINISHED = (Invoice.Collection.PARKED, Invoice.Collection.DONE)
+_FINISHED = (
+    Invoice.Collection.PARKED,
+    Invoice.Collection.CARRIED,
+    Invoice.Collection.DONE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +57,25 @@ def collect(
         invoice: Invoice = Invoice.objects.get(id=invoice_id)
         if invoice.total_minor == 0 and invoice.status in _UNSETTLED:
             _settle_nothing(invoice)
-    if invoice.collection_state in _FINISHED:
-        return _outcome(tenant_id, invoice_id)
-    with tenant_scope(tenant_id):
-        lines = line_orders(invoice_id)
+        if invoice.collection_state in _FINISHED or carry_if_too_small(invoice, provider):
+            return _outcome(tenant_id, invoice_id)
     try:
         customer_id = ensure_account(tenant_id, provider)
     except ProviderRefused as refused:
         park(tenant_id, invoice_id, _in_words(refused))
         return _outcome(tenant_id, invoice_id)
-    run = _run(tenant_id, invoice, customer_id, lines, provider)
+    run, lines = _run(tenant_id, invoice, customer_id, provider)
     token = _lease(tenant_id, run.id)
     if token is None:
         return _outcome(tenant_id, invoice_id)
     try:
-        note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry))
-        _await_payment(tenant_id, invoice_id, note)
+        with tenant_scope(tenant_id):
+            asked = asked_of(run.id)
+        if asked is not None:
+            withdraw(tenant_id, run, asked, provider)
+        else:
+            note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry))
+            _await_payment(tenant_id, invoice_id, run.id, note)
     except Parked as difference:
         park(tenant_id, invoice_id, str(difference))
     except ProviderRefused as refused:
@@ -94,31 +104,34 @@ def resume(tenant_id: UUID, invoice_id: UUID) -> None:
 
 
 def _in_words(refused: ProviderRefused) -> str:
+    if refused.code == "customer_tax_location_invalid":
+        return NO_LOCATION
     return f"The provider refused ({refused.code}): {refused.message}"
 
 
-def _await_payment(tenant_id: UUID, invoice_id: UUID, note: str) -> None:
-    """An invoice that is open after its run is the customer's turn, and left alone by the sweep."""
+def _await_payment(tenant_id: UUID, invoice_id: UUID, run_id: UUID, note: str) -> None:
+    """An invoice that is open after its run is the customer's turn, and left alone by the sweep;
+    unless something was asked of it meanwhile."""
     with tenant_scope(tenant_id):
+        PaymentRun.objects.filter(id=run_id).update(checked_at=clock.now())
+        if asked_of(run_id) is not None:
+            return
         Invoice.objects.filter(id=invoice_id, status=Invoice.Status.OPEN).exclude(
             collection_state=Invoice.Collection.PARKED
         ).update(collection_state=Invoice.Collection.AWAITING_PAYMENT, collection_note=note)
-        PaymentRun.objects.filter(invoice_id=invoice_id).update(checked_at=clock.now())
 
 
 def _run(
-    tenant_id: UUID,
-    invoice: Invoice,
-    customer_id: str,
-    lines: list[LineOrder],
-    provider: PaymentProvider,
-) -> PaymentRun:
-    frozen = [str(invoice.id), customer_id, invoice.currency, invoice.total_minor]
-    frozen += [[line.uid, line.description, line.amount_minor] for line in lines]
-    digest = hashlib.sha256(msgspec.json.encode(frozen)).hexdigest()
+    tenant_id: UUID, invoice: Invoice, customer_id: str, provider: PaymentProvider
+) -> tuple[PaymentRun, list[LineOrder]]:
+    """The invoice's run and its lines, those of invoices that it takes along included."""
     with tenant_scope(tenant_id):
+        lines = _lines(invoice)
+        frozen: list[object] = [str(invoice.id), customer_id, invoice.currency]
+        frozen += [[line.uid, line.description, line.amount_minor] for line in lines]
+        digest = hashlib.sha256(msgspec.json.encode(frozen)).hexdigest()
         run: PaymentRun
-        run, _ = PaymentRun.objects.get_or_create(
+        run, is_new = PaymentRun.objects.get_or_create(
             invoice_id=invoice.id,
             defaults={
                 "tenant_id": tenant_id,
@@ -127,7 +140,14 @@ def _run(
                 "digest": digest,
             },
         )
-    return run
+        if is_new:
+            take_along(invoice, run)
+        return run, _lines(invoice)
+
+
+def _lines(invoice: Invoice) -> list[LineOrder]:
+    along = waiting_orders(invoice)
+    return [*line_orders(invoice.id, INVOICE_LINES_MAX - len(along)), *along]
 
 
 def _lease(tenant_id: UUID, run_id: UUID) -> UUID | None:

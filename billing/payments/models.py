@@ -3,13 +3,31 @@
 A run per invoice, a row per step. A step's parameters, digest and idempotency key are frozen before
 it is sent for the first time (a trigger holds that): a key that is sent again always carries the
 same bytes. The inbox of provider events belongs to no tenant and is read by the system role only.
+
+Cards and credit that is paid ahead are in `money_in_models`.
 """
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
+from billing.payments.money_in_models import AutoReload, CardSetup, TopUp
+from billing.payments.records import EventWatermark as EventWatermark
+from billing.payments.records import PaymentFinding as PaymentFinding
+from billing.payments.records import ReconciledDay as ReconciledDay
+from billing.payments.refund_models import Refund as Refund
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
+
+__all__ = [
+    "AutoReload",
+    "BillingAccount",
+    "CardSetup",
+    "PaymentRun",
+    "PaymentStep",
+    "TopUp",
+    "WebhookEvent",
+]
 
 
 class BillingAccount(TenantModel):
@@ -17,7 +35,11 @@ class BillingAccount(TenantModel):
 
     provider = models.CharField(max_length=16)
     customer_id = models.CharField(max_length=64)
+    # The card that is charged, as last read; which of two was kept last is told by `kept_at`.
     default_payment_method = models.CharField(max_length=64, blank=True, default="")
+    card_brand = models.CharField(max_length=40, blank=True, default="", db_default="")
+    card_last4 = models.CharField(max_length=4, blank=True, default="", db_default="")
+    card_kept_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=clock.now)
 
     class Meta:
@@ -73,6 +95,35 @@ _KINDS_OF_A_RUN = ["draft", "lines", "verify", "finalise", "pay", "mirror", "voi
 _KINDS_OF_A_SUBJECT = ["checkout", "charge", "refund", "credit_note"]
 
 
+class CarriedInvoice(TenantModel):
+    """An invoice too small to be charged by itself, and the run that takes it along, once one does.
+
+    `amount_minor` is what was due when that run was made.
+    """
+
+    invoice = models.OneToOneField(
+        "invoicing.Invoice", on_delete=models.PROTECT, related_name="carried"
+    )
+    run = models.ForeignKey(
+        PaymentRun, null=True, blank=True, on_delete=models.PROTECT, related_name="carries"
+    )
+    amount_minor = models.BigIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        db_table = "carried_invoice"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(run__isnull=True, amount_minor__isnull=True)
+                | Q(run__isnull=False, amount_minor__gt=0),
+                name="carried_with_an_amount",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.invoice_id} with {self.run_id or 'the next'}"
+
+
 class PaymentStep(TenantModel):
     """One call to the provider, or one reading of it, that must be got behind us.
 
@@ -117,7 +168,7 @@ class PaymentStep(TenantModel):
     first_sent_at = models.DateTimeField(null=True, blank=True)
     last_sent_at = models.DateTimeField(null=True, blank=True)
     done_at = models.DateTimeField(null=True, blank=True)
-    result_id = models.CharField(max_length=64, blank=True, default="")
+    result_id = models.CharField(max_length=128, blank=True, default="")
     note = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(default=clock.now)
 
@@ -146,14 +197,28 @@ class PaymentStep(TenantModel):
 
 
 class WebhookEvent(models.Model):
-    """One event the provider delivered: a hint to re-read an object, stored once by its id."""
+    """One event of the provider's: a hint to re-read an object, stored once by its id.
+
+    It was delivered, or found in the provider's own list when no delivery came. `failures` counts
+    tries that came to nothing, the last one's reason beside it; the next is at `try_at`.
+    """
+
+    class Origin(models.TextChoices):
+        DELIVERED = "delivered", "Delivered"
+        LISTED = "listed", "Found in the list"
 
     event_id = models.CharField(primary_key=True, max_length=100)
     type = models.CharField(max_length=100)
     payload = models.JSONField()
+    origin = models.CharField(
+        max_length=16, choices=Origin, default=Origin.DELIVERED, db_default=Origin.DELIVERED
+    )
     received_at = models.DateTimeField(default=clock.now)
     processed_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=300, blank=True, default="")
+    failures = models.PositiveIntegerField(default=0, db_default=0)
+    failure = models.CharField(max_length=300, blank=True, default="", db_default="")
+    try_at = models.DateTimeField(default=clock.now, db_default=Now())
 
     class Meta:
         db_table = "webhook_event"

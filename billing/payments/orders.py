@@ -5,22 +5,31 @@ Summed lines share a key, the finest of `KEYS` under which few enough are left; 
 lines of their own. A sum's uid is made of its lines' uids, so that what is there can be compared
 with what is here, as for any line; all lines are in the CSV that the invoice's text links to.
 
-Guarantees: the amounts add up to the invoice's total, summed or not. The same lines give the same
-orders, whatever their order.
+Of an invoice that Stripe taxes, what is below zero (credit, discounts, corrections, interim
+invoices) is taken off the lines above it in proportion, for Stripe Tax refuses negative lines; each
+line says what was taken off. The taxes themselves are no lines there.
+
+Guarantees: the amounts add up to the invoice's total, summed or not, less what Stripe puts on top.
+The same lines give the same orders, whatever their order. Of lines that were netted none is below
+zero, and none is more than it was.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 from uuid import UUID
 
-from billing.invoicing.models import InvoiceLine, InvoiceTax
+from billing.invoicing.close import DESCRIPTION_CHARS_MAX
+from billing.invoicing.models import Invoice, InvoiceLine, InvoiceTax, TaxedBy
 from billing.payments.provider import LineOrder
 from meterplane.kernel.invariant import ensure
-from meterplane.kernel.limits import INVOICE_LINES_MAX
+from meterplane.kernel.money import minor_to_text, split_by_largest_remainder
 
 _Key = tuple[str, ...]
+# Of what was taken off a line: how many are named, and how much of each name.
+NAMED_MAX, NAME_CHARS_MAX = 3, 40
 
 
 class Told(NamedTuple):
@@ -42,7 +51,7 @@ KEYS: tuple[Callable[[Told], _Key], ...] = (
 )
 
 
-def line_orders(invoice_id: UUID) -> list[LineOrder]:
+def line_orders(invoice_id: UUID, lines_max: int) -> list[LineOrder]:
     """What is sent for an invoice, in its order. Needs the tenant's door."""
     lines = [
         Told(
@@ -65,11 +74,45 @@ def line_orders(invoice_id: UUID) -> list[LineOrder]:
             row.invoice.period_start,
             row.invoice.period_end,
         )
-        for row in InvoiceTax.objects.filter(invoice_id=invoice_id, mode="exclusive")
+        for row in InvoiceTax.objects.filter(
+            invoice_id=invoice_id, mode="exclusive", rate__isnull=False
+        )
         .select_related("invoice")
         .order_by("position")
     ]
-    return [*summed(lines, INVOICE_LINES_MAX - len(taxes)), *taxes]
+    orders = [*summed(lines, lines_max - len(taxes)), *taxes]
+    invoice = Invoice.objects.get(id=invoice_id)
+    return netted(orders, invoice.currency) if invoice.taxed_by == TaxedBy.STRIPE else orders
+
+
+def netted(orders: Sequence[LineOrder], currency: str) -> list[LineOrder]:
+    """The orders that are not below zero, less those that are: by largest remainder, in proportion
+    to what they are. Their sum is not below zero."""
+    kept = [order for order in orders if order.amount_minor >= 0]
+    off = [order for order in orders if order.amount_minor < 0]
+    off_minor = -sum(order.amount_minor for order in off)
+    ensure(off_minor <= sum(order.amount_minor for order in kept), "no more is taken off than is")
+    if not off:
+        return kept
+    parts = split_by_largest_remainder(off_minor, [order.amount_minor for order in kept])
+    names = [order.description[:NAME_CHARS_MAX].strip() for order in off[:NAMED_MAX]]
+    if len(off) > NAMED_MAX:
+        names.append(f"{len(off) - NAMED_MAX} more")
+    return [
+        _less(order, part, currency, "; ".join(names))
+        for order, part in zip(kept, parts, strict=True)
+    ]
+
+
+def _less(order: LineOrder, part_minor: int, currency: str, names: str) -> LineOrder:
+    if not part_minor:
+        return order
+    was, part = (minor_to_text(each, currency) for each in (order.amount_minor, part_minor))
+    said = f" ({was} {currency} less {part} of: {names})"
+    text = order.description
+    room = DESCRIPTION_CHARS_MAX - len(said)
+    text = text if len(text) <= room else f"{text[: room - 3]}..."
+    return replace(order, description=text + said, amount_minor=order.amount_minor - part_minor)
 
 
 def summed(lines: Sequence[Told], lines_max: int) -> list[LineOrder]:

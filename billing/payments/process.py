@@ -1,19 +1,26 @@
 """Process stored events: re-read the object each is about, apply its present state.
 
 An event is a hint. Lost, doubled, late and in any order they end in the same state, because what is
-applied is what the provider says now, and `mirror` only ever moves forward.
+applied is what the provider says now, and `mirror` only ever moves forward. Which objects are
+looked at stands in `ACTS`: a type, and the act that re-reads one of them by its id.
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
+from billing.payments.correction_events import HEARD
+from billing.payments.heard import MONEY_IN, heard
+from billing.payments.inbox import note_processed
 from billing.payments.mirror import mirror
 from billing.payments.models import PaymentRun, WebhookEvent
 from billing.payments.provider import PaymentProvider, ProviderRefused
-from meterplane.kernel import clock
 from tenants.scoping import system_scope
 
 log = logging.getLogger(__name__)
+
+# Takes the object's id at the provider; what came of it, in words for an operator.
+Act = Callable[[str, PaymentProvider], str]
 
 
 def process_event(event_id: str, provider: PaymentProvider) -> str:
@@ -26,18 +33,23 @@ def process_event(event_id: str, provider: PaymentProvider) -> str:
     if event.processed_at is not None:
         return event.outcome
     outcome = _apply(event, provider)
-    with system_scope("an event was processed"):
-        WebhookEvent.objects.filter(event_id=event_id, processed_at__isnull=True).update(
-            processed_at=clock.now(), outcome=outcome[:300]
-        )
+    note_processed(event_id, outcome)
     return outcome
 
 
 def _apply(event: WebhookEvent, provider: PaymentProvider) -> str:
     about = (event.payload.get("data") or {}).get("object") or {}
-    if about.get("object") != "invoice":
-        return "not about an invoice"
-    their_id = str(about.get("id", ""))
+    if (told := HEARD.get(str(about.get("object")))) is not None:
+        return told(about, provider)
+    if about.get("object") in MONEY_IN:
+        return heard(about, provider)
+    act = ACTS.get(str(about.get("object")))
+    if act is None:
+        return f"nothing is done for {about.get('object') or 'what has no type'}"
+    return act(str(about.get("id", "")), provider)
+
+
+def _invoice(their_id: str, provider: PaymentProvider) -> str:
     with system_scope("whose invoice an event is about"):
         found = (
             PaymentRun.objects.filter(provider=provider.name, provider_invoice_id=their_id)
@@ -59,3 +71,8 @@ def refresh(tenant_id: UUID, invoice_id: UUID, their_id: str, provider: PaymentP
         return f"cannot be read: {refused.code}"
     moved = mirror(tenant_id, invoice_id, theirs)
     return f"{theirs.status}{'' if moved else ', as known'}"
+
+
+ACTS: Mapping[str, Act] = {
+    "invoice": _invoice,
+}

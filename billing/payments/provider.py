@@ -13,9 +13,18 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+from billing.payments.charge_port import Charges
+from billing.payments.checkout_port import Checkouts
+from billing.payments.correction_port import Corrections
+from billing.payments.events_port import Events
+from billing.payments.reconcile_port import Reconciling
+from billing.payments.tax_port import TaxProvider
 from meterplane.kernel.errors import WorldError
 
-SendKind = Literal["customer", "draft", "lines", "finalise", "pay"]
+SendKind = Literal[
+    "customer", "draft", "lines", "finalise", "pay", "void", "write_off",
+    "checkout", "charge", "credit_note", "refund",
+]  # fmt: skip
 Parameters = Mapping[str, Any]  # JSON: what one call carries
 
 
@@ -60,7 +69,8 @@ class CustomerOrder:
 @dataclass(frozen=True, slots=True)
 class DraftOrder:
     """An empty invoice to be filled. `digest` is over everything that must arrive; `lines_url` is
-    where all lines are, as the provider may get sums of them."""
+    where all lines are, as the provider may get sums of them. With `is_taxed` the provider computes
+    taxes and puts them on top."""
 
     invoice_id: UUID
     tenant_id: UUID
@@ -69,6 +79,7 @@ class DraftOrder:
     digest: str
     description: str
     lines_url: str
+    is_taxed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,7 @@ class ProviderInvoice:
 
     `amount_due_minor` and the balances may differ from the total when the provider carries a
     customer balance: they are facts to record, not to reconcile on. `amount_paid_minor` is money.
+    Credit notes leave the total as it is: `credited_minor` is what they come to.
     """
 
     provider_invoice_id: str
@@ -116,6 +128,8 @@ class ProviderInvoice:
     number: str
     hosted_url: str
     paid_at: datetime | None
+    amount_remaining_minor: int = 0
+    credited_minor: int = 0
 
     @property
     def settled_minor(self) -> int:
@@ -134,6 +148,7 @@ class ProviderLine:
     amount_minor: int
     currency: str
     description: str
+    line_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +161,23 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Protocol):
+class PaymentProvider(Checkouts, Charges, Corrections, Events, Reconciling, TaxProvider, Protocol):
     """One account at one provider."""
 
     name: str
     is_live: bool
 
+    def minimum_minor(self, currency: str) -> int:
+        """The least that can be charged; 1 where none is known."""
+        ...
+
     def customer_parameters(self, order: CustomerOrder) -> Parameters: ...
 
     def draft_parameters(self, order: DraftOrder) -> Parameters: ...
 
-    def lines_parameters(self, lines: Sequence[LineOrder]) -> Parameters: ...
+    def lines_parameters(self, lines: Sequence[LineOrder], taxed_in: str = "") -> Parameters:
+        """`taxed_in` is the currency of lines that the provider taxes; none of them is below 0."""
+        ...
 
     def finalise_parameters(self) -> Parameters: ...
 

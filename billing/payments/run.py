@@ -1,6 +1,7 @@
 """The steps that bring one invoice to the provider, in order, each crash-safe (see `steps`).
 
-    draft -> lines -> verify -> finalise -> pay -> mirror
+    draft -> lines -> verify -> (taxes, where Stripe computes them) -> finalise -> credit notes
+        -> pay -> mirror
 
 Guarantees: one invoice there for one of ours, with the same lines to the cent, however often and
 wherever this runs and is killed. A lease keeps two workers from the same run; it is renewed before
@@ -18,8 +19,11 @@ from uuid import UUID
 from django.conf import settings
 
 from billing.invoicing.advance import News, advance
-from billing.invoicing.models import Invoice
+from billing.invoicing.models import Invoice, TaxedBy
+from billing.invoicing.parties import billing_place
+from billing.invoicing.provider_tax import record_told, told_minor
 from billing.payments import steps
+from billing.payments.credit_notes import NoteDiffers, send_note, waiting
 from billing.payments.mirror import mirror
 from billing.payments.models import PaymentRun, PaymentStep
 from billing.payments.provider import (
@@ -31,6 +35,7 @@ from billing.payments.provider import (
     ProviderInvoice,
     ProviderRefused,
 )
+from billing.payments.refunds import mirror_refunds
 from billing.payments.verify import Expected, differences
 from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
@@ -41,6 +46,11 @@ log = logging.getLogger(__name__)
 # 240 s. A worker that died delays its invoice by this long.
 LEASE = timedelta(minutes=5)
 NO_CARD = "The customer has no payment method yet."
+NO_LOCATION = (
+    "Stripe cannot tell where the customer is, and so not which taxes apply: give the country in"
+    " the billing details, and in the United States and Canada an address whose last line ends with"
+    " state and code, such as San Francisco, CA 94105. Then resume collecting."
+)
 Kind = PaymentStep.Kind
 
 
@@ -71,6 +81,8 @@ def perform_run(task: Task) -> str:
     Raises `Parked`, `LeaseLost`, and what `PaymentProvider.send` raises.
     """
     _begin(task)
+    if task.invoice.awaits_taxes:
+        _place(task)
     their_id = _draft(task)
     theirs = task.provider.invoice(their_id)
     is_draft = theirs.status == Invoice.Status.DRAFT
@@ -78,10 +90,16 @@ def perform_run(task: Task) -> str:
         _attach(task, their_id)
     # What an earlier try finalised is compared all the same.
     _verify(task, their_id)
+    if task.invoice.taxed_by == TaxedBy.STRIPE:
+        _take_taxes(task, their_id)
     if is_draft:
         _finalise(task, their_id)
         theirs = task.provider.invoice(their_id)
+    if theirs.credited_minor:  # a note was issued by somebody who died before its refund was read
+        mirror_refunds(task.tenant_id, task.invoice.id, task.provider)
     mirror(task.tenant_id, task.invoice.id, theirs)
+    if _issue_notes(task):
+        theirs = task.provider.invoice(their_id)
     note = ""
     if theirs.status == Invoice.Status.OPEN and (task.retry or not theirs.is_attempted):
         note = _pay(task, their_id, theirs.customer_id)
@@ -110,6 +128,7 @@ def _draft(task: Task) -> str:
         digest=run.digest,
         description=f"Usage from {invoice.period_start:%Y-%m-%d} to {invoice.period_end:%Y-%m-%d}",
         lines_url=f"{settings.PUBLIC_WEB_URL}/billing/{invoice.id}/?format=csv",
+        is_taxed=invoice.taxed_by == TaxedBy.STRIPE,
     )
     step = _freeze(task, Kind.DRAFT, provider.draft_parameters(order))
     their_id = steps.perform(
@@ -126,7 +145,8 @@ def _draft(task: Task) -> str:
 
 def _attach(task: Task, their_id: str) -> None:
     provider = task.provider
-    step = _freeze(task, Kind.LINES, provider.lines_parameters(task.lines))
+    taxed_in = task.invoice.currency if task.invoice.taxed_by == TaxedBy.STRIPE else ""
+    step = _freeze(task, Kind.LINES, provider.lines_parameters(task.lines, taxed_in))
     # One call: all of ours are there or none. If some were, verification would park.
     steps.perform(
         task.tenant_id,
@@ -139,8 +159,11 @@ def _attach(task: Task, their_id: str) -> None:
 
 def _verify(task: Task, their_id: str) -> None:
     invoice, run = task.invoice, task.run
+    with tenant_scope(task.tenant_id):
+        on_top_minor = None if invoice.awaits_taxes else told_minor(invoice.id)
+    total_minor = sum(line.amount_minor for line in task.lines) + (on_top_minor or 0)
     expected = Expected(
-        run.customer_id, invoice.currency, invoice.total_minor, run.digest, task.lines
+        run.customer_id, invoice.currency, total_minor, run.digest, task.lines, on_top_minor
     )
     found = differences(expected, task.provider.invoice(their_id), task.provider.lines(their_id))
     step = _freeze(task, Kind.VERIFY, {"digest": run.digest})
@@ -155,6 +178,33 @@ def _verify(task: Task, their_id: str) -> None:
         raise Parked("Ours and theirs differ:\n" + "\n".join(found))
 
 
+def _place(task: Task) -> None:
+    """Before the draft, which says at once whether the place is enough."""
+    with tenant_scope(task.tenant_id):
+        place = billing_place()
+    task.provider.place_customer(task.run.customer_id, place)
+
+
+def _take_taxes(task: Task, their_id: str) -> None:
+    """Record what the provider puts on top before it is final there, and what differs from then.
+
+    A draft that was made before the place was known is taxed again.
+    """
+    provider = task.provider
+    told = provider.taxes(their_id)
+    if not told.is_complete:
+        provider.tax_again(their_id)
+        told = provider.taxes(their_id)
+    if not told.is_complete:
+        raise Parked(NO_LOCATION)
+    if told.included_minor:
+        raise Parked("Theirs has taxes inside its lines, where they belong on top.")
+    with tenant_scope(task.tenant_id):
+        found = record_told(task.invoice.id, told.taxes)
+    if found:
+        raise Parked("The taxes there are not those that were recorded:\n" + "\n".join(found))
+
+
 def _finalise(task: Task, their_id: str) -> None:
     provider = task.provider
     step = _freeze(task, Kind.FINALISE, provider.finalise_parameters())
@@ -163,6 +213,19 @@ def _finalise(task: Task, their_id: str) -> None:
         return their_id if provider.invoice(their_id).status != Invoice.Status.DRAFT else None
 
     steps.perform(task.tenant_id, step.id, provider, target_id=their_id, recover=finalised)
+
+
+def _issue_notes(task: Task) -> bool:
+    """Nobody is charged for what was given back; True if there were notes to issue."""
+    with tenant_scope(task.tenant_id):
+        notes = waiting(task.invoice.id)
+        run = PaymentRun.objects.get(id=task.run.id)
+    try:
+        for note in notes:
+            send_note(task.tenant_id, note, run, task.provider)
+    except NoteDiffers as difference:
+        raise Parked(str(difference)) from difference
+    return bool(notes)
 
 
 def _pay(task: Task, their_id: str, customer_id: str) -> str:

@@ -51,6 +51,17 @@ def put_rate(operator) -> str:
     return rate
 
 
+def test_who_computes_an_organisations_taxes_is_said_and_replaced(operator, world):
+    at = "/api/v1/organisations/acme/taxes"
+    operator.put("/api/v1/organisations/acme/billing-details", {"country": "DE"}, format="json")
+    put_rate(operator)
+    chosen = operator.put(at, {"rates": [], "computed_by": "stripe"}, format="json")
+    assert chosen.json() == {"computed_by": "stripe", "rates": [], "exemption": None}
+    put_rate(operator)
+    told = operator.get(at).json()
+    assert (told["computed_by"], len(told["rates"])) == ("rates", 1)
+
+
 def test_an_invoice_is_read_whole_down_to_its_events_and_credited(operator, world):
     tenant, prices = world
     put_rate(operator)
@@ -137,6 +148,9 @@ REFUSED = [
     ("post", "invoices/{nobody}/credit-notes", {"reason": "no"}, 400, "invalid"),
     ("put", "taxes", {"rates": ["{nobody}"]}, 404, "tax_rate_not_found"),
     ("put", "taxes", {"rates": [], "exemption": {"kind": "no", "reason": "x"}}, 400, "invalid"),
+    ("put", "taxes", {"rates": [], "computed_by": "stripe"}, 409, "tax_country_missing"),
+    ("put", "taxes", {"rates": ["{nobody}"], "computed_by": "stripe"}, 400, "tax_rates_invalid"),
+    ("put", "taxes", {"rates": [], "computed_by": "us"}, 400, "invalid"),
     *[
         ("post", "invoices/{nobody}/credit-notes",
          {"reason": "other", "idempotency_key": "k",

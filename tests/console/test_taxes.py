@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from billing.invoicing.models import AssignedTax, TaxRate
+from billing.invoicing.parties import set_details
 from billing.invoicing.taxation import assigned_rates, create_rate, exemption
 from meterplane.console.taxed import taxes_in_words
 from tenants.scoping import tenant_scope
@@ -111,6 +112,22 @@ def test_an_organisation_gets_rates_and_an_exemption_and_its_neighbour_nothing(
         "taxes: City tax 2.5 % (DE), on top of prices, VAT 19 % (DE), on top of prices",
     ]
     assert {each.user.username for each in LogEntry.objects.all()} == {"op@example.com"}
+
+
+def test_stripe_is_chosen_instead_of_rates_where_it_knows_the_country(operator, organisation):
+    vat, page = rate(), taxes_page(organisation)
+    stripe = {"computed_by": "stripe", "rates": [], "exemption": "", "reason": ""}
+    assert "give the country in the billing details first" in words(operator.post(page, stripe))
+    with tenant_scope(organisation.id):
+        set_details(name="", address="", country="DE", tax_ids=[], purchase_order="")
+    assert "name no rates" in words(operator.post(page, stripe | {"rates": [str(vat.id)]}))
+    assert "computed by Stripe, from the next invoice on" in words(
+        operator.post(page, stripe, follow=True)
+    )
+    assert [each.change_message for each in LogEntry.objects.all()] == ["taxes: computed by Stripe"]
+    operator.post(page, stripe | {"computed_by": "rates", "rates": [str(vat.id)]})
+    with tenant_scope(organisation.id):
+        assert taxes_in_words() == "VAT 19 % (DE), on top of prices"
 
 
 def test_what_is_refused_leaves_an_organisation_as_it_was(operator, organisation):

@@ -45,6 +45,7 @@ def migrate(*target: str) -> None:
         call_command("migrate", *target, verbosity=0, interactive=False)
 
 
+@pytest.mark.long
 def test_old_events_and_hours_get_the_defaults_and_the_longer_key(organisation):
     at_ms = clock.to_ms(clock.now() - timedelta(days=1))
     ingest_segment(message([settle(organisation, at_ms=at_ms) for _ in range(3)]))

@@ -11,7 +11,8 @@ from tests import environment
 from tests.metering.test_migrations import owner
 from tests.tenants.test_keys import compiled
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# To the first migration and forward again: everything that was made since is unmade and made.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 
 def migrate(*target: str) -> None:

@@ -8,22 +8,38 @@ from django.conf import settings
 
 from billing.payments.pace import Pace
 from billing.payments.provider import Parameters, SendKind
-from billing.payments.stripe import customers, invoices
+from billing.payments.stripe import charges, checkouts, corrections, customers, invoices
+from billing.payments.stripe.amounts import MINIMUM_CHARGE_MINOR
+from billing.payments.stripe.charges import Charges
+from billing.payments.stripe.checkouts import Checkouts
 from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
+from billing.payments.stripe.corrections import Corrections
 from billing.payments.stripe.customers import Customers
+from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
+from billing.payments.stripe.reconciling import Reconciling
+from billing.payments.stripe.taxes import Taxes
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
 SECOND = timedelta(seconds=1)
 LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 
-_SENDS = {**customers.SENDS, **invoices.SENDS}
+_SENDS = {
+    **customers.SENDS,
+    **invoices.SENDS,
+    **checkouts.SENDS,
+    **charges.SENDS,
+    **corrections.SENDS,
+}
 
 
-class Stripe(Customers, Invoices):
+class Stripe(Customers, Invoices, Checkouts, Charges, Corrections, EventList, Reconciling, Taxes):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"
+
+    def minimum_minor(self, currency: str) -> int:
+        return MINIMUM_CHARGE_MINOR.get(currency, 1)
 
     def send(
         self, kind: SendKind, target_id: str, parameters: Parameters, idempotency_key: str

@@ -1,15 +1,25 @@
-"""Webhooks of Stripe's, verified on their raw bytes before anything in them is looked at."""
+"""Events of Stripe's: webhooks, verified on their raw bytes before anything in them is looked at,
+and the list of all of them."""
 
+import math
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import stripe
 from django.conf import settings
 
+from billing.payments.events_port import ListedEvent
 from billing.payments.provider import EventRefused, ProviderEvent
-from billing.payments.stripe.client import API_VERSION, LIVE_PREFIXES
+from billing.payments.stripe.client import (
+    API_VERSION,
+    LIST_PAGE,
+    LIVE_PREFIXES,
+    Client,
+    translated,
+)
 
 SIGNATURE_AGE_S_MAX = 300
 WEBHOOK_SECRET_SHAPE = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,}")
@@ -32,6 +42,7 @@ class _Event(msgspec.Struct):
     data: _Data
     api_version: str | None
     livemode: bool
+    account: str | None = None  # of a connected account's events, and of no other
 
 
 def read_event(payload: bytes, signature: str, secrets: Sequence[str]) -> ProviderEvent:
@@ -52,6 +63,8 @@ def read_event(payload: bytes, signature: str, secrets: Sequence[str]) -> Provid
         raise EventRefused(f"the event is of API version {event.api_version!r}")
     if event.livemode != settings.STRIPE_API_KEY.startswith(LIVE_PREFIXES):
         raise EventRefused("the event is of the other mode, live or test")
+    if event.account is not None and event.account != settings.STRIPE_ACCOUNT_ID:
+        raise EventRefused(f"the event is of another account, {event.account!r}")
     about = event.data.object
     return ProviderEvent(event.id, event.type, about.object, about.id)
 
@@ -65,3 +78,29 @@ def _signed_by(secret: str, payload: bytes, signature: str) -> bool:
         )
     except (stripe.SignatureVerificationError, UnicodeDecodeError):
         return False
+
+
+class EventList(Client):
+    """The port's reads of events."""
+
+    def events_between(
+        self, start: datetime, end: datetime, most: int | None
+    ) -> list[ListedEvent] | None:
+        """The version that an event was rendered in is not looked at: it only names an object."""
+        found: list[ListedEvent] = []
+        with translated():
+            page = self._client.v1.events.list(
+                {
+                    "limit": LIST_PAGE,
+                    "created": {
+                        "gte": math.floor(start.timestamp()),
+                        "lt": math.ceil(end.timestamp()),
+                    },
+                }
+            )
+            for event in page.auto_paging_iter():
+                if most is not None and len(found) == most:
+                    return None
+                payload = event.to_dict(for_json=True)
+                found.append(ListedEvent(event.id, event.type, payload))
+        return found

@@ -15,13 +15,18 @@ from billing.payments.provider import (
 )
 from billing.payments.stripe.client import LIST_PAGE, Client, Send, translated
 
+# What a taxed line is of, there: which kind of goods is the account's setting.
+TAXED_PRODUCT = "Usage"
+
 
 class Invoices(Client):
     """The port's acts on invoices."""
 
     def draft_parameters(self, order: DraftOrder) -> Parameters:
         """Nothing pending is swept in, and Stripe does not finalise by itself."""
+        taxed = {"automatic_tax": {"enabled": True}} if order.is_taxed else {}
         return {
+            **taxed,
             "customer": order.customer_id,
             "currency": order.currency.lower(),
             "auto_advance": False,
@@ -36,13 +41,16 @@ class Invoices(Client):
             },
         }
 
-    def lines_parameters(self, lines: Sequence[LineOrder]) -> Parameters:
-        """Integer amounts; quantity and unit price are in the description."""
+    def lines_parameters(self, lines: Sequence[LineOrder], taxed_in: str = "") -> Parameters:
+        """Integer amounts; quantity and unit price are in the description.
+
+        A bare amount says nothing of whether tax is in it; one that is taxed is a price, once.
+        """
         return {
             "lines": [
                 {
                     "description": line.description,
-                    "amount": line.amount_minor,
+                    **_amount(line, taxed_in.lower()),
                     "period": {
                         "start": int(line.starts_at.timestamp()),
                         "end": int(line.ends_at.timestamp()),
@@ -93,7 +101,21 @@ SENDS: Mapping[SendKind, Send] = {
     "lines": lambda v1, to, body, options: v1.invoices.add_lines(to, body, options).id,
     "finalise": lambda v1, to, body, options: v1.invoices.finalize_invoice(to, body, options).id,
     "pay": lambda v1, to, body, options: v1.invoices.pay(to, body, options).id,
+    "void": lambda v1, to, body, options: v1.invoices.void_invoice(to, body, options).id,
+    "write_off": lambda v1, to, body, options: v1.invoices.mark_uncollectible(to, body, options).id,
 }
+
+
+def _amount(line: LineOrder, taxed_in: str) -> dict[str, Any]:
+    if not taxed_in:
+        return {"amount": line.amount_minor}
+    price = {
+        "currency": taxed_in,
+        "unit_amount": line.amount_minor,
+        "tax_behavior": "exclusive",
+        "product_data": {"name": TAXED_PRODUCT},
+    }
+    return {"price_data": price, "quantity": 1}
 
 
 def _invoice(found: Mapping[str, Any]) -> ProviderInvoice:
@@ -119,6 +141,9 @@ def _invoice(found: Mapping[str, Any]) -> ProviderInvoice:
         number=str(found.get("number") or ""),
         hosted_url=str(found.get("hosted_invoice_url") or ""),
         paid_at=datetime.fromtimestamp(paid_at, tz=UTC) if paid_at else None,
+        amount_remaining_minor=int(found["amount_remaining"]),
+        credited_minor=int(found["pre_payment_credit_notes_amount"])
+        + int(found["post_payment_credit_notes_amount"]),
     )
 
 
@@ -129,4 +154,5 @@ def _line(found: Mapping[str, Any]) -> ProviderLine:
         amount_minor=int(found["amount"]),
         currency=str(found["currency"]).upper(),
         description=str(found.get("description") or ""),
+        line_id=str(found["id"]),
     )

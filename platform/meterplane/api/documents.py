@@ -14,9 +14,11 @@ from rest_framework.views import APIView
 from billing.invoicing import taxation
 from billing.invoicing.credit import LineAsked, create_credit_note
 from billing.invoicing.documents import CreditNoteView, credit_note, credit_notes
-from billing.invoicing.models import AssignedTax, TaxRate
+from billing.invoicing.models import AssignedTax, TaxedBy, TaxRate
 from billing.invoicing.parties import details, set_details
 from billing.invoicing.printed import printed_credit_note
+from billing.invoicing.provider_tax import is_computed_by_stripe
+from billing.invoicing.tax_choice import choose_taxes
 from meterplane.api import invoice_shapes as shapes
 from meterplane.api.exports import AnyBytes
 from meterplane.api.invoices import file_response
@@ -140,7 +142,7 @@ class OrganisationTaxes(APIView):
 
     @extend_schema(operation_id="organisation_taxes", responses=shapes.OrganisationTaxesOut)
     def get(self, request: Request, slug: str) -> Response:
-        """Its rates, and its exemption."""
+        """Its rates, or that Stripe computes them, and its exemption."""
         with tenant_scope(named_organisation(slug).id):
             return Response(_taxes())
 
@@ -155,7 +157,7 @@ class OrganisationTaxes(APIView):
         body.is_valid(raise_exception=True)
         exemption = body.validated_data["exemption"]
         with tenant_scope(named_organisation(slug).id):
-            taxation.assign_rates(body.validated_data["rates"])
+            choose_taxes(body.validated_data["rates"], body.validated_data["computed_by"])
             if exemption is None:
                 taxation.end_exemption()
             else:
@@ -188,7 +190,11 @@ class OrganisationBillingDetails(APIView):
 def _taxes() -> dict[str, Any]:
     assigned = AssignedTax.objects.select_related("rate").order_by("rate__name", "rate_id")
     rates = [each.rate for each in assigned]
-    return shapes.OrganisationTaxesOut({"rates": rates, "exemption": taxation.exemption()}).data
+    computed_by = TaxedBy.STRIPE if is_computed_by_stripe() else TaxedBy.RATES
+    exemption = taxation.exemption()
+    return shapes.OrganisationTaxesOut(
+        {"computed_by": computed_by, "rates": rates, "exemption": exemption}
+    ).data
 
 
 def _asked(lines: list[dict[str, Any]], currency: str) -> list[LineAsked]:

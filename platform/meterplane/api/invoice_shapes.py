@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from billing.invoicing.models import CreditNote, Invoice, TaxExemption, TaxMode
+from billing.invoicing.models import CreditNote, Invoice, TaxedBy, TaxExemption, TaxMode
 
 INVOICE_KINDS = Invoice.Kind.values
 INVOICE_STATUSES = Invoice.Status.values
@@ -229,8 +229,10 @@ class ExemptionShape(serializers.Serializer[Any]):
 
 
 class OrganisationTaxesIn(serializers.Serializer[Any]):
-    """The rates of an organisation, all of them; an exemption stands above them."""
+    """The rates of an organisation, all of them, or that Stripe computes its taxes, which needs a
+    country in its billing details; an exemption stands above both."""
 
+    computed_by = serializers.ChoiceField(choices=TaxedBy.values, required=False, default="rates")
     rates = serializers.ListField(child=serializers.UUIDField(), max_length=10)
     exemption = ExemptionShape(allow_null=True, required=False, default=None)
 
@@ -238,6 +240,7 @@ class OrganisationTaxesIn(serializers.Serializer[Any]):
 class OrganisationTaxesOut(serializers.Serializer[Any]):
     """How the next invoice is taxed."""
 
+    computed_by = serializers.ChoiceField(choices=TaxedBy.values)
     rates = TaxRateOut(many=True)
     exemption = ExemptionShape(allow_null=True)
 

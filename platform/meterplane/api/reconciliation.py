@@ -62,8 +62,8 @@ class ReconciliationView(APIView):
 
         By default those of the last day.
         """
-        end = _instant(request, "to") or clock.now()
-        start = _instant(request, "from") or end - DAY
+        end = instant(request, "to") or clock.now()
+        start = instant(request, "from") or end - DAY
         if start >= end:
             raise CallerError("period_empty", "from must be before to.", field="from")
         verdict = request.query_params.get("verdict", "")
@@ -75,7 +75,7 @@ class ReconciliationView(APIView):
         return Response(ReconciliationOut(rows, many=True).data)
 
 
-def _instant(request: Request, name: str) -> Any:
+def instant(request: Request, name: str) -> Any:
     """An aware instant of the query, or None. Raises `CallerError`."""
     text = request.query_params.get(name)
     if text is None:

@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from meterplane.api import (
     alerts,
     contracts,
+    corrections,
     credit_grants,
     documents,
     events,
@@ -15,10 +16,12 @@ from meterplane.api import (
     ledger,
     limits,
     meters,
+    money_in,
     prices,
     requests,
     usage,
     views,
+    webhook_events,
 )
 from meterplane.api.calculator import Calculator
 from meterplane.api.leaked_keys import LeakedKeys
@@ -40,6 +43,12 @@ urlpatterns = [
     ),
     path("v1/leaked-keys", LeakedKeys.as_view(), name="leaked_keys"),
     path("v1/reconciliation", ReconciliationView.as_view(), name="reconciliation"),
+    path("v1/webhook-events", webhook_events.WebhookEvents.as_view(), name="webhook_events"),
+    path(
+        "v1/webhook-events/<str:event_id>/process-again",
+        webhook_events.WebhookEventAgain.as_view(),
+        name="webhook_event_process_again",
+    ),
     path("v1/pricing/calculate", Calculator.as_view(), name="pricing_calculate"),
     path("v1/plans", limits.Plans.as_view(), name="plans"),
     path("v1/plans/<slug:slug>", limits.PlanDetail.as_view(), name="plan"),
@@ -66,6 +75,14 @@ urlpatterns = [
                 credit_grants.RecurringCreditEnd,
                 "recurring_credit_end",
             ),
+            ("payment-methods", money_in.PaymentMethods, "payment_methods"),
+            ("payment-methods/session", money_in.CardSession, "card_session"),
+            ("billing-portal/session", money_in.PortalSession, "portal_session"),
+            ("top-ups", money_in.TopUps, "top_ups"),
+            ("top-ups/<uuid:top_up_id>", money_in.TopUpDetail, "top_up"),
+            ("top-ups/<uuid:top_up_id>/check", money_in.TopUpCheck, "top_up_check"),
+            ("auto-reload", money_in.AutoReload, "auto_reload"),
+            ("auto-reload/resume", money_in.AutoReloadResume, "auto_reload_resume"),
             ("ledger", ledger.Ledger, "ledger"),
             ("ledger/statement", ledger.AccountStatement, "ledger_statement"),
         )
@@ -145,6 +162,9 @@ urlpatterns = [
             ("/usage.csv", invoices.InvoiceUsageCSV, "_usage_csv"),
             ("/pdf", invoices.InvoicePDF, "_pdf"),
             ("/credit-notes", documents.InvoiceCreditNotes, "_credit_notes"),
+            ("/void", corrections.InvoiceVoid, "_void"),
+            ("/write-off", corrections.InvoiceWriteOff, "_write_off"),
+            ("/refunds", corrections.InvoiceRefunds, "_refunds"),
             ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
             ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
         )

@@ -14,7 +14,8 @@ from django.urls import reverse
 
 from billing.invoicing.models import Invoice
 from billing.ledger.audit_night import last_audit
-from billing.payments.models import WebhookEvent
+from billing.payments.inbox import ALARM_FAILURES
+from billing.payments.models import PaymentFinding, ReconciledDay, WebhookEvent
 from meterplane.console import shown
 from meterplane.console.entered import audit_alarm
 from meterplane.console.journals import age
@@ -80,10 +81,32 @@ def _figures(midnight: datetime) -> list[dict[str, str]]:
             "label": "Unprocessed webhooks",
             "value": f"{waiting:,}",
             "note": "all caught up" if not waiting else "a sweep tries them every 30 s",
+            "alarm": "some fail again and again" if _failing_webhooks() else "",
+            "url": reverse("console:payments_webhookevent_changelist"),
         },
+        _payments(),
         *_metering(),
         *_ledger(),
     ]
+
+
+def _failing_webhooks() -> bool:
+    return WebhookEvent.objects.filter(
+        processed_at__isnull=True, failures__gte=ALARM_FAILURES
+    ).exists()
+
+
+def _payments() -> dict[str, str]:
+    """Whether the provider has what we have."""
+    differing = PaymentFinding.objects.filter(closed_at=None).count()
+    last = ReconciledDay.objects.exclude(compared_at=None).order_by("-compared_at").first()
+    return {
+        "label": "Payments that differ",
+        "value": f"{differing:,}",
+        "note": f"compared at {shown.utc(last.compared_at)}" if last else "nothing compared yet",
+        "alarm": "payments do not add up" if differing else "",
+        "url": reverse("console:payments_paymentfinding_changelist"),
+    }
 
 
 def _metering() -> list[dict[str, str]]:

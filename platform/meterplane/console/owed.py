@@ -1,6 +1,6 @@
-"""Invoices with their lines, how collecting them stands, and what Stripe told us.
+"""Invoices with their lines, and how collecting them stands.
 
-To look at, but for what is given back of them (`given_back`).
+To look at, but for what is given back of them (`given_back`) and done about them (`corrected`).
 """
 
 from django.contrib import admin
@@ -8,8 +8,10 @@ from django.http import HttpRequest, HttpResponse
 
 from billing.invoicing.account import whole
 from billing.invoicing.models import BillingPeriod, CreditNote, Invoice, InvoiceLine
-from billing.payments.models import PaymentRun, PaymentStep, WebhookEvent
+from billing.payments.models import PaymentRun, PaymentStep
+from billing.payments.withdraw import UNCOLLECTIBLE, VOID
 from meterplane.console import shown
+from meterplane.console.corrected import refund_invoice, withdraw_invoice
 from meterplane.console.given_back import give_back
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
@@ -26,6 +28,7 @@ INVOICE_LABELS = {
 COLLECTION_LABELS = {
     "pending": "info",
     "awaiting_payment": "warning",
+    "carried": "info",
     "parked": "danger",
     "done": "success",
 }
@@ -91,7 +94,7 @@ class InvoicePage(ReadOnly):
     list_filter = ("status", "kind", "collection_state", "tenant")
     search_fields = ("number", "tenant__slug", "tenant__name")
     inlines = (LineInline, CreditNoteInline)
-    actions_detail = ("give_back",)
+    actions_detail = ("give_back", "refund", "write_off", "void")
     fields = (
         "id", "tenant", "kind", "number", "period_start", "period_end", "status", "total",
         "currency", "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
@@ -102,6 +105,18 @@ class InvoicePage(ReadOnly):
     @shown.action(description="Give back", url_path="give-back", icon="undo")
     def give_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return give_back(request, self.row_or_404(request, object_id))
+
+    @shown.action(description="Refund", url_path="refund", icon="currency_exchange")
+    def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return refund_invoice(request, self.row_or_404(request, object_id))
+
+    @shown.action(description="Write off", url_path="write-off", icon="money_off")
+    def write_off(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return withdraw_invoice(request, self.row_or_404(request, object_id), UNCOLLECTIBLE)
+
+    @shown.action(description="Void", url_path="void", icon="block")
+    def void(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return withdraw_invoice(request, self.row_or_404(request, object_id), VOID)
 
     @shown.column(description="Total", ordering="total_minor")
     def total(self, row: Invoice) -> str:
@@ -154,12 +169,3 @@ class StepPage(ReadOnly):
     @shown.column(description="State", label=STEP_LABELS, ordering="state")
     def shown_state(self, row: PaymentStep) -> tuple[str, str]:
         return row.state, PaymentStep.State(row.state).label
-
-
-@admin.register(WebhookEvent, site=site)
-class WebhookEventPage(ReadOnly):
-    """The inbox of provider events; each is a hint to read an object again."""
-
-    list_display = ("event_id", "type", "received_at", "processed_at", "outcome")
-    list_filter = ("type", ("processed_at", admin.EmptyFieldListFilter))
-    search_fields = ("event_id", "type", "outcome")

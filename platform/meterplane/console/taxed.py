@@ -1,4 +1,4 @@
-"""Taxes: the operator's rates, and which of them an organisation's invoices carry.
+"""Taxes: the operator's rates, and which of them an organisation's invoices carry, if not Stripe's.
 
 Guarantees: forms are stored by the verbs that the control API calls; what those would refuse is
 refused beside its field. A rate is made and retired, never changed: invoices were made with it.
@@ -22,7 +22,9 @@ from unfold.widgets import (
 )
 
 from billing.invoicing import taxation
-from billing.invoicing.models import AssignedTax, TaxExemption, TaxMode, TaxRate
+from billing.invoicing.models import AssignedTax, TaxedBy, TaxExemption, TaxMode, TaxRate
+from billing.invoicing.provider_tax import is_computed_by_stripe
+from billing.invoicing.tax_choice import choose_taxes
 from meterplane.console import shown
 from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
@@ -38,6 +40,7 @@ RATE_HELP = {
     "label": "For yourself; no invoice shows it.",
 }
 FIELD_OF = {"kind": "exemption"}
+COMPUTED = {TaxedBy.RATES: "The rates chosen below", TaxedBy.STRIPE: "Stripe Tax"}
 
 
 class RateForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -143,6 +146,13 @@ class TaxRatePage(ReadOnly):
 class TaxesForm(forms.Form):
     """What an organisation's invoices are taxed at, or why they are not."""
 
+    computed_by = forms.ChoiceField(
+        required=False,
+        choices=list(COMPUTED.items()),
+        widget=UnfoldAdminRadioSelectWidget,
+        help_text="Stripe computes taxes by the country in the billing details, when an invoice is"
+        " sent. It goes without rates.",
+    )
     rates = forms.MultipleChoiceField(
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
@@ -206,7 +216,10 @@ def _store(request: HttpRequest, organisation: Organisation, form: TaxesForm) ->
     said, before = form.cleaned_data, taxes_in_words()
     try:
         with transaction.atomic():
-            taxation.assign_rates([UUID(rate_id) for rate_id in said["rates"]])
+            choose_taxes(
+                [UUID(rate_id) for rate_id in said["rates"]],
+                said["computed_by"] or TaxedBy.RATES,
+            )
             if said["exemption"]:
                 taxation.exempt(said["exemption"], said["reason"])
             else:
@@ -224,6 +237,8 @@ def taxes_in_words() -> str:
     exempt = taxation.exemption()
     if exempt is not None:
         return taxation.tax_note(exempt)
+    if is_computed_by_stripe():
+        return "computed by Stripe"
     rates = AssignedTax.objects.filter(rate__retired_at__isnull=True).select_related("rate")
     named = [_in_words(each.rate) for each in rates.order_by("rate__name", "rate__percentage")]
     return ", ".join(named) or "no tax"
@@ -232,6 +247,7 @@ def taxes_in_words() -> str:
 def _initial() -> dict[str, Any]:
     exempt = taxation.exemption()
     return {
+        "computed_by": TaxedBy.STRIPE if is_computed_by_stripe() else TaxedBy.RATES,
         "rates": [
             str(rate_id) for rate_id in AssignedTax.objects.values_list("rate_id", flat=True)
         ],

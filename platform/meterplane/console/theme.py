@@ -108,6 +108,7 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
                     _item("Credit notes", "undo", "invoicing_creditnote_changelist"),
+                    _item("Refunds", "currency_exchange", "payments_refund_changelist"),
                     _item("Tax rates", "percent", "invoicing_taxrate_changelist"),
                     _item("Interim thresholds", "speed", "invoicing_interimthreshold_changelist"),
                     _item("Credit", "savings", "credits_creditgrant_changelist"),
@@ -119,6 +120,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Balances", "balance", "ledger_ledgerbalance_changelist"),
                     _item("Ledger audits", "fact_check", "ledger_auditrun_changelist"),
                     _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
+                    _item("Payment findings", "rule", "payments_paymentfinding_changelist"),
                     _item("Webhook events", "webhook", "payments_webhookevent_changelist"),
                 ],
             },

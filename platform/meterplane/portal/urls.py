@@ -3,8 +3,10 @@
 from django.urls import include, path
 
 from meterplane.portal.views import (
+    auto_reload,
     billing,
     billing_details,
+    cards,
     exports,
     invoice_files,
     invoice_line,
@@ -15,6 +17,7 @@ from meterplane.portal.views import (
     request,
     restriction_forms,
     switch,
+    top_ups,
     usage,
 )
 
@@ -52,6 +55,15 @@ pages = [
     ),
     path("billing/", billing.billing, name="billing"),
     path("billing/details/", billing_details.change, name="billing-details"),
+    path("billing/card/", cards.checked, name="card-checked"),
+    path("billing/card/new/", cards.new, name="card-new"),
+    path("billing/card/manage/", cards.manage, name="card-manage"),
+    path("billing/card/<uuid:setup_id>/", cards.back, name="card-back"),
+    path("billing/top-ups/new/", top_ups.new, name="top-up-new"),
+    path("billing/top-ups/<uuid:top_up_id>/", top_ups.back, name="top-up-back"),
+    path("billing/top-ups/<uuid:top_up_id>/pay/", top_ups.pay, name="top-up-pay"),
+    path("billing/auto-reload/", auto_reload.change, name="auto-reload"),
+    path("billing/auto-reload/resume/", auto_reload.resume, name="auto-reload-resume"),
     path("billing/<uuid:invoice_id>/", billing.invoice, name="invoice"),
     path("billing/<uuid:invoice_id>/pdf/", invoice_files.pdf, name="invoice-pdf"),
     path("billing/<uuid:invoice_id>/usage/", invoice_files.usage_csv, name="invoice-usage"),

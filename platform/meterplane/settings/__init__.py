@@ -1,6 +1,7 @@
 """Django's settings. Every value that differs between installations comes from `env.py`."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from meterplane.console.theme import UNFOLD as UNFOLD
 from meterplane.settings.env import django_database, environment
@@ -34,6 +35,7 @@ ARCHIVE_DIR = BASE_DIR / (_env.archive_dir or Path(_env.meterplane_var) / "archi
 USAGE_RETENTION_DAYS = _env.usage_retention_days
 STRIPE_API_BASE = _env.stripe_api_base
 STRIPE_API_KEY = _env.stripe_api_key
+STRIPE_ACCOUNT_ID = _env.stripe_account_id
 STRIPE_WEBHOOK_SECRETS = _env.webhook_secrets()
 
 _secure = PUBLIC_WEB_URL.startswith("https://")
@@ -191,6 +193,11 @@ STORAGES = {
 WHITENOISE_USE_FINDERS = ENVIRONMENT == "test"
 # Looked for when asked for: to list them all first costs every test's client 40 ms.
 WHITENOISE_AUTOREFRESH = WHITENOISE_USE_FINDERS
+# Where pages that send customers to pay may lead them; no other page may.
+PAYMENT_PAGES = ["https://checkout.stripe.com", "https://billing.stripe.com"]
+if STRIPE_API_BASE:
+    _base = urlsplit(STRIPE_API_BASE)
+    PAYMENT_PAGES = [f"{_base.scheme}://{_base.netloc}"]
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

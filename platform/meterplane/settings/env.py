@@ -3,6 +3,7 @@
 Guarantees: no secret is empty, no URL of an unknown scheme gets through. Knows nothing of Django.
 """
 
+import re
 from functools import lru_cache
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, quote, urlsplit
@@ -53,6 +54,12 @@ def _are_overlays(text: str) -> str:
     return text
 
 
+def _is_account(text: str) -> str:
+    if text and not re.fullmatch(r"acct_[A-Za-z0-9]{1,64}", text):
+        raise ValueError("must be an account's id, acct_..., or empty")
+    return text
+
+
 def _are_thresholds(text: str) -> str:
     thresholds(text)
     return text
@@ -78,6 +85,9 @@ class Environment(BaseSettings):
     stripe_api_base: str = ""
     stripe_api_key: str = ""
     stripe_webhook_secret: str = ""
+    # Whose events are taken in: acct_..., as Stripe's dashboard shows it. Events of the account
+    # itself carry none; those of a connected one do, and are refused unless it is this.
+    stripe_account_id: Annotated[str, AfterValidator(_is_account)] = ""
     public_web_url: str = "http://127.0.0.1:8700"
     public_gateway_url: str = "http://127.0.0.1:8701"
     journal_dir: str = "var/journal"

@@ -144,8 +144,7 @@ def test_of_an_open_invoice_less_is_due_and_nobody_is_charged_the_whole(acme, pr
         owed = balance_of("receivable", "USD")
     assert document is not None
     assert (document.due_minor, owed, held.total_minor) == (567, 567, 667)
-    assert held.collection_state == "parked"
-    assert "ACME-CN-000001 lowers what is due by 1.00 USD" in held.collection_note
+    assert held.collection_state == "pending"  # whoever collects hears of it first
 
 
 @committing

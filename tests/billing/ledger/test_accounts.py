@@ -18,6 +18,7 @@ CHART = """
     revenue:*             income     credit
     breakage              income     credit
     promotions            expense    debit
+    goodwill            expense    debit
     bad_debt              expense    debit
     rounding              expense    debit
 """

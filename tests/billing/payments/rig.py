@@ -18,14 +18,20 @@ class Killed(BaseException):
     """The worker is gone: nothing of ours may catch this."""
 
 
-READS = ("customer", "invoice", "lines", "find_customer", "find_invoice")
+READS = (
+    *("customer", "invoice", "lines", "find_customer", "find_invoice", "checkout", "find_checkout"),
+    *("card", "payment_method", "choose_card", "open_portal", "charge", "find_charge"),
+    *("credit_notes", "charge_of", "refunds", "invoice_of_payment"),
+    *("place_customer", "taxes", "tax_again"),
+)
 
 
 class Faulty:
-    """A provider whose `at`-th call goes wrong by `fail`, before or after it has had its effect."""
+    """A provider whose `at`-th call, or first of that name, goes wrong by `fail`, before it has had
+    its effect or after."""
 
     def __init__(
-        self, inner: Stripe | None, at: int, *, after: bool, fail: Callable[[], BaseException]
+        self, inner: Stripe | None, at: int | str, *, after: bool, fail: Callable[[], BaseException]
     ):
         self._inner = inner
         self._at, self._after, self._fail = at, after, fail
@@ -33,6 +39,8 @@ class Faulty:
 
     @property
     def has_failed(self) -> bool:
+        if isinstance(self._at, str):
+            return self._at in self.calls
         return len(self.calls) >= self._at
 
     def __getattr__(self, name: str) -> Any:
@@ -40,12 +48,13 @@ class Faulty:
         if name != "send" and name not in READS:
             return member
 
-        def call(*arguments: Any, **named: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             self.calls.append(str(arguments[0]) if name == "send" else name)
-            now = len(self.calls) == self._at
+            named = self._at == self.calls[-1] and self._at not in self.calls[:-1]
+            now = named or len(self.calls) == self._at
             if now and not self._after:
                 raise self._fail()
-            result = member(*arguments, **named)
+            result = member(*arguments, **options)
             if now:
                 raise self._fail()
             return result
@@ -86,6 +95,18 @@ class There:
             (line.to_dict()["metadata"]["meterplane_line"], line.amount, line.description or "")
             for line in found.auto_paging_iter()
         ]
+
+    def press(self, url: str, card: str = "4242424242424242") -> str:
+        """Use a card on a checkout's page; where its form leads."""
+        path = url.removeprefix(self.sandbox.url)
+        done = self.sandbox.request("POST", f"{path}/card", {"card": card}, key=None)
+        assert done.status == 303, done.text
+        return str(done.headers["Location"])
+
+    def paid_minor(self, customer_id: str) -> int:
+        """All that was charged to a customer and succeeded."""
+        charges = self.client.v1.charges.list({"customer": customer_id, "limit": 100})
+        return sum(each.amount for each in charges.auto_paging_iter() if each.paid)
 
 
 class ADayLater(Stripe):

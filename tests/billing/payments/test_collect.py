@@ -412,26 +412,6 @@ def test_nothing_due_is_paid_without_the_provider(organisation, billed):
     assert read(organisation.id, invoice).number == "ACME-000001"
 
 
-def test_below_the_minimum_charge_the_total_still_agrees_and_the_balance_is_recorded(
-    organisation, billed, stripe, there
-):
-    """Stripe marks it paid and carries the debt; total and subtotal are what we compare."""
-    attach_test_card(organisation.id, stripe)
-    small, large = billed(organisation, tokens_out=0), billed(organisation)
-    assert collect(organisation.id, small.id, stripe).status == "paid"
-    assert collect(organisation.id, large.id, stripe).status == "paid"
-    with tenant_scope(organisation.id):
-        facts = [
-            json.loads(step.parameters)
-            for step in PaymentStep.objects.filter(kind="mirror").order_by("created_at")
-        ]
-    assert [(f["total_minor"], f["amount_due_minor"]) for f in facts] == [
-        ("1", "0"),
-        ("301", "302"),
-    ]
-    assert [f["ending_balance_minor"] for f in facts] == ["1", "0"]
-
-
 def test_more_lines_than_stripe_takes_arrive_as_sums_that_say_where_all_are(
     organisation, prices, stripe, there
 ):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from billing.payments.orders import Told, summed
+from billing.payments.orders import Told, netted, summed
 from billing.payments.provider import LineOrder
 from meterplane.kernel.limits import INVOICE_LINES_MAX
 from tests.billing.world import utc
@@ -63,3 +63,35 @@ def test_a_line_that_is_alone_under_its_key_keeps_its_own_text():
         "line 999",
         "usage, 2026-10, input_tokens, m: sum of 300 lines",
     ]
+
+
+def test_what_is_below_zero_is_taken_off_the_rest_to_the_cent_and_said():
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    for _ in range(200):
+        above = [told(n, amount=chance.choice([0, 1, 7, 10**9])) for n in range(9)]
+        left = sum(line.order.amount_minor for line in above)
+        below = []
+        for n in range(chance.randrange(6)):
+            off = chance.choice([left, left // 3, 1]) if left else 0
+            below += [told(100 + n, kind="credit", amount=-off)] if off else []
+            left -= off
+        orders = [line.order for line in chance.sample(above + below, len(above + below))]
+        sent = netted(orders, "USD")
+        was = {order.uid: order for order in orders}
+        assert sum(each.amount_minor for each in sent) == left
+        assert [each.uid for each in sent] == [o.uid for o in orders if o.amount_minor >= 0]
+        for each in sent:
+            assert 0 <= each.amount_minor <= was[each.uid].amount_minor
+            assert (each == was[each.uid]) == (each.amount_minor == was[each.uid].amount_minor)
+
+
+def test_a_line_says_what_was_taken_off_and_stays_within_what_is_taken():
+    long = replace(told(1, amount=1_000).order, description="x" * 500)
+    below = [told(n, amount=-n).order for n in range(10, 15)]
+    [sent] = netted([long, *below], "USD")
+    assert (len(sent.description), sent.amount_minor) == (500, 940)
+    assert sent.description.endswith(
+        "x... (10.00 USD less 0.60 of: line 10; line 11; line 12; 2 more)"
+    )

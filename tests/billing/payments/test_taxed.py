@@ -43,7 +43,7 @@ def test_a_taxed_invoice_is_verified_line_by_line_and_paid_to_the_cent(
     )
 
 
-def test_an_open_invoice_that_is_credited_is_not_charged_again_until_a_person_looked(
+def test_an_open_invoice_that_is_credited_is_charged_what_is_left_with_its_taxes(
     organisation, billed, stripe, there
 ):
     invoice = taxed(organisation, billed)
@@ -51,15 +51,18 @@ def test_an_open_invoice_that_is_credited_is_not_charged_again_until_a_person_lo
     with tenant_scope(organisation.id):
         line = InvoiceLine.objects.filter(invoice_id=invoice.id).order_by("-amount_minor").first()
         assert line is not None
-        create_credit_note(
-            invoice.id,
-            reason="goodwill",
-            idempotency_key="a",
-            lines=[LineAsked(line.id, 1)],
+        note = create_credit_note(
+            invoice.id, reason="goodwill", idempotency_key="a", lines=[LineAsked(line.id, 100)]
         )
+    assert note.tax_exclusive_minor > 0
     attach_test_card(organisation.id, stripe)
     outcome = collect(organisation.id, invoice.id, stripe, retry=True)
-    assert (outcome.status, outcome.collection_state) == ("open", "parked")
-    assert "lowers what is due by" in outcome.note
+    assert (outcome.status, outcome.collection_state) == ("paid", "done")
     [theirs] = there.invoices(organisation)
-    assert theirs.status == "open"
+    assert theirs.amount_paid == invoice.total_minor - note.total_minor
+    [issued] = there.client.v1.credit_notes.list({"invoice": theirs.id}).data
+    # Taxes are lines there, and so is what of them goes back.
+    lines = [(each.type, each.amount) for each in issued.lines.data]
+    assert {kind for kind, _ in lines} == {"invoice_line_item"}
+    assert lines[0][1] == 100
+    assert sum(amount for _, amount in lines[1:]) == note.tax_exclusive_minor

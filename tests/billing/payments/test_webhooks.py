@@ -151,6 +151,7 @@ FORGERIES: dict[str, Callable[[], tuple[bytes, str | None]]] = {
     "another scheme": lambda: (signed(event())[0], signed(event())[1].replace("v1=", "v0=")),
     "another version": lambda: signed(event(api_version="2023-08-16")),
     "no version": lambda: signed(event(api_version=None)),
+    "a connected account": lambda: signed(event(account="acct_other")),
     "live mode": lambda: signed(event(livemode=True)),
     "no id": lambda: signed(event(id="")),
     "not an object": lambda: signed([]),  # type: ignore[arg-type]
@@ -159,6 +160,7 @@ FORGERIES: dict[str, Callable[[], tuple[bytes, str | None]]] = {
     "its object is a text": lambda: signed(event(data={"object": "x"})),
     "a thin event": lambda: signed({"id": "evt_1", "object": "v2.core.event"}),
     "not UTF-8": lambda: (b"\xff\xfe", signed(event())[1]),
+    "a zero character": lambda: signed(event(note="a\0b")),
     "too large": lambda: signed(event(padding="x" * 600_000)),
 }
 
@@ -167,6 +169,14 @@ FORGERIES: dict[str, Callable[[], tuple[bytes, str | None]]] = {
 def test_what_is_not_authentic_is_refused_and_leaves_nothing(forgery):
     assert post(*FORGERIES[forgery]()) == 400
     assert stored() == []
+
+
+def test_events_of_this_account_may_name_it(settings: Settings):
+    settings.STRIPE_ACCOUNT_ID = "acct_ours"
+    assert post(*signed(event(account="acct_ours"))) == 200
+    assert post(*signed(event(id="evt_2", account="acct_other"))) == 400
+    assert post(*signed(event(id="evt_3", account=""))) == 400
+    assert stored() == ["evt_1"]
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_short", "s" * 40])
@@ -193,9 +203,9 @@ def test_what_an_event_claims_is_not_believed(organisation, billed, stripe, ther
 def test_an_event_about_anything_else_changes_nothing(stripe):
     assert post(*signed(event())) == 200
     assert process_event("evt_1", stripe) == "not an invoice of ours"
-    about = {"object": {"object": "charge", "id": "ch_1"}}
+    about = {"object": {"object": "product", "id": "prod_1"}}
     assert post(*signed(event(id="evt_2", data=about))) == 200
-    assert process_event("evt_2", stripe) == "not about an invoice"
+    assert process_event("evt_2", stripe) == "nothing is done for charge"
 
 
 def test_an_invoice_of_another_amount_or_owner_parks_ours(organisation, billed, stripe, there):

@@ -19,7 +19,7 @@ TONES = {
     "error": "bad", "revoked": "off", "uncollectible": "bad", "failed": "bad", "suspended": "bad",
     "interrupted": "warn", "past_due": "warn", "parked": "warn",
     "open": "info", "finalized": "info", "finalised": "info", "pushed": "info",
-    "queued": "info", "running": "info", "finalising": "info",
+    "queued": "info", "running": "info", "finalising": "info", "wanted": "info",
 }  # fmt: skip
 
 

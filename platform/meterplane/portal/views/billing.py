@@ -11,16 +11,20 @@ from billing.invoicing.documents import invoice_document
 from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
 from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
+from billing.payments import money_in
 from meterplane.kernel import amounts
 from meterplane.policy.credit_shown import shown_credit
 from meterplane.portal.access import Acting, member_page, render_page
+from meterplane.portal.provider_pages import leads_to_provider
 from meterplane.portal.views.usage import csv_response
 from tenants.queries import organisation
 
 CREDIT_HISTORY_MAX = 20
+TOP_UPS_MAX = 10
 
 
 @require_GET
+@leads_to_provider
 @member_page
 def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
     upcoming = upcoming_invoice()
@@ -35,6 +39,9 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "credit": credit.balance(),
         "held": shown_credit(),
         "credit_history": credit.history(CREDIT_HISTORY_MAX),
+        "card": money_in.card(),
+        "top_ups": money_in.list_top_ups(TOP_UPS_MAX),
+        "reload": money_in.auto_reload(),
     }
     return render_page(request, acting, "billing", "portal/billing/page.html", context)
 

@@ -1,0 +1,1 @@
+"""Ours against the provider's, both ways: by id, status and cents."""

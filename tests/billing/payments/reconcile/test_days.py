@@ -1,0 +1,192 @@
+"""Both sides are compared through the real sandbox: what differs is found, told and closed."""
+
+import io
+import logging
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from billing.ledger.audit import audit
+from billing.payments.accounts import attach_test_card
+from billing.payments.collect import collect
+from billing.payments.models import PaymentFinding, PaymentRun, ReconciledDay
+from billing.payments.reconcile.days import reconcile_day
+from billing.payments.reconcile.look import UNDER_WAY
+from meterplane.kernel import clock
+from tenants.scoping import system_scope, tenant_scope
+from tests.billing.ledger.rig import held, tamper
+from tests.billing.payments.rig import Faulty, Killed, customer_of, read
+from tests.stripe_sandbox.rig import Sandbox
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LATER = UNDER_WAY + timedelta(minutes=1)
+
+
+@pytest.fixture
+def sandbox(tmp_path_factory):
+    """Of each test its own: what others left there would be found."""
+    running = Sandbox(tmp_path_factory.mktemp("stripe") / "stripe.sqlite3").start()
+    yield running
+    running.stop()
+
+
+def reconciled(stripe) -> list[tuple[str, str, str]]:
+    """(kind, problem, sentence) of all that is open, once what is under way has come to rest."""
+    with clock.frozen(clock.now() + LATER):
+        today = clock.now().date()
+        for day in (today - timedelta(days=1), today):
+            reconcile_day(stripe, day)
+    with system_scope("test"):
+        return list(
+            PaymentFinding.objects.filter(closed_at=None)
+            .order_by("kind", "problem")
+            .values_list("kind", "problem", "said")
+        )
+
+
+def paid(tenant, billed, stripe):
+    attach_test_card(tenant.id, stripe)
+    invoice = billed(tenant)
+    assert collect(tenant.id, invoice.id, stripe).status == "paid"
+    return invoice
+
+
+def test_sides_that_agree_give_no_finding_and_clearing_accounts_are_at_zero(
+    onboard, billed, stripe, there
+):
+    """Paid, open, voided there, written off there; a negative one, and one that its balance pays.
+
+    `receivable` clears between an invoice and its payment: it holds what open invoices are about,
+    and of the others nothing; `payments` holds what the provider says that it got.
+    """
+    tenants = [onboard(name) for name in ("paid", "open", "void", "written", "balance")]
+    for tenant in tenants[1:4]:
+        collect(tenant.id, billed(tenant).id, stripe)  # no card: open
+    for tenant, act in ((tenants[2], "void_invoice"), (tenants[3], "mark_uncollectible")):
+        [theirs] = there.invoices(tenant)
+        getattr(there.client.v1.invoices, act)(theirs.id)
+    paid(tenants[0], billed, stripe)
+    attach_test_card(tenants[4].id, stripe)
+    credit = {"amount": -200, "currency": "usd"}
+    customer = customer_of(tenants[4].id)
+    there.client.v1.customers.balance_transactions.create(customer, credit)  # type: ignore[arg-type]
+    paid(tenants[4], billed, stripe)
+    assert reconciled(stripe) == []
+    with system_scope("test"):
+        assert sum(ReconciledDay.objects.values_list("compared", flat=True)) == 5 + 2
+    assert [held(tenant.id).get("receivable", 0) for tenant in tenants] == [0, 301, 0, 0, 0]
+    got = [sum(each.amount_paid for each in there.invoices(tenant)) for tenant in tenants]
+    assert got == [301, 0, 0, 0, 101]
+    assert held(tenants[0].id)["payments"] == 301
+    assert all(verdict.holds for verdict in audit())
+
+
+def test_theirs_without_ours(organisation, billed, stripe, there):
+    invoice = paid(organisation, billed, stripe)
+    invoices, customer = there.client.v1.invoices, customer_of(organisation.id)
+    for metadata in ({}, {"meterplane_invoice": str(invoice.id)}, {"meterplane_invoice": "gone"}):
+        invoices.create({"customer": customer, "currency": "usd", "metadata": metadata})
+    other = there.client.v1.customers.create({"name": "of nobody here"}).id
+    invoices.create({"customer": other, "currency": "usd"})
+    found = reconciled(stripe)
+    assert {each[:2] for each in found} == {("invoice", "missing_here")}
+    said = "\n".join(sorted(each[2] for each in found))
+    for part in ("not made by us", "a second one of invoice ACME-000001", "names gone as ours"):
+        assert part in said
+    assert len(found) == 3
+
+
+def test_what_a_run_has_just_made_is_not_missing_here(organisation, billed, stripe):
+    """It dies when the draft is there, before it could note it."""
+    attach_test_card(organisation.id, stripe)
+    invoice = billed(organisation)
+    with pytest.raises(Killed):
+        collect(organisation.id, invoice.id, Faulty(stripe, 1, after=True, fail=Killed))
+    today = clock.now().date()
+    assert reconcile_day(stripe, today).open_findings == 0
+    assert [each[1] for each in reconciled(stripe)] == ["missing_here"]
+    with clock.frozen(clock.now() + timedelta(minutes=6)):
+        collect(organisation.id, invoice.id, stripe)
+    assert reconciled(stripe) == []
+
+
+def test_ours_without_theirs(organisation, billed, stripe, there):
+    attach_test_card(organisation.id, stripe)
+    deleted, never = billed(organisation), billed(organisation)
+    with pytest.raises(Killed):
+        collect(organisation.id, deleted.id, Faulty(stripe, 3, after=False, fail=Killed))
+    with tenant_scope(organisation.id):
+        their_id = PaymentRun.objects.get().provider_invoice_id
+    there.client.v1.invoices.delete(str(their_id))
+    [found] = reconciled(stripe)
+    assert found[:2] == ("invoice", "missing_there")
+    assert f"is {their_id} by our books, which is not there" in found[2]
+    with clock.frozen(clock.now() + timedelta(days=1)):
+        assert len(told := reconciled(stripe)) == 2
+    assert f"invoice {never.id}, 3.01 USD, is draft here and was not brought there yet" in str(told)
+
+
+def test_news_on_its_way_is_no_difference(organisation, billed, stripe, there):
+    invoice = billed(organisation)
+    collect(organisation.id, invoice.id, stripe)
+    attach_test_card(organisation.id, stripe)
+    [theirs] = there.invoices(organisation)
+    there.client.v1.invoices.pay(theirs.id)  # and nobody is told
+    assert reconciled(stripe) == []
+    assert read(organisation.id, invoice).status == "paid"
+
+
+def test_a_payment_that_our_books_have_otherwise_is_found_opened_once_and_closed(
+    organisation, billed, stripe, caplog
+):
+    paid(organisation, billed, stripe)
+    # Only a superuser can: by a cent, on both sides of the entry.
+    legs = "ledger_leg l SET amount_minor = l.amount_minor + {} * sign(l.amount_minor)"
+    of_paid = "FROM ledger_entry e WHERE e.id = l.entry_id AND e.kind = 'invoice.paid'"
+    tamper(f"UPDATE {legs.format('1')} {of_paid}")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            [found] = reconciled(stripe)
+    assert found[:2] == ("payment", "different")
+    assert "amount ours 3.02 USD, theirs 3.01 USD" in found[2]
+    assert len([each for each in caplog.records if "do not add up" in each.message]) == 1
+    tamper(f"UPDATE {legs.format('-1')} {of_paid}")
+    assert reconciled(stripe) == []
+    with system_scope("test"):
+        closed = PaymentFinding.objects.get()
+    assert closed.opened_at <= closed.seen_at <= closed.closed_at
+
+
+def test_what_is_left_in_a_clearing_account_is_found_until_it_is_gone(organisation, billed, stripe):
+    paid(organisation, billed, stripe)
+    left = "UPDATE ledger_balance SET balance_minor = {} WHERE account = 'receivable'"
+    tamper(left.format(7))
+    [found] = reconciled(stripe)
+    assert found == (
+        *("clearing", "left_over"),
+        "acme has no open invoice in USD, and its receivable holds 0.07",
+    )
+    tamper(left.format(0))
+    assert reconciled(stripe) == []
+
+
+def test_the_command_prints_a_line_a_day_and_fails_on_a_finding(
+    organisation, billed, stripe, there
+):
+    def said(**options: str) -> str:
+        out = io.StringIO()
+        with clock.frozen(clock.now() + LATER):
+            call_command("reconcile_payments", stdout=out, **options)
+        return out.getvalue()
+
+    paid(organisation, billed, stripe)
+    assert said().endswith("Ours and theirs agree.\n")
+    customer = customer_of(organisation.id)
+    there.client.v1.invoices.create({"customer": customer, "currency": "usd"})
+    with pytest.raises(CommandError, match="1 findings are open"):
+        said()
+    for since in ("soon", "2020-01-01", "2099-01-01"):
+        with pytest.raises(CommandError, match=since):
+            said(since=since)
