@@ -125,14 +125,18 @@ TAKES_BACK = """
 CREATE OR REPLACE FUNCTION invoice_takes_interims_back() RETURNS trigger LANGUAGE plpgsql
 SET search_path = public, pg_temp SET enable_seqscan = off AS $body$
 DECLARE
+  touched uuid := CASE TG_TABLE_NAME WHEN 'invoice' THEN (to_jsonb(NEW) ->> 'id')::uuid
+                  ELSE (to_jsonb(NEW) ->> 'invoice_id')::uuid END;
+  taking invoice%ROWTYPE;
   wrong uuid;
   door text := current_setting('app.tenant_id', true);
 BEGIN
   PERFORM set_config('app.tenant_id', NEW.tenant_id::text, true);
+  SELECT * INTO taking FROM invoice WHERE id = touched;
   WITH interim AS (
     SELECT id FROM invoice
-     WHERE tenant_id = NEW.tenant_id AND kind = 'interim' AND period_start = NEW.period_start
-       AND interim_sequence < coalesce(NEW.interim_sequence, 32767)
+     WHERE tenant_id = NEW.tenant_id AND kind = 'interim' AND period_start = taking.period_start
+       AND interim_sequence < coalesce(taking.interim_sequence, 32767)
   ), billed AS (
     SELECT l.invoice_id AS interim_id, NULL::uuid AS rate_id, sum(l.amount_minor) AS amount
       FROM invoice_line l JOIN interim ON interim.id = l.invoice_id
@@ -143,10 +147,10 @@ BEGIN
      {of_rates} GROUP BY 1, 2
   ), taken AS (
     SELECT interim_id, NULL::uuid AS rate_id, sum(amount_minor) AS amount
-      FROM invoice_line WHERE invoice_id = NEW.id AND kind = 'interim' GROUP BY 1
+      FROM invoice_line WHERE invoice_id = touched AND kind = 'interim' GROUP BY 1
     UNION ALL
     SELECT interim_id, rate_id, sum(amount_minor)
-      FROM invoice_tax WHERE invoice_id = NEW.id AND interim_id IS NOT NULL GROUP BY 1, 2
+      FROM invoice_tax WHERE invoice_id = touched AND interim_id IS NOT NULL GROUP BY 1, 2
   )
   SELECT coalesce(billed.interim_id, taken.interim_id) INTO wrong
     FROM billed FULL JOIN taken
@@ -156,7 +160,7 @@ BEGIN
    LIMIT 1;
   PERFORM set_config('app.tenant_id', coalesce(door, ''), true);
   IF wrong IS NOT NULL THEN
-    RAISE EXCEPTION 'invoice % does not take back what interim invoice % billed', NEW.id, wrong
+    RAISE EXCEPTION 'invoice % does not take back what interim invoice % billed', touched, wrong
       USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NULL;
