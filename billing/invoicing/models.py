@@ -34,6 +34,7 @@ from billing.invoicing.document_models import (
     TaxRate,
 )
 from billing.invoicing.interim_models import InterimThreshold
+from billing.invoicing.series_models import InvoiceSeries
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
 
@@ -108,21 +109,6 @@ class BillingPeriod(TenantModel):
 
     def __str__(self) -> str:
         return f"{self.starts_at:%Y-%m-%d} to {self.ends_at:%Y-%m-%d}"
-
-
-class InvoiceSeries(TenantModel):
-    """The tenant's gapless numbers: `<prefix>-000001`. The row's lock is what makes them so."""
-
-    prefix = models.CharField(max_length=48, unique=True)
-    last_number = models.PositiveIntegerField(default=0)
-
-    class Meta:
-        db_table = "invoice_series"
-        verbose_name_plural = "invoice series"
-        constraints = [models.UniqueConstraint(fields=["tenant"], name="invoice_series_one")]
-
-    def __str__(self) -> str:
-        return f"{self.prefix}-{self.last_number:06d}"
 
 
 class Invoice(TenantModel):
