@@ -205,7 +205,7 @@ def test_an_event_about_anything_else_changes_nothing(stripe):
     assert process_event("evt_1", stripe) == "not an invoice of ours"
     about = {"object": {"object": "product", "id": "prod_1"}}
     assert post(*signed(event(id="evt_2", data=about))) == 200
-    assert process_event("evt_2", stripe) == "nothing is done for charge"
+    assert process_event("evt_2", stripe) == "nothing is done for product"
 
 
 def test_an_invoice_of_another_amount_or_owner_parks_ours(organisation, billed, stripe, there):
