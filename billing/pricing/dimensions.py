@@ -19,8 +19,10 @@ from meterplane.catalog.meters import BUILT_IN, DATA, REQUEST, TAG, MeterDefinit
 from meterplane.kernel.errors import CallerError
 from meterplane.metering.meters.sources import is_rolled_up
 
-# Asked for in price lists, and not a dimension: tokens of each kind are a meter.
-_NOT_CARRIED = {"token_kind": "the meter says it: input_tokens or output_tokens"}
+TOKENS = "tokens"
+# Tokens of each kind are a meter of their own.
+TOKEN_METERS: Mapping[str, str] = {"input": "input_tokens", "output": "output_tokens"}
+_NOT_CARRIED = {"token_kind": "requests are not tokens"}
 _KNOWN_VALUES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "service_tier": (SERVICE_TIERS, "service tier"),
     "priority": (PRIORITIES, "priority"),
@@ -36,6 +38,35 @@ class PricedMeter:
     name: str
     unit: str
     dimensions: Mapping[str, str]
+
+
+def by_token_kind(slug: str, match: Mapping[str, str], field: str) -> tuple[str, Mapping[str, str]]:
+    """`tokens` matched by `token_kind` is the meter of that kind, which may be matched by it too.
+
+    A declared meter that is called so keeps its own dimensions. Raises `CallerError` for a kind
+    that is not counted, naming `field`.
+    """
+    kind = match.get("token_kind")
+    if kind is None or slug not in (TOKENS, *TOKEN_METERS.values()) or _is_declared(slug):
+        return slug, match
+    if kind not in TOKEN_METERS or slug not in (TOKENS, TOKEN_METERS[kind]):
+        raise CallerError(
+            "dimension_value_unknown",
+            f"{kind[:80]!r} is no kind of {slug}; it is {' or '.join(TOKEN_METERS)}, which"
+            f" {' and '.join(TOKEN_METERS.values())} count.",
+            status=422,
+            field=f"{field}.token_kind",
+        )
+    return TOKEN_METERS[kind], {
+        name: value for name, value in match.items() if name != "token_kind"
+    }
+
+
+def _is_declared(slug: str) -> bool:
+    try:
+        return slug not in BUILT_IN and bool(versions_of(slug))
+    except CallerError:
+        return False
 
 
 def priced_meter(slug: str, at: datetime, field: str) -> PricedMeter:

@@ -8,11 +8,12 @@ checked price model; every complaint names the path of the field. Needs the cata
 declared meters.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from billing.pricing.dimensions import check_match, priced_meter
+from billing.pricing.dimensions import by_token_kind, check_match, priced_meter
 from billing.pricing.entry import Entry, match_in_words, match_of
 from billing.pricing.exact_fields import FieldInvalid, Fields, read_list, read_text
 from billing.pricing.marginal import highest_unit_price_pico
@@ -48,8 +49,10 @@ def read_entries(
 
 def _entry(item: object, at: datetime, path: str, contract_id: UUID | None) -> Entry:
     fields = Fields(item, path, _ALLOWED)
-    meter = priced_meter(fields.get("meter", read_text), at, fields.path("meter"))
-    match = fields.get_or("match", _match, {})
+    slug, match = by_token_kind(
+        fields.get("meter", read_text), fields.get_or("match", _match, {}), fields.path("match")
+    )
+    meter = priced_meter(slug, at, fields.path("meter"))
     check_match(meter, match, at, fields.path("match"))
     model = _price_model(fields)
     matched = match_of(match)
@@ -75,5 +78,5 @@ def _price_model(fields: Fields) -> PriceModel:
     return model
 
 
-def _named(name: str, match: dict[str, str]) -> str:
+def _named(name: str, match: Mapping[str, str]) -> str:
     return f"{name}, {match_in_words(match_of(match))}"[:NAME_CHARS_MAX] if match else name

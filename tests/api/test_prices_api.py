@@ -82,8 +82,8 @@ def test_what_is_wrong_is_a_problem_with_its_field(operator):
         problem = operator.ask(method, path, body, status=status)
         return problem["code"], problem.get("field")
 
-    wrong = [ENTRIES[0] | {"match": {"token_kind": "input"}}]
-    assert refused(BOOK, {"entries": wrong}) == ("dimension_unknown", "entries[0].match.token_kind")
+    wrong = [ENTRIES[0] | {"match": {"colour": "red"}}]
+    assert refused(BOOK, {"entries": wrong}) == ("dimension_unknown", "entries[0].match.colour")
     assert refused(BOOK, {"entries": "x"}) == ("field_invalid", "entries")
     assert refused(BOOK, {"entries": []}, 400)[0] == "prices_empty"
     assert refused(BOOK, {"entrys": []}, 400) == ("body_invalid", "entrys")

@@ -62,8 +62,8 @@ _CREDITED = "local credited = redis.call('SADD', KEYS[2], ARGV[2])"
 EVERY = (
     bug("only the last budget is checked",
         POOLS + "test_the_smallest_of_three_budgets_binds_exactly",
-        ADMIT_LUA, "if limit.left < nano then",
-        "if limit.left < nano and limit == watched[limits] then"),
+        ADMIT_LUA, "if limit.left - limit.above < nano then",
+        "if limit.left - limit.above < nano and limit == watched[limits] then"),
     bug("a settlement that comes twice gives back twice",
         ADMISSION + "test_a_reservation_is_held_in_every_pool_and_settled_once",
         SETTLE_LUA, "call('GETDEL', key)", "call('GET', key)"),

@@ -269,7 +269,13 @@ def test_a_price_below_measured_cost_is_confirmed_where_a_cost_is_measured():
         ({"match": {"priority": "urgent"}}, "dimension_value_unknown",
          "entries[0].match.priority"),
         ({"match": {"region": ""}}, "field_invalid", "entries[0].match.region"),
-        ({"match": {"token_kind": "input"}}, "dimension_unknown", "entries[0].match.token_kind"),
+        ({"meter": "input_tokens", "match": {"token_kind": "output"}}, "dimension_value_unknown",
+         "entries[0].match.token_kind"),
+        ({"meter": "tokens", "match": {"token_kind": "cached"}}, "dimension_value_unknown",
+         "entries[0].match.token_kind"),
+        ({"match": {"token_kind": "input"}}, "dimension_unknown",
+         "entries[0].match.token_kind"),
+        ({"meter": "tokens", "match": {}}, "meter_unknown", "entries[0].meter"),
         ({"match": {"colour": "red"}}, "dimension_unknown", "entries[0].match.colour"),
         ({"match": {"service_tier": "gold"}}, "dimension_value_unknown",
          "entries[0].match.service_tier"),
@@ -292,6 +298,22 @@ def test_what_is_wrong_with_an_entry_is_said_with_its_place(change, code, field)
     with pytest.raises(CallerError) as wrong:
         read_entries([FREE | change], NOW)
     assert (wrong.value.code, wrong.value.field) == (code, field)
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+@pytest.mark.parametrize("meter", ["tokens", None])
+def test_tokens_of_a_kind_are_the_meter_of_that_kind(meter, kind):
+    asked = {"meter": meter or f"{kind}_tokens", "match": {"token_kind": kind, "model": "m"}}
+    (read,) = read_entries([FREE | asked], NOW)
+    assert (read.meter, read.match) == (f"{kind}_tokens", (("model", "m"),))
+
+
+def test_a_declared_meter_that_is_called_tokens_keeps_its_own_dimension():
+    declared = GPU | {"rounding": {}, "conversion": None}
+    create_meter("tokens", read_definition(declared), by="t")
+    with pytest.raises(CallerError) as wrong:
+        read_entries([FREE | {"meter": "tokens", "match": {"token_kind": "input"}}], NOW)
+    assert wrong.value.code == "dimension_unknown"
 
 
 def test_two_entries_of_one_match_are_refused():
