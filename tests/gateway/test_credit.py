@@ -139,6 +139,8 @@ def test_what_expires_is_served_to_nobody_from_its_instant_on_though_it_was_lent
             answer = ask(client)
             if answer.status_code == 402:
                 break
+            if answer.status_code == 429:  # what the last one held is not given back yet
+                continue
             assert answer.status_code == 200
             served_after += asked_at >= expires_at
         assert clock.now() >= expires_at
