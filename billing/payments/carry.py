@@ -13,7 +13,7 @@ free for the next again if that is voided. What was due of it is frozen with the
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from billing.invoicing.advance import News, advance
@@ -50,23 +50,28 @@ def carry_if_too_small(invoice: Invoice, provider: PaymentProvider) -> bool:
     return True
 
 
-def take_along(invoice: Invoice, run: PaymentRun) -> None:
-    """Whatever waits goes with the run that was just made. Needs the tenant's door."""
-    for each in _waiting(invoice):
-        amount_minor = due_minor(each.invoice)
-        if amount_minor > 0:
-            each.run, each.amount_minor = run, amount_minor
-            each.save(update_fields=["run", "amount_minor"])
+def waiting_for(invoice: Invoice) -> list[CarriedInvoice]:
+    """What a run of the invoice that is about to be made takes along, with what is due of each.
+
+    Needs the tenant's door; nobody else takes them until the transaction ends.
+    """
+    waiting = _waiting(invoice)
+    for each in waiting:
+        each.amount_minor = due_minor(each.invoice)
+    return [each for each in waiting if (each.amount_minor or 0) > 0]
 
 
-def waiting_orders(invoice: Invoice) -> list[LineOrder]:
-    """The lines of what `take_along` takes, or has taken. Needs the tenant's door."""
-    taken = CarriedInvoice.objects.filter(run__invoice=invoice).select_related("invoice")
-    rows = list(taken.order_by("invoice__number"))
-    if rows:
-        return [_order(each.invoice, each.amount_minor or 0) for each in rows]
-    found = [(each.invoice, due_minor(each.invoice)) for each in _waiting(invoice)]
-    return [_order(small, amount_minor) for small, amount_minor in found if amount_minor > 0]
+def take_along(run: PaymentRun, waiting: Sequence[CarriedInvoice]) -> None:
+    """They go with the run that was just made. Needs the tenant's door."""
+    for each in waiting:
+        each.run = run
+        each.save(update_fields=["run", "amount_minor"])
+
+
+def taken_along(run: PaymentRun) -> list[CarriedInvoice]:
+    """What the run took when it was made; nothing is added to it later. Needs the tenant's door."""
+    rows = CarriedInvoice.objects.filter(run=run).select_related("invoice")
+    return list(rows.order_by("invoice__number"))
 
 
 def carried_minor(run: PaymentRun | None) -> int:
@@ -113,11 +118,13 @@ def _waiting(invoice: Invoice) -> list[CarriedInvoice]:
     )
 
 
-def _order(small: Invoice, amount_minor: int) -> LineOrder:
+def order(carried: CarriedInvoice) -> LineOrder:
+    """Its line in the run that takes it along."""
+    small: Invoice = carried.invoice
     return LineOrder(
         str(small.id),
         f"Invoice {small.number}, which was too small to be charged by itself",
-        amount_minor,
+        carried.amount_minor or 0,
         small.period_start,
         small.period_end,
     )

@@ -6,6 +6,7 @@ invoice until `resume`; a provider that is away leaves it to the sweep, at growi
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -16,9 +17,15 @@ from django.db.models import Q
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.payments.accounts import ensure_account
-from billing.payments.carry import carry_if_too_small, take_along, waiting_orders
+from billing.payments.carry import (
+    carry_if_too_small,
+    order,
+    take_along,
+    taken_along,
+    waiting_for,
+)
 from billing.payments.mirror import park
-from billing.payments.models import PaymentRun
+from billing.payments.models import CarriedInvoice, PaymentRun
 from billing.payments.orders import line_orders
 from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
 from billing.payments.run import LEASE, NO_LOCATION, LeaseLost, Parked, Task, perform_run
@@ -126,12 +133,16 @@ def _run(
 ) -> tuple[PaymentRun, list[LineOrder]]:
     """The invoice's run and its lines, those of invoices that it takes along included."""
     with tenant_scope(tenant_id):
-        lines = _lines(invoice)
+        run: PaymentRun | None = PaymentRun.objects.filter(invoice_id=invoice.id).first()
+        if run is not None:
+            return run, _lines(invoice, taken_along(run))
+        waiting = waiting_for(invoice)
+        lines = _lines(invoice, waiting)
         frozen: list[object] = [str(invoice.id), customer_id, invoice.currency]
         frozen += [[line.uid, line.description, line.amount_minor] for line in lines]
         digest = hashlib.sha256(msgspec.json.encode(frozen)).hexdigest()
-        run: PaymentRun
-        run, is_new = PaymentRun.objects.get_or_create(
+        made: PaymentRun
+        made, is_new = PaymentRun.objects.get_or_create(
             invoice_id=invoice.id,
             defaults={
                 "tenant_id": tenant_id,
@@ -141,13 +152,14 @@ def _run(
             },
         )
         if is_new:
-            take_along(invoice, run)
-        return run, _lines(invoice)
+            take_along(made, waiting)
+            return made, lines
+        return made, _lines(invoice, taken_along(made))
 
 
-def _lines(invoice: Invoice) -> list[LineOrder]:
-    along = waiting_orders(invoice)
-    return [*line_orders(invoice.id, INVOICE_LINES_MAX - len(along)), *along]
+def _lines(invoice: Invoice, along: Sequence[CarriedInvoice]) -> list[LineOrder]:
+    orders = line_orders(invoice.id, INVOICE_LINES_MAX - len(along))
+    return orders + [order(each) for each in along]
 
 
 def _lease(tenant_id: UUID, run_id: UUID) -> UUID | None:

@@ -129,6 +129,20 @@ def test_two_that_are_collected_at_once_do_not_both_take_it(organisation, billed
         assert (row.run.invoice_id, row.amount_minor) == (second.id, 1)
 
 
+def test_what_becomes_too_small_later_is_not_added_to_a_run_that_was_made_before(
+    organisation, billed, small, stripe, there
+):
+    """Its lines are frozen: it is charged again with the ones it has, and the other one waits."""
+    large = billed(organisation)
+    collect(organisation.id, large.id, stripe)  # no card: open
+    later = small()
+    collect(organisation.id, later.id, stripe)
+    attach_test_card(organisation.id, stripe)
+    assert collect(organisation.id, large.id, stripe, retry=True).status == "paid"
+    assert [theirs.total for theirs in there.invoices(organisation)] == [301]
+    assert read(organisation.id, later).collection_state == "carried"
+
+
 def test_an_invoice_whose_run_has_begun_is_not_carried(organisation, small, stripe):
     invoice = small()
     with tenant_scope(organisation.id):
