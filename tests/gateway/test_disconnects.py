@@ -34,6 +34,7 @@ from tests.gateway.deployments import (
     let_in,
     model,
     new_name,
+    nowhere,
     put_on_sale,
     target,
     totals,
@@ -53,6 +54,32 @@ KINDS = ("vllm", "vllm plain", "vllm generate", "vllm prompts", "openai", "tenso
 PATIENCE_S = 0.3  # of a caller whose engine has fallen silent
 MOMENTS = ("head", "body", "before", "bytes", "words", "end")
 LARGE_BYTES = 300_000  # its last part makes it more than is kept of a body nobody has asked for
+
+
+# Its blocks of budget are handed over as their caller leaves, by the waiting of psycopg's pool.
+LAST_MOMENT = """
+from contextlib import suppress
+from psycopg_pool.pool_async import WaitingClient
+from meterplane.gateway import __main__, budgets, exchange
+
+handed = WaitingClient()
+take, leave = budgets.Budgets.take, exchange.Exchange.leave
+
+async def take_and_wait(self, *arguments):
+    granted = await take(self, *arguments)
+    print("a block is waited for", flush=True)
+    await handed.wait(30.0)
+    return granted
+
+def hand_over_and_leave(self):
+    with suppress(StopIteration):
+        handed.set("a connection").send(None)
+    leave(self)
+
+budgets.Budgets.take = take_and_wait
+exchange.Exchange.leave = hand_over_and_leave
+raise SystemExit(__main__.main())
+"""
 
 
 @pytest.fixture
@@ -229,7 +256,7 @@ class Caller:
             return False  # it may be cut anywhere, in the middle of a number, too
         if b"content-length: " in head:
             return len(body) >= int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
-        return self.received.endswith(b"0\r\n\r\n")
+        return body.endswith(b"0\r\n\r\n")  # so may a head end, with the money that is left
 
     @property
     def holds(self):
@@ -365,3 +392,26 @@ async def test_a_caller_who_leaves_after_a_large_body_stops_the_engine_too(gatew
     await asyncio.to_thread(wait_until, lambda: len(gateway.settles()) == 1, "the settlement")
     (settle,) = gateway.settles()
     assert (settle.status, settle.cost_nano) == ("cancelled", 0)
+
+
+async def test_a_caller_who_leaves_as_a_library_gets_what_it_waits_for_asks_no_engine(
+    start_gateway, onboard, tmp_path
+):
+    """Python 3.11's `wait_for` takes the cancellation for its own, and there is only one."""
+    engine = Engine(1, silent=True)
+    async with scripted(engine.script) as server:
+        gateway = start_gateway(nowhere(), program=["-c", LAST_MOMENT])
+        name = new_name()
+        put_on_sale(tmp_path, model(name, "vllm", targets=[target("a", server.url)]))
+        tenant = let_in(onboard, monthly_budget_nano=BUDGET_NANO)
+        caller = Caller(1, tenant.secret, 0, {"vllm": name}, random.Random(1), kind="vllm")
+        port = int(gateway.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"".join(caller.request()))
+            waiting = "a block is waited for"
+            await asyncio.to_thread(wait_until, lambda: waiting in gateway.log.read_text(), waiting)
+        gone = '"code":"client_gone"'
+        await asyncio.to_thread(wait_until, lambda: gone in gateway.log.read_text(), gone)
+    assert engine.generated == {}
+    assert gateway.admits() == []
+    check_budget(tenant, [])

@@ -134,7 +134,8 @@ def test_tags_of_every_surface_are_on_its_usage_event(gateway, acme):
             client.post("/v2/models/identity/infer", json=TENSORS),
             client.post("/v2/models/tiny-lm/generate", json={"text_input": "x"}),
         ]
-    assert [answer.status_code for answer in answers] == [200] * 4, answers[-1].text
+    refused = [answer.text for answer in answers if answer.status_code != 200]
+    assert not refused
     assert stored_tags(acme, gateway.settles()) == {
         "openai.chat": {"team": "search", "run": "7"},
         "openai.embeddings": {"team": "search"},

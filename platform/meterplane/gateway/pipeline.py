@@ -137,12 +137,24 @@ async def open_run(
         if parts.journal.directory is not directory:
             # What is reserved bears the failed one's mark: whoever recovers that gives it back.
             raise JournalUnavailable("the journal was replaced meanwhile; try again")
+        _check_cancelled()
         run.begin()
     except (CallerError, WorldError, asyncio.CancelledError):
         run.end_turn()
         parts.admitter.release(admission, NOTHING)
         raise
     return run
+
+
+def _check_cancelled() -> None:
+    """Raise a cancellation that a library took for its own: it comes only once.
+
+    So does `asyncio.wait_for` of Python 3.11, and with it psycopg's pool, when what it waits for is
+    there as the caller leaves. The engine would work for nobody until it is silent or done.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _admit(
