@@ -2,8 +2,6 @@
 
 import contextlib
 
-from psycopg_pool import AsyncConnectionPool
-
 from meterplane.contracts.reservations import mark_of
 from meterplane.gateway import worker_state
 from meterplane.gateway.access_log import AccessLog
@@ -17,6 +15,7 @@ from meterplane.gateway.lua_calls import LuaCalls
 from meterplane.gateway.metrics import Metrics
 from meterplane.gateway.pipeline import Parts
 from meterplane.gateway.policies import Policies
+from meterplane.gateway.postgres_pool import PostgresPool
 from meterplane.gateway.prompts import Prompts
 from meterplane.gateway.readiness import Readiness
 from meterplane.gateway.revocation import OpenRuns
@@ -27,8 +26,6 @@ from meterplane.journal.disk import Disk
 from meterplane.journal.room import RoomWatch
 from meterplane.journal.succession import Journal
 from meterplane.triton.fleet import Fleet
-
-POSTGRES_CONNECTIONS_MAX = 4  # policy reads on a miss and budget blocks, nothing per request
 
 
 class Worker:
@@ -55,7 +52,7 @@ class Worker:
         )
         watch.start()
         self._stack.push_async_callback(watch.close)
-        pool = _pool(config.database_url)
+        pool = PostgresPool(config.database_url)
         await pool.open(wait=False)
         self._stack.push_async_callback(pool.close)
         calls = LuaCalls(config.admission_redis_url, SCRIPTS, config.admission_timeout_s)
@@ -100,17 +97,3 @@ class Worker:
     async def close(self) -> None:
         """Close in reverse; the journal last, when nothing writes to it any more."""
         await self._stack.aclose()
-
-
-def _pool(url: str) -> AsyncConnectionPool:
-    return AsyncConnectionPool(
-        url,
-        min_size=1,
-        max_size=POSTGRES_CONNECTIONS_MAX,
-        timeout=2.0,
-        kwargs={"autocommit": True},
-        # One that PostgreSQL closed is replaced, not handed to a caller. It is asked so seldom that
-        # the question does not count.
-        check=AsyncConnectionPool.check_connection,
-        open=False,
-    )
