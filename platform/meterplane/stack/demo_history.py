@@ -43,6 +43,7 @@ def load_history(layout: Layout) -> int:
     if progress.is_complete or organisation is None:
         return 0
     demo_progress.store(layout, progress)
+    demo_payment.provide_card(organisation.id)  # first: whoever closes its period now is to be paid
     until = clock.from_ms(progress.until_ms)
     requests = demo_usage.history(
         demo.callers(organisation), _prices(), demo.history_starts_at(until), until
@@ -51,7 +52,6 @@ def load_history(layout: Layout) -> int:
     _wait_until_taken_in()
     learn_reservations()  # not only an hour from now
     this_month = until.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    demo_payment.provide_card(organisation.id)
     close_period(organisation.id, this_month)
     demo_payment.collect(organisation.id)
     demo_progress.store(layout, msgspec.structs.replace(progress, is_complete=True))

@@ -14,7 +14,7 @@ from tenants.scoping import tenant_scope
 
 
 def provide_card(tenant_id: UUID) -> None:
-    """Put a test card on file. Before the period is closed: the sweep collects within seconds."""
+    """Put a test card on file. Before a period is closed: the sweep collects within seconds."""
     account = provider()
     with tenant_scope(tenant_id):
         has_card = BillingAccount.objects.exclude(default_payment_method="").exists()
