@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,10 +69,29 @@ class _Refusal(msgspec.Struct):
     error: _Error
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one call may take, and how often it is repeated; no pauses: as `PAUSES_S`."""
+
+    connect_s: int = CONNECT_TIMEOUT_S
+    read_s: int = READ_TIMEOUT_S
+    retries: int = NETWORK_RETRIES
+    pauses_s: tuple[int, ...] | None = None
+
+
+PATIENT = Patience()
+
+
 class Client:
     """A key and the address it is for. The parts of the adapter extend it."""
 
-    def __init__(self, api_key: str, api_base: str = "", pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        api_base: str = "",
+        pace: Pace | None = None,
+        patience: Patience = PATIENT,
+    ) -> None:
         """Raises `ProviderNotConfigured` for a key that cannot be meant."""
         _check(api_key, api_base)
         self.is_live = is_live(api_key)
@@ -79,8 +99,8 @@ class Client:
         self._client = stripe.StripeClient(
             api_key,
             base_addresses=dict.fromkeys(bases, api_base.rstrip("/")) if api_base else {},  # type: ignore[arg-type]
-            http_client=_Requests(_session(api_base), pace),
-            max_network_retries=NETWORK_RETRIES,
+            http_client=_Requests(_session(api_base), pace, patience),
+            max_network_retries=patience.retries,
             stripe_version=API_VERSION,
         )
 
@@ -88,16 +108,17 @@ class Client:
 class _Requests(stripe.RequestsClient):
     """Stripe's own HTTP client, each of whose calls waits for its turn."""
 
-    def __init__(self, session: requests.Session, pace: Pace | None) -> None:
-        super().__init__(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), session=session)
+    def __init__(self, session: requests.Session, pace: Pace | None, patience: Patience) -> None:
+        super().__init__(timeout=(patience.connect_s, patience.read_s), session=session)
         self._pace = pace
+        self._pauses_s = PAUSES_S if patience.pauses_s is None else patience.pauses_s
 
     def request(  # type: ignore[override]  # its base names a parameter that it does not take
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """One call; repeated while it is refused as too fast, after each of `PAUSES_S`."""
+        """One call; repeated while it is refused as too fast, after each pause."""
         endpoint = endpoint_of(method, url)
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in (*self._pauses_s, None):
             if self._pace is not None:
                 self._pace.take_turn(endpoint)
             answer = super().request(method, url, headers, post_data)
