@@ -137,10 +137,10 @@ def examine(key: str, base: str, wanted: Wanted) -> Iterator[Observation]:
             break
         reads[resource.path] = account.read(resource.path, limit=100)
         yield _allowed(resource, reads[resource.path], key)
-    if reads.get(ENDPOINTS, first).status == 200:
-        yield _webhook(reads[ENDPOINTS].rows, wanted.webhook_url, key, base)
-    if reads.get(PORTALS, first).status == 200:
-        yield _portal(reads[PORTALS].rows)
+    if (endpoints := reads.get(ENDPOINTS)) and endpoints.status == 200:
+        yield _webhook(endpoints.rows, wanted.webhook_url, key, base)
+    if (portals := reads.get(PORTALS)) and portals.status == 200:
+        yield _portal(portals.rows)
     yield _minimums(wanted.currencies)
     yield _telemetry()
 

@@ -39,6 +39,7 @@ LINE_EVERY_S = 10
 AGAIN_AFTER_S = 5  # what could not be begun: the provider was away before there was a run
 IDLE_S = 0.5
 BAR_CHARS = 20
+NS = 10**9  # in a second
 PARKED_SHOWN = 10
 STOPPED = 130  # as a shell says of what Ctrl-C ended
 
@@ -125,7 +126,7 @@ class _Crew:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._taken: set[UUID] = set()
-        self._not_before_s: dict[UUID, float] = {}
+        self._not_before_ns: dict[UUID, int] = {}
         self._due: Iterator[tuple[UUID, UUID]] = iter(())
 
     @property
@@ -170,9 +171,9 @@ class _Crew:
             return found
 
     def _free(self, due: Iterable[tuple[UUID, UUID]]) -> tuple[UUID, UUID] | None:
-        now_s = time.monotonic()
+        now_ns = time.monotonic_ns()
         for tenant_id, invoice_id in due:
-            if invoice_id not in self._taken and self._not_before_s.get(invoice_id, 0) <= now_s:
+            if invoice_id not in self._taken and self._not_before_ns.get(invoice_id, 0) <= now_ns:
                 return tenant_id, invoice_id
         return None
 
@@ -189,7 +190,7 @@ class _Crew:
         finally:
             with self._lock:
                 self._taken.discard(invoice_id)
-                self._not_before_s[invoice_id] = time.monotonic() + AGAIN_AFTER_S
+                self._not_before_ns[invoice_id] = time.monotonic_ns() + AGAIN_AFTER_S * NS
 
 
 class _Teller:
@@ -198,7 +199,7 @@ class _Teller:
     def __init__(self, out: Any) -> None:
         self._out = out
         self._is_terminal = bool(out.isatty())
-        self._told_s = -1.0 * LINE_EVERY_S
+        self._told_ns: int | None = None
         self._said = ""
 
     def tell(self, now: Progress, *, is_last: bool = False) -> None:
@@ -208,14 +209,16 @@ class _Teller:
             self._out.write(f"\r{said[:width]:<{width}}", ending="")
             self._out.flush()
         elif is_last or (said != self._said and self._is_time()):
-            self._told_s = time.monotonic()
+            self._told_ns = time.monotonic_ns()
             self._out.write(f"{clock.now():%Y-%m-%d %H:%M:%S} {said}")
         self._said = said
         if is_last:
             self.end()
 
     def _is_time(self) -> bool:
-        return time.monotonic() - self._told_s >= LINE_EVERY_S
+        if self._told_ns is None:
+            return True
+        return time.monotonic_ns() - self._told_ns >= LINE_EVERY_S * NS
 
     def end(self) -> None:
         """Leave the line that was written over as it is."""

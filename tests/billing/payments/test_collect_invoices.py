@@ -1,0 +1,125 @@
+"""`manage.py collect-invoices`: to the end, telling how far it is; stopped, it loses nothing."""
+
+import io
+import re
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from billing.invoicing.models import Invoice
+from billing.payments.accounts import attach_test_card
+from billing.payments.management.commands import collect_invoices as command
+from billing.payments.mirror import park
+from tenants.scoping import system_scope, tenant_scope
+from tests.conftest import OnboardedOrganisation
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def three(onboard, billed, stripe) -> list[OnboardedOrganisation]:
+    """Organisations with a card and an invoice that waits."""
+    made = [onboard(slug) for slug in ("acme", "beta", "gamma")]
+    for tenant in made:
+        attach_test_card(tenant.id, stripe)
+        billed(tenant)
+    return made
+
+
+def run(out: io.StringIO, **options: object) -> str:
+    try:
+        call_command("collect_invoices", stdout=out, **options)
+    finally:
+        said = out.getvalue()
+    return said
+
+
+def states() -> list[str]:
+    with system_scope("test"):
+        return sorted(Invoice.objects.values_list("collection_state", flat=True))
+
+
+def test_all_that_waits_is_collected_once_and_told_in_lines(three, there, monkeypatch):
+    monkeypatch.setattr(command, "TOLD_EVERY_S", 0.05)
+    out = io.StringIO()
+    said = run(out, at_once=2)
+    assert states() == ["done"] * 3
+    assert re.search(r"^\S+ \S+ 3 of 3 done, 0 wait, 0 parked$", said, re.MULTILINE), said
+    assert "Nothing waits and nothing is parked." in said
+    assert "\r" not in said
+    assert [len(there.invoices(each)) for each in three] == [1, 1, 1]
+
+
+def test_a_terminal_shows_one_line_that_is_written_over(three, monkeypatch):
+    monkeypatch.setattr(command, "TOLD_EVERY_S", 0.05)
+    said = run(Terminal(), at_once=1)
+    assert "\r[" in said
+    assert re.search(r"\r\[#*\.*\] \d of 3 done, \d wait, 0 parked, rate .*, time left ", said)
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_the_next_start_does_the_rest(
+    three, there, monkeypatch
+):
+    slept = []
+
+    def interrupted(seconds: object) -> None:
+        slept.append(seconds)
+        raise KeyboardInterrupt
+
+    out = io.StringIO()
+    with monkeypatch.context() as patched:
+        patched.setattr(command.time, "sleep", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            run(out, at_once=1)
+    assert ended.value.code == 130
+    said = re.search(r"Stopped: (\d) done, (\d) wait, 0 parked. Nothing is lost", out.getvalue())
+    assert said, out.getvalue()
+    assert int(said[1]) + int(said[2]) == 3
+    assert states().count("done") == int(said[1])
+    with system_scope("test"):
+        held = [each.payment_run.lease_until for each in Invoice.objects.filter(
+            payment_run__isnull=False)]  # fmt: skip
+    assert held == [None] * int(said[1]), "what was under way is finished and let go"
+    run(io.StringIO())
+    assert states() == ["done"] * 3
+    assert [len(there.invoices(each)) for each in three] == [1, 1, 1]
+
+
+def test_what_is_parked_is_named_with_its_reason_and_is_a_failure(three):
+    with tenant_scope(three[0].id):
+        invoice = Invoice.objects.get()
+        park(invoice.tenant_id, invoice.id, "Ours and theirs differ:\nline 2")
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="1 invoices are parked"):
+        run(out)
+    assert f"parked: acme {invoice.id}  Ours and theirs differ:\n" in out.getvalue()
+
+
+def test_a_key_that_does_not_work_ends_it_with_the_reason(three, settings):
+    settings.STRIPE_API_KEY = ""
+    with pytest.raises(CommandError, match="STRIPE_API_KEY is empty"):
+        run(io.StringIO())
+    assert states() == ["pending"] * 3
+
+
+def test_watching_collects_nothing(three, monkeypatch):
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.time, "sleep", interrupted)
+    out = io.StringIO()
+    with pytest.raises(SystemExit):
+        run(out, watch=True)
+    assert "0 of 3 done, 3 wait, 0 parked" in out.getvalue()
+    assert states() == ["pending"] * 3
+
+
+@pytest.mark.parametrize("count", [0, 33])
+def test_how_many_at_once_is_bounded(count):
+    with pytest.raises(CommandError, match="1 to 32"):
+        run(io.StringIO(), at_once=count)
