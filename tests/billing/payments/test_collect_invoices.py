@@ -2,6 +2,8 @@
 
 import io
 import re
+import time
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -10,6 +12,7 @@ from billing.invoicing.models import Invoice
 from billing.payments.accounts import attach_test_card
 from billing.payments.management.commands import collect_invoices as command
 from billing.payments.mirror import park
+from billing.payments.models import PaymentRun
 from tenants.scoping import system_scope, tenant_scope
 from tests.conftest import OnboardedOrganisation
 
@@ -19,6 +22,23 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "TOLD_EVERY_S", 0.05)
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """It is pressed when the command has told how far it is for the first time."""
+
+    def pressed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    clock = SimpleNamespace(sleep=pressed, monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr(command, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -44,8 +64,7 @@ def states() -> list[str]:
         return sorted(Invoice.objects.values_list("collection_state", flat=True))
 
 
-def test_all_that_waits_is_collected_once_and_told_in_lines(three, there, monkeypatch):
-    monkeypatch.setattr(command, "TOLD_EVERY_S", 0.05)
+def test_all_that_waits_is_collected_once_and_told_in_lines(three, there):
     out = io.StringIO()
     said = run(out, at_once=2)
     assert states() == ["done"] * 3
@@ -55,36 +74,25 @@ def test_all_that_waits_is_collected_once_and_told_in_lines(three, there, monkey
     assert [len(there.invoices(each)) for each in three] == [1, 1, 1]
 
 
-def test_a_terminal_shows_one_line_that_is_written_over(three, monkeypatch):
-    monkeypatch.setattr(command, "TOLD_EVERY_S", 0.05)
+def test_a_terminal_shows_one_line_that_is_written_over(three):
     said = run(Terminal(), at_once=1)
     assert "\r[" in said
     assert re.search(r"\r\[#*\.*\] \d of 3 done, \d wait, 0 parked, rate .*, time left ", said)
 
 
-def test_ctrl_c_finishes_what_is_under_way_and_the_next_start_does_the_rest(
-    three, there, monkeypatch
-):
-    slept = []
-
-    def interrupted(seconds: object) -> None:
-        slept.append(seconds)
-        raise KeyboardInterrupt
-
+def test_ctrl_c_finishes_what_is_under_way_and_the_next_start_does_the_rest(three, there, ctrl_c):
     out = io.StringIO()
-    with monkeypatch.context() as patched:
-        patched.setattr(command.time, "sleep", interrupted)
-        with pytest.raises(SystemExit) as ended:
-            run(out, at_once=1)
+    with pytest.raises(SystemExit) as ended:
+        run(out, at_once=1)
     assert ended.value.code == 130
     said = re.search(r"Stopped: (\d) done, (\d) wait, 0 parked. Nothing is lost", out.getvalue())
     assert said, out.getvalue()
-    assert int(said[1]) + int(said[2]) == 3
-    assert states().count("done") == int(said[1])
+    done, waiting = int(said[1]), int(said[2])
+    assert (done + waiting, states().count("done")) == (3, done)
     with system_scope("test"):
-        held = [each.payment_run.lease_until for each in Invoice.objects.filter(
-            payment_run__isnull=False)]  # fmt: skip
-    assert held == [None] * int(said[1]), "what was under way is finished and let go"
+        leases = list(PaymentRun.objects.values_list("lease_until", flat=True))
+    assert leases == [None] * done, "what was under way is finished and let go"
+    ctrl_c.sleep = time.sleep
     run(io.StringIO())
     assert states() == ["done"] * 3
     assert [len(there.invoices(each)) for each in three] == [1, 1, 1]
@@ -107,11 +115,7 @@ def test_a_key_that_does_not_work_ends_it_with_the_reason(three, settings):
     assert states() == ["pending"] * 3
 
 
-def test_watching_collects_nothing(three, monkeypatch):
-    def interrupted(_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command.time, "sleep", interrupted)
+def test_watching_collects_nothing(three, ctrl_c):
     out = io.StringIO()
     with pytest.raises(SystemExit):
         run(out, watch=True)
