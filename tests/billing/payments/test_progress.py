@@ -1,15 +1,18 @@
 """How far collecting is, counted in the tables, at the cost of one statement over indexes."""
 
 import json
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 
 from billing.payments import progress as progressing
 from billing.payments.progress import Progress, duration, progress
 from meterplane.kernel import clock
 from tenants.scoping import system_scope
+from tests import environment
 from tests.billing.world import utc
 from tests.conftest import OnboardedOrganisation
 
@@ -33,7 +36,8 @@ WITH one AS (
   INSERT INTO payment_run (id, tenant_id, invoice_id, provider, customer_id, digest, attempts,
                            next_attempt_at, created_at, lease_token, lease_until)
   SELECT gen_random_uuid(), %(tenant)s, id, 'stripe', 'cus_1', '', 0, now(), now(),
-         CASE WHEN %(until)s::timestamptz IS NOT NULL THEN gen_random_uuid() END, %(until)s
+         CASE WHEN %(until)s::timestamptz IS NOT NULL THEN gen_random_uuid() END,
+         %(until)s::timestamptz
     FROM one RETURNING id, invoice_id
 )
 INSERT INTO payment_step (id, tenant_id, run_id, kind, revision, parameters, digest,
@@ -47,8 +51,8 @@ SELECT gen_random_uuid(), %(tenant)s, id, 'finalise', 1, '{}', '', id::text, 'do
 class Closed:
     """Invoices of one tenant, as many as a test needs, in any state."""
 
-    def __init__(self, tenant: OnboardedOrganisation) -> None:
-        self._tenant, self._salt = tenant, 0
+    def __init__(self, tenant: OnboardedOrganisation, execute: Callable[..., object]) -> None:
+        self._tenant, self._execute, self._salt = tenant, execute, 0
 
     def add(self, count: int, state: str, at: datetime) -> None:
         self._salt += 10_000
@@ -62,15 +66,13 @@ class Closed:
         self._run(_FINALISED, {"count": count, "at": at, "apart": apart, "until": until})
 
     def _run(self, statement: str, given: dict[str, object]) -> None:
-        with system_scope("test"), connection.cursor() as cursor:
-            cursor.execute(statement, given | {"tenant": self._tenant.id})
+        self._execute(statement, given | {"tenant": self._tenant.id})
 
 
 @pytest.fixture
-def closed(organisation) -> Closed:
-    with clock.frozen(NOW), transaction.atomic():
-        yield Closed(organisation)
-        transaction.set_rollback(True)  # before what is checked at a commit, for each of them
+def closed(organisation) -> Iterator[Closed]:
+    with clock.frozen(NOW), system_scope("test"), connection.cursor() as cursor:
+        yield Closed(organisation, cursor.execute)
 
 
 def test_nothing_was_closed_yet(closed):
@@ -139,23 +141,28 @@ def test_a_duration_is_said_in_its_two_largest_units(seconds, said):
     assert duration(seconds) == said
 
 
-def test_ten_thousand_invoices_are_counted_over_indexes(closed):
-    closed.add(9_000, "done", NOW - 60 * DAY)
-    closed.add(900, "done", NOW - timedelta(hours=1))
-    closed.add(90, "pending", NOW - timedelta(hours=1))
-    closed.add(10, "parked", NOW - timedelta(hours=1))
-    closed.finalise(2_000, NOW - 2 * DAY, timedelta(seconds=1))
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE invoice, payment_run, payment_step")
-    now = progress()
+@pytest.mark.django_db(transaction=True)
+def test_ten_thousand_invoices_are_counted_over_indexes(organisation):
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
+        admin.execute("SET session_replication_role = replica")  # no trigger for each row
+        closed = Closed(organisation, admin.execute)
+        closed.add(9_000, "done", NOW - 60 * DAY)
+        closed.add(900, "done", NOW - timedelta(hours=1))
+        closed.add(90, "pending", NOW - timedelta(hours=1))
+        closed.add(10, "parked", NOW - timedelta(hours=1))
+        closed.finalise(2_000, NOW - 2 * DAY, timedelta(seconds=1))
+        admin.execute("ANALYZE invoice, payment_run, payment_step")
+    with clock.frozen(NOW):
+        now = progress()
     assert (now.done, now.waiting, now.parked) == (900, 90, 10)
     asked = {"now": NOW, "looks_back": progressing.LOOKS_BACK, "rate_over_s": 60}
     with system_scope("test"), connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {progressing._COUNTED}", asked)
         [found] = cursor.fetchone()
-    plan = found if isinstance(found, list) else json.loads(found)
+    [plan] = found if isinstance(found, list) else json.loads(found)
     said = json.dumps(plan)
-    assert '"Seq Scan"' not in said
+    assert '"Seq Scan"' not in said, said
     for index in ("invoice_uncollected", "invoice_created", "payment_step_finalised"):
         assert index in said, index
-    assert plan[0]["Execution Time"] < 50, plan[0]["Execution Time"]
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 1_500
+    print(f"counted in {plan['Execution Time']} ms")
