@@ -113,6 +113,16 @@ def progress() -> Progress:
     return Progress(began_on, done, waiting, parked, before, in_hand, steps * 1_000 // since_s)
 
 
+def why_parked(note: str) -> str:
+    """In one line: the first difference, and how many there are more."""
+    lines = [line.strip() for line in note.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines = lines[1:]
+    if len(lines) < 2:
+        return "".join(lines)
+    return f"{lines[0]}, and {len(lines) - 1} more"
+
+
 def duration(seconds: int) -> str:
     """In its two largest units, such as `1 h 5 min`."""
     parts = []

@@ -10,7 +10,8 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from billing.invoicing.models import Invoice
-from billing.payments.progress import Progress, progress
+from billing.payments.progress import Progress, progress, why_parked
+from meterplane.console.owed import NOTE_ID
 from meterplane.console.site import site
 from meterplane.kernel import amounts
 
@@ -69,8 +70,8 @@ def _parked() -> list[dict[str, Any]]:
             "organisation": row.tenant.name,
             "invoice": str(row),
             "total": amounts.minor(row.total_minor, row.currency),
-            "why": row.collection_note.strip().split("\n", 1)[0],
-            "url": reverse("console:invoicing_invoice_change", args=[row.id]),
+            "why": why_parked(row.collection_note) or "not said",
+            "url": f"{reverse('console:invoicing_invoice_change', args=[row.id])}#{NOTE_ID}",
         }
         for row in rows
     ]

@@ -105,7 +105,7 @@ def test_what_is_parked_is_named_with_its_reason_and_is_a_failure(three):
     out = io.StringIO()
     with pytest.raises(CommandError, match="1 invoices are parked"):
         run(out)
-    assert f"parked: acme {invoice.id}  Ours and theirs differ:\n" in out.getvalue()
+    assert f"parked: acme {invoice.id}  line 2\n" in out.getvalue()
 
 
 def test_a_key_that_does_not_work_ends_it_with_the_reason(three, settings):

@@ -1,78 +1,29 @@
 """How far collecting is, counted in the tables, at the cost of one statement over indexes."""
 
 import json
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import timedelta
 
 import psycopg
 import pytest
 from django.db import connection
 
 from billing.payments import progress as progressing
-from billing.payments.progress import Progress, duration, progress
+from billing.payments.progress import Progress, duration, progress, why_parked
 from meterplane.kernel import clock
 from tenants.scoping import system_scope
 from tests import environment
+from tests.billing.payments.closed import Closed
 from tests.billing.world import utc
-from tests.conftest import OnboardedOrganisation
 
 NOW = utc(11, 20, 12)
 DAY = timedelta(days=1)
 
-_INVOICES = """
-INSERT INTO invoice (id, tenant_id, kind, interim_sequence, usage_seen_at, usage_snapshot,
-    period_start, period_end, status, currency, total_minor, content_hash, created_at,
-    collection_state, collection_note, hosted_url, payment_attempts)
-SELECT gen_random_uuid(), %(tenant)s, 'interim', 1, now(), '{}',
-       '2020-01-01Z'::timestamptz + (n + %(salt)s) * interval '1 minute', '2026-10-01Z',
-       'draft', 'USD', 0, 'x', %(at)s::timestamptz + n * interval '1 ms', %(state)s, '', '', 0
-  FROM generate_series(0, %(count)s - 1) AS n
-"""
-_FINALISED = """
-WITH one AS (
-  SELECT id FROM invoice WHERE NOT EXISTS (SELECT 1 FROM payment_run WHERE invoice_id = invoice.id)
-   LIMIT %(count)s
-), run AS (
-  INSERT INTO payment_run (id, tenant_id, invoice_id, provider, customer_id, digest, attempts,
-                           next_attempt_at, created_at, lease_token, lease_until)
-  SELECT gen_random_uuid(), %(tenant)s, id, 'stripe', 'cus_1', '', 0, now(), now(),
-         CASE WHEN %(until)s::timestamptz IS NOT NULL THEN gen_random_uuid() END,
-         %(until)s::timestamptz
-    FROM one RETURNING id, invoice_id
-)
-INSERT INTO payment_step (id, tenant_id, run_id, kind, revision, parameters, digest,
-                          idempotency_key, state, attempts, result_id, note, created_at, done_at)
-SELECT gen_random_uuid(), %(tenant)s, id, 'finalise', 1, '{}', '', id::text, 'done', 1, '', '',
-       now(), %(at)s::timestamptz + (row_number() OVER () - 1) * %(apart)s
-  FROM run
-"""
-
-
-class Closed:
-    """Invoices of one tenant, as many as a test needs, in any state."""
-
-    def __init__(self, tenant: OnboardedOrganisation, execute: Callable[..., object]) -> None:
-        self._tenant, self._execute, self._salt = tenant, execute, 0
-
-    def add(self, count: int, state: str, at: datetime) -> None:
-        self._salt += 10_000
-        given = {"count": count, "state": state, "at": at, "salt": self._salt}
-        self._run(_INVOICES, given)
-
-    def finalise(
-        self, count: int, at: datetime, apart: timedelta, until: datetime | None = None
-    ) -> None:
-        """Steps that were done from `at` on, `apart`; with a lease until then."""
-        self._run(_FINALISED, {"count": count, "at": at, "apart": apart, "until": until})
-
-    def _run(self, statement: str, given: dict[str, object]) -> None:
-        self._execute(statement, given | {"tenant": self._tenant.id})
-
 
 @pytest.fixture
 def closed(organisation) -> Iterator[Closed]:
-    with clock.frozen(NOW), system_scope("test"), connection.cursor() as cursor:
-        yield Closed(organisation, cursor.execute)
+    with clock.frozen(NOW):
+        yield Closed(organisation)
 
 
 def test_nothing_was_closed_yet(closed):
@@ -139,6 +90,15 @@ def test_a_rate_is_said_in_the_unit_that_tells_something(milli, said):
 )
 def test_a_duration_is_said_in_its_two_largest_units(seconds, said):
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [("", ""), ("No address.", "No address."), ("Ours and theirs differ:\n a\n", "a"),
+     ("Ours and theirs differ:\na\nb\nc", "a, and 2 more"), ("Twice.\nSo.", "Twice., and 1 more")],
+)  # fmt: skip
+def test_why_one_is_parked_is_said_in_a_line(note, said):
+    assert why_parked(note) == said
 
 
 @pytest.mark.django_db(transaction=True)

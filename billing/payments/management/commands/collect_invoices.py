@@ -23,7 +23,7 @@ from django.db import DatabaseError, connection
 
 from billing.invoicing.models import Invoice
 from billing.payments.collect import collect
-from billing.payments.progress import Progress, progress
+from billing.payments.progress import Progress, progress, why_parked
 from billing.payments.provider import ProviderNotConfigured
 from billing.payments.stripe import provider
 from billing.payments.tasks import uncollected
@@ -100,7 +100,7 @@ class Command(BaseCommand):
         )
 
     def _parked(self) -> None:
-        """Of whatever day, the newest first, each with the first line of why."""
+        """Of whatever day, the newest first, each with what differs first."""
         with system_scope("an operator collects"):
             parked = Invoice.objects.filter(collection_state=Invoice.Collection.PARKED)
             count = parked.count()
@@ -109,7 +109,7 @@ class Command(BaseCommand):
             self.stdout.write("Nothing waits and nothing is parked.")
             return
         for each in shown:
-            why = each.collection_note.strip().split("\n", 1)[0]
+            why = why_parked(each.collection_note)
             self.stdout.write(f"  parked: {each.tenant.slug} {each.id}  {why}")
         raise CommandError(f"{count:,} invoices are parked: a person must look at them.")
 
