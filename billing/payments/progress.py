@@ -11,6 +11,7 @@ for `LOOKS_BACK` at most. The rate is of invoices that became final at the provi
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection
 
@@ -105,7 +106,11 @@ class Progress:
 def progress() -> Progress:
     """As the tables say now."""
     now = clock.now()
-    asked = {"now": now, "looks_back": LOOKS_BACK, "rate_over_s": RATE_OVER_S}
+    asked: dict[str, Any] = {
+        "now": now,
+        "looks_back": LOOKS_BACK,
+        "rate_over_s": RATE_OVER_S,
+    }
     with system_scope("how far collecting is"), connection.cursor() as cursor:
         cursor.execute(_COUNTED, asked)
         began_on, done, waiting, parked, before, steps, first, in_hand = cursor.fetchone()

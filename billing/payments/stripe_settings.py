@@ -99,6 +99,13 @@ def mode_fault(key: str, environment: str) -> str:
     return ""
 
 
+def account_fault(key: str, base: str, environment: str) -> str:
+    """Of all of it but the webhook secrets; the first that there is."""
+    return (
+        key_fault(key) or base_fault(base) or place_fault(key, base) or mode_fault(key, environment)
+    )
+
+
 def secrets_fault(text: str) -> str:
     """Of STRIPE_WEBHOOK_SECRET: one, or two with a comma between them during a rotation."""
     secrets = webhook_secrets(text)

@@ -147,9 +147,10 @@ def _addresses(patient: Patient) -> Patient:
 
 
 def _deployed(patient: Patient, told: Mapping[str, str]) -> Patient:
-    """Where no stack ever ran and the environment is one of a process of ours: as it says."""
+    """Where no stack ever ran: as the environment says, if it is one of a process of ours."""
     if not told.get("DJANGO_SECRET_KEY"):
-        return patient
+        stripe, key = told.get("STRIPE_API_BASE", ""), told.get("STRIPE_API_KEY", "")
+        return replace(patient, stripe=stripe, stripe_key=key)
     return replace(
         patient,
         database=told.get("DATABASE_URL", ""),

@@ -46,15 +46,11 @@ def _told(patient: Patient, name: str) -> str:
 
 
 def _fault(patient: Patient) -> str:
-    key, base = patient.stripe_key, _base(patient)
     # A stack is for development unless it is told otherwise; what is deployed is the reverse.
-    usual = "development" if patient.layout.secrets.exists() else stripe_settings.PRODUCTION
-    fault = (
-        stripe_settings.key_fault(key)
-        or stripe_settings.base_fault(base)
-        or stripe_settings.place_fault(key, base)
-        or stripe_settings.mode_fault(key, _told(patient, "METERPLANE_ENV") or usual)
-    )
+    is_deployed = bool(patient.told) and not patient.layout.secrets.exists()
+    usual = stripe_settings.PRODUCTION if is_deployed else "development"
+    environment = _told(patient, "METERPLANE_ENV") or usual
+    fault = stripe_settings.account_fault(patient.stripe_key, _base(patient), environment)
     if patient.told and not fault:
         fault = stripe_settings.secrets_fault(_told(patient, "STRIPE_WEBHOOK_SECRET"))
     return fault
