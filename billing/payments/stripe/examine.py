@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -206,6 +207,7 @@ def _skew(first: _Read) -> Observation:
         theirs = parsedate_to_datetime(first.headers.get("date", ""))
     except ValueError:
         return Observation(subject, "note", "the answer does not say when it was sent")
+    theirs = theirs.replace(tzinfo=UTC) if theirs.tzinfo is None else theirs
     skew_s = round((clock.now() - theirs).total_seconds())
     saying = f"ours is {abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'} Stripe's"
     fix = (
