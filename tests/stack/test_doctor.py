@@ -154,10 +154,10 @@ def test_each_finding_is_one_line_in_a_log():
 
 
 def test_a_program_reads_the_same_as_json(capsys: pytest.CaptureFixture[str]):
-    assert doctor.tell_json([FINE, FULL]) == 1
+    assert doctor.tell_json([FINE, FULL, FULL]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert told["broken"] == 1
-    fine, full = told["checks"]
+    assert told["broken"] == 2
+    fine, full, _ = told["checks"]
     assert fine == {"subject": "Python", "verdict": "ok", "saying": "fine", "fix": ""}
     assert full["verdict"] == "FAIL"
 

@@ -85,14 +85,15 @@ def tell(findings: list[Finding], console: Console) -> int:
             console.print(line, soft_wrap=True)
     if console.is_terminal:
         console.print(table)
-    broken = sum(each.verdict == "broken" for each in findings)
+    broken = _broken(findings)
     closing = f"{broken} broken" if broken else "nothing is broken"
     console.print(f"\n  {len(findings)} checks, {closing}\n")
-    return _status(findings)
+    return 1 if broken else 0
 
 
 def tell_json(findings: list[Finding]) -> int:
     """The same for a program, on standard output."""
+    broken = _broken(findings)
     checks = [
         {
             "subject": each.subject,
@@ -102,12 +103,12 @@ def tell_json(findings: list[Finding]) -> int:
         }
         for each in findings
     ]
-    sys.stdout.write(json.dumps({"checks": checks, "broken": _status(findings)}, indent=2) + "\n")
-    return _status(findings)
+    sys.stdout.write(json.dumps({"broken": broken, "checks": checks}, indent=2) + "\n")
+    return 1 if broken else 0
 
 
-def _status(findings: list[Finding]) -> int:
-    return 1 if any(each.verdict == "broken" for each in findings) else 0
+def _broken(findings: list[Finding]) -> int:
+    return sum(each.verdict == "broken" for each in findings)
 
 
 def _addresses(patient: Patient) -> Patient:

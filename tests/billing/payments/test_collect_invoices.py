@@ -115,6 +115,15 @@ def test_a_key_that_does_not_work_ends_it_with_the_reason(three, settings):
     assert states() == ["pending"] * 3
 
 
+def test_a_right_that_the_key_lacks_ends_it_and_is_named(three, settings, sandbox):
+    key = "rk_test_collector0123456789"
+    sandbox.control("/restricted_keys", {"key": key, "permissions": ["rak_customer_write"]})
+    settings.STRIPE_API_KEY = key
+    with pytest.raises(CommandError, match="'rak_invoice_write' permission would allow"):
+        run(io.StringIO())
+    assert states() == ["pending"] * 3
+
+
 def test_watching_collects_nothing(three, ctrl_c):
     out = io.StringIO()
     with pytest.raises(SystemExit):

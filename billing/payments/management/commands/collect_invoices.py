@@ -24,7 +24,7 @@ from django.db import DatabaseError, connection
 from billing.invoicing.models import Invoice
 from billing.payments.collect import collect
 from billing.payments.progress import Progress, progress, why_parked
-from billing.payments.provider import ProviderNotConfigured
+from billing.payments.provider import PaymentProvider, ProviderNotConfigured
 from billing.payments.stripe import provider
 from billing.payments.tasks import uncollected
 from meterplane.kernel import clock
@@ -146,6 +146,7 @@ class _Crew:
 
     def _work(self) -> None:
         try:
+            account = provider()
             while not self._stopping.is_set():
                 try:
                     found = self._next()
@@ -156,7 +157,10 @@ class _Crew:
                 if found is None:
                     self._stopping.wait(IDLE_S)
                 else:
-                    self._collect(*found)
+                    self._collect(*found, account)
+        except ProviderNotConfigured as refused:
+            self.refused = refused.message
+            self._stopping.set()
         finally:
             connection.close()
 
@@ -177,12 +181,12 @@ class _Crew:
                 return tenant_id, invoice_id
         return None
 
-    def _collect(self, tenant_id: UUID, invoice_id: UUID) -> None:
+    def _collect(self, tenant_id: UUID, invoice_id: UUID, account: PaymentProvider) -> None:
+        """Raises `ProviderNotConfigured`: then nothing can be collected."""
         try:
-            collect(tenant_id, invoice_id, provider())
-        except ProviderNotConfigured as refused:
-            self.refused = refused.message
-            self._stopping.set()
+            collect(tenant_id, invoice_id, account)
+        except ProviderNotConfigured:
+            raise
         except WorldError as away:
             log.info("invoice %s waits: %s", invoice_id, away.message)
         except Exception:
