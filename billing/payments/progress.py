@@ -89,7 +89,7 @@ class Progress:
     def rate(self) -> str:
         """Such as `2.4/s`, or `6/min` where it is slow."""
         if not self.rate_milli:
-            return "none within a minute"
+            return "none"
         tenths = self.rate_milli // 100
         if tenths >= 10:
             return f"{tenths // 10}.{tenths % 10}/s"

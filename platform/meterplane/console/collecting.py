@@ -44,13 +44,17 @@ def collecting_urls() -> list[URLPattern]:
 
 def _figures(now: Progress) -> list[dict[str, str]]:
     before = f"{now.parked_before:,} more of earlier days" if now.parked_before else ""
-    return [
+    found = [
         {"label": "Done", "value": f"{now.done:,}", "note": f"of {now.total:,}"},
         {"label": "Waiting", "value": f"{now.waiting:,}", "note": _at_it(now)},
         {"label": "Parked", "value": f"{now.parked:,}", "note": before or "need a person"},
-        {"label": "Rate", "value": now.rate, "note": "final at the provider"},
-        {"label": "Time left", "value": now.left, "note": "at this rate" if now.waiting else ""},
     ]
+    if now.waiting:
+        found += [
+            {"label": "Rate", "value": now.rate, "note": "over the last minute"},
+            {"label": "Time left", "value": now.left, "note": "at this rate"},
+        ]
+    return found
 
 
 def _at_it(now: Progress) -> str:

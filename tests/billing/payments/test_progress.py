@@ -47,7 +47,7 @@ def test_a_run_is_what_was_closed_since_the_day_of_the_oldest_that_waits(closed)
     assert (now.total, now.percent, now.rate, now.left) == (
         13,
         53,
-        "none within a minute",
+        "none",
         "unknown",
     )
 
@@ -77,7 +77,7 @@ def test_what_is_held_by_a_worker_is_in_hand(closed):
 
 
 @pytest.mark.parametrize(
-    ("milli", "said"), [(0, "none within a minute"), (17, "1/min"), (900, "54/min"),
+    ("milli", "said"), [(0, "none"), (17, "1/min"), (900, "54/min"),
                         (1_000, "1.0/s"), (24_970, "24.9/s")],
 )  # fmt: skip
 def test_a_rate_is_said_in_the_unit_that_tells_something(milli, said):
