@@ -2,6 +2,7 @@
 
 import os
 
+os.environ.setdefault("PAYMENT_PROVIDER", "none")
 os.environ.setdefault("DJANGO_SECRET_KEY", "x" * 64)
 os.environ.setdefault("API_KEY_PEPPER", "00" * 32)
 os.environ.setdefault("RECEIPT_SIGNING_KEYS", "00" * 32)

@@ -6,7 +6,7 @@ looked at stands in `ACTS`: a type, and the act that re-reads one of them by its
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from billing.payments.correction_events import HEARD
@@ -75,4 +75,33 @@ def refresh(tenant_id: UUID, invoice_id: UUID, their_id: str, provider: PaymentP
 
 ACTS: Mapping[str, Act] = {
     "invoice": _invoice,
+}
+
+# By the object that is acted on: the types that tell of each change that matters here. A webhook
+# endpoint that sends less leaves the rest to the hourly look at the list.
+EVENTS_NEEDED: Mapping[str, Sequence[str]] = {
+    "invoice": (
+        "invoice.finalized",
+        "invoice.marked_uncollectible",
+        "invoice.paid",
+        "invoice.payment_action_required",
+        "invoice.payment_failed",
+        "invoice.updated",
+        "invoice.voided",
+    ),
+    "charge": ("charge.refunded",),
+    "refund": ("refund.created", "refund.failed", "refund.updated"),
+    "credit_note": ("credit_note.created", "credit_note.updated", "credit_note.voided"),
+    "checkout.session": (
+        "checkout.session.async_payment_failed",
+        "checkout.session.async_payment_succeeded",
+        "checkout.session.completed",
+        "checkout.session.expired",
+    ),
+    "payment_intent": (
+        "payment_intent.canceled",
+        "payment_intent.payment_failed",
+        "payment_intent.succeeded",
+    ),
+    "customer": ("customer.updated",),
 }

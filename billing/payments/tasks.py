@@ -102,7 +102,7 @@ def sweep() -> None:
     """Whatever was left. One piece of work that fails does not keep the others waiting."""
     for event_id in inbox.due_events(SWEEP_MAX):
         _guarded(process_webhook, event_id)
-    for tenant_id, invoice_id in [*_uncollected(), *_unheard_of()]:
+    for tenant_id, invoice_id in [*uncollected(), *_unheard_of()]:
         _guarded(collect, str(tenant_id), str(invoice_id))
     for act, tenant_id, subject_id in money_in_sweep.left(clock.now() - LOOK_AGAIN_AFTER):
         _guarded(_look_again, act, tenant_id, subject_id)
@@ -134,7 +134,7 @@ def _guarded(act: Callable[..., object], *given: object) -> None:
         log.exception("%s could not be worked on; the next sweep tries again", given)
 
 
-def _uncollected() -> list[tuple[UUID, UUID]]:
+def uncollected() -> list[tuple[UUID, UUID]]:
     """Invoices to be collected whose turn it is: no run yet, or one that nobody holds."""
     now = clock.now()
     its_turn = Q(payment_run__isnull=True) | Q(

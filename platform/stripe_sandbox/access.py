@@ -7,7 +7,7 @@ refused too, so that a web page elsewhere cannot reach the sandbox through a nam
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stripe_sandbox import API_VERSION
 from stripe_sandbox.errors import StripeError
@@ -17,15 +17,20 @@ _TEST_PREFIXES = ("sk_test_", "rk_test_")
 _LIVE_PREFIXES = ("sk_live_", "rk_live_")
 
 
-def check(headers: Mapping[str, str], expected_key: str | None) -> None:
-    """401 for a wrong key, 400 for a wrong version."""
-    _check_key(_presented(headers.get("authorization", "")), expected_key)
+def check(
+    headers: Mapping[str, str], expected_key: str | None, others: Collection[str] = ()
+) -> str:
+    """The key. 401 for one that is not expected nor of `others`, 400 for a wrong version."""
+    key = _presented(headers.get("authorization", ""))
+    if key not in others:
+        _check_key(key, expected_key)
     version = headers.get("stripe-version")
     if version is not None and version != API_VERSION:
         raise StripeError(
             400,
             f"Invalid Stripe API version: {version[:40]}. The sandbox speaks {API_VERSION} only.",
         )
+    return key
 
 
 def host_is_local(headers: Mapping[str, str]) -> bool:
@@ -62,12 +67,13 @@ def _check_key(key: str, expected_key: str | None) -> None:
             code="livemode_mismatch",
         )
     if not key.startswith(_TEST_PREFIXES) or not _matches(key, expected_key):
-        raise StripeError(401, f"Invalid API Key provided: {_masked(key)}")
+        raise StripeError(401, f"Invalid API Key provided: {masked(key)}")
 
 
 def _matches(key: str, expected_key: str | None) -> bool:
     return expected_key is None or hmac.compare_digest(key.encode(), expected_key.encode())
 
 
-def _masked(key: str) -> str:
+def masked(key: str) -> str:
+    """As Stripe shows a key again: its kind and its last characters."""
     return f"{key[:8]}{'*' * 8}{key[-4:]}" if len(key) > 16 else "*" * len(key)

@@ -37,6 +37,7 @@ from stripe_sandbox.background import Background
 from stripe_sandbox.call import Answer, Call
 from stripe_sandbox.errors import StripeError
 from stripe_sandbox.expand import expanded
+from stripe_sandbox.permissions import Permissions
 from stripe_sandbox.rate_limits import RateLimits
 from stripe_sandbox.routes import ENDPOINTS, Endpoint
 from stripe_sandbox.store import Ledger, Store
@@ -91,6 +92,7 @@ class Sandbox:
         self.ledger = ledger
         self.faults = faults.Faults()
         self.limits = RateLimits()
+        self.permissions = Permissions()
         self._in_flight: set[str] = set()
         self.background: Background
 
@@ -211,7 +213,8 @@ class Sandbox:
     def _enter(self, request: Request) -> None:
         if not access.host_is_local(request.headers):
             raise StripeError(403, "The sandbox answers to names of this machine only.")
-        access.check(request.headers, self.settings.key)
+        key = access.check(request.headers, self.settings.key, self.permissions.keys())
+        self.permissions.check(key, access.masked(key), request.method, request.url.path)
 
     async def _perform(
         self,

@@ -5,6 +5,7 @@
     POST   /_sandbox/settings              {"numbering": "account", "search_lag_s": 0, ...}
     POST   /_sandbox/faults                {"kind": ..., "path": "/v1/invoices/*", "times": 1, ...}
     DELETE /_sandbox/faults                no more faults
+    POST   /_sandbox/restricted_keys       {"key": "rk_test_...", "permissions": ["rak_event_read"]}
     POST   /_sandbox/webhooks/release      {"order": "created" | "reverse" | "random", "seed": 1}
     POST   /_sandbox/events/{id}/resend    to every endpoint that wants it, now
     POST   /_sandbox/webhook_endpoints/{id}/rotate_secret   {"old_expires_in_s": 86400}
@@ -105,6 +106,15 @@ def add_fault(request: Request, _: Store, body: dict[str, Any]) -> Any:
 def clear_faults(request: Request, _: Store, __: dict[str, Any]) -> Any:
     sandbox_of(request).faults.clear()
     return {"faults": []}
+
+
+def restrict_key(request: Request, _: Store, body: dict[str, Any]) -> Any:
+    """From now on that key may do this and nothing else."""
+    fields = _checked(body, {"key": (str, None), "permissions": (list, None)})
+    rights = fields.get("permissions", [])
+    if not all(isinstance(each, str) for each in rights):
+        raise refused("permissions is a list of names.", param="permissions")
+    return {"permissions": sandbox_of(request).permissions.restrict(fields.get("key", ""), rights)}
 
 
 def release(_: Request, store: Store, body: dict[str, Any]) -> Any:
@@ -230,6 +240,7 @@ ROUTES = tuple(
         ("POST", "/settings", set_settings),
         ("POST", "/faults", add_fault),
         ("DELETE", "/faults", clear_faults),
+        ("POST", "/restricted_keys", restrict_key),
         ("POST", "/webhooks/release", release),
         ("POST", "/events/{id}/resend", resend),
         ("POST", "/webhook_endpoints/{id}/rotate_secret", rotate_secret),

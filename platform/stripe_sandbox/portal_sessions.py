@@ -152,6 +152,7 @@ def update_configuration(call: Call) -> Document:
 
 
 def list_configurations(call: Call) -> Document:
+    _default(call)
     where = [
         # The name is one of the two literals below; the value is bound.
         (f"json_extract(body, '$.{name}') = ?", call.params[name])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stripe_sandbox import (
+    accounts,
     balance_transactions,
     charges,
     checkout_sessions,
@@ -56,6 +57,7 @@ def _under(
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
+    *_under("account", ("GET", "", accounts.RETRIEVE, accounts.retrieve)),
     *_under(
         "customers",
         ("POST", "", customers.CREATE, customers.create),

@@ -1,9 +1,11 @@
 """Each finding says what is wrong and how to mend it."""
 
 import io
+import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,25 @@ from rich.console import Console
 from meterplane.stack import doctor, installation, ports
 from meterplane.stack.doctor import Finding
 from meterplane.stack.layout import Layout
+from tests.stripe_sandbox.rig import KEY, Sandbox
+
+GIVEN = (
+    *("DATABASE_URL", "REDIS_URL", "ADMISSION_REDIS_URL", "STRIPE_API_BASE", "STRIPE_API_KEY"),
+    *("DJANGO_SECRET_KEY", "PAYMENT_PROVIDER"),
+)
+DEPLOYED = {
+    **{name: os.environ[name] for name in GIVEN if name in os.environ},
+    "STRIPE_API_KEY": KEY,
+    "STRIPE_ACCOUNT_ID": "acct_sandbox",
+    "PUBLIC_WEB_URL": "http://127.0.0.1:8700/",
+}
+FINE = Finding("Python", "ok", "fine")
+FULL = Finding("Disk", "broken", "full" * 60, "Free some.")
 
 
 @pytest.fixture
 def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
-    for variable in ("DATABASE_URL", "REDIS_URL", "ADMISSION_REDIS_URL", "STRIPE_API_BASE"):
+    for variable in GIVEN:
         monkeypatch.delenv(variable, raising=False)
     made = Layout(tmp_path / "var")
     made.create()
@@ -54,16 +70,55 @@ def test_secrets_that_others_can_read_are_broken(layout: Layout):
 
 
 @pytest.mark.parametrize(
-    ("key", "verdict"),
-    [("sk_test_abc", "ok"), ("sk_live_abc", "note"), ("pk_test_abc", "broken")],
+    ("told", "said"),
+    [
+        ({"STRIPE_API_KEY": "pk_test_0123456789"}, "STRIPE_API_KEY is a publishable key"),
+        ({"STRIPE_API_KEY": "sk_live_0123456789"}, "METERPLANE_ENV is development"),
+        ({"METERPLANE_ENV": "production"}, "METERPLANE_ENV is production"),
+        ({"STRIPE_API_BASE": "stripe.example"}, "STRIPE_API_BASE must be a URL"),
+    ],
 )
-def test_the_stripe_key_is_judged_by_its_shape(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, key: str, verdict: str
+def test_what_is_set_of_stripe_is_judged_before_a_start(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], said: str
 ):
     installation.load(layout)
-    monkeypatch.setenv("STRIPE_API_BASE", "https://stripe.example")
-    monkeypatch.setenv("STRIPE_API_KEY", key)
-    assert finding(layout, "Stripe key").verdict == verdict
+    usual = {"STRIPE_API_BASE": "https://stripe.example", "STRIPE_API_KEY": "sk_test_0123456789",
+             "METERPLANE_ENV": "development"}  # fmt: skip
+    for name, value in (usual | told).items():
+        monkeypatch.setenv(name, value)
+    found = finding(layout, "Stripe settings")
+    assert found.verdict == "broken"
+    assert said in found.saying
+    assert "0123456789" not in found.saying + found.fix
+
+
+def test_who_collects_through_nobody_is_told_so(layout: Layout, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PAYMENT_PROVIDER", "none")
+    assert finding(layout, "Stripe").saying.startswith("PAYMENT_PROVIDER is none")
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    running = Sandbox(tmp_path / "stripe.sqlite3").start()
+    yield running
+    running.stop()
+
+
+def test_where_we_are_deployed_the_account_is_looked_at(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, db: None
+):
+    for name, value in DEPLOYED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STRIPE_API_BASE", sandbox.url)
+    found = {each.subject: each for each in doctor.examine(layout)}
+    assert found["Stripe account"].saying == "acct_sandbox, as STRIPE_ACCOUNT_ID says"
+    assert found["Stripe: invoices"].verdict == "ok"
+    assert found["Stripe webhook"].verdict == "broken"
+    assert "http://127.0.0.1:8700/webhooks/stripe" in found["Stripe webhook"].saying
+    sandbox.stop()
+    found = {each.subject: each for each in doctor.examine(layout)}
+    assert "cannot be reached" in found["Stripe"].saying
+    assert "Stripe: invoices" not in found
 
 
 def test_a_database_that_cannot_be_reached_is_broken_with_a_fix(
@@ -83,8 +138,28 @@ def test_a_damaged_secrets_file_is_a_finding_and_not_a_crash(layout: Layout):
 
 def test_broken_things_make_the_exit_status_one():
     console = Console(file=io.StringIO())
-    assert doctor.tell([Finding("Python", "ok", "fine")], console) == 0
-    assert doctor.tell([Finding("Disk", "broken", "full", "Free some.")], console) == 1
+    assert doctor.tell([FINE], console) == 0
+    assert doctor.tell([FULL], console) == 1
+
+
+def test_each_finding_is_one_line_in_a_log():
+    out = io.StringIO()
+    doctor.tell([FINE, Finding("Clock", "note", "late", "Wait."), FULL], Console(file=out))
+    lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+    assert lines[0].split() == ["ok", "Python", "fine"]
+    assert lines[1].split() == ["warn", "Clock", "late", "·", "Wait."]
+    assert lines[2].startswith("  FAIL  Disk")
+    assert lines[2].endswith("fullfull · Free some.")
+    assert lines[3].strip() == "3 checks, 1 broken"
+
+
+def test_a_program_reads_the_same_as_json(capsys: pytest.CaptureFixture[str]):
+    assert doctor.tell_json([FINE, FULL, FULL]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["broken"] == 2
+    fine, full, _ = told["checks"]
+    assert fine == {"subject": "Python", "verdict": "ok", "saying": "fine", "fix": ""}
+    assert full["verdict"] == "FAIL"
 
 
 def test_usage_that_waits_is_told_and_since_when(layout: Layout):

@@ -76,3 +76,10 @@ def test_without_a_running_stack_nothing_is_adopted(
     before = dict(os.environ)
     environment.adopt_running_stack()
     assert dict(os.environ) == before
+
+
+def test_a_step_that_pays_nobody_gets_no_key_and_needs_none(layout: Layout):
+    located = servers.locate(layout, PORTS, SECRETS, {})
+    values = environment.control_plane(layout, located, SECRETS) | environment.without_payments()
+    assert SECRETS.stripe_api_key not in values.values()
+    assert values["PAYMENT_PROVIDER"] == "none"

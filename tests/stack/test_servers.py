@@ -93,3 +93,36 @@ def test_the_embedded_database_is_reached_by_a_socket_with_a_role_each():
 def test_half_an_external_server_is_refused(given: dict[str, str], says: str):
     with pytest.raises(ConfigurationError, match=says):
         located(**given)
+
+
+TEST, LIVE = "sk_test_0123456789abcdef", "sk_live_0123456789abcdef"
+ELSEWHERE = {"STRIPE_API_BASE": "https://api.stripe.com", "STRIPE_API_KEY": TEST}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"STRIPE_API_KEY": "pk_test_0123456789"}, "publishable key"),
+        ({"STRIPE_API_KEY": LIVE}, "METERPLANE_ENV is development"),
+        ({"METERPLANE_ENV": "production"}, "is a test key"),
+        ({"STRIPE_WEBHOOK_SECRET": TEST}, "must begin with whsec_"),
+    ],
+)
+def test_nothing_starts_that_the_control_plane_would_refuse(given: dict[str, str], says: str):
+    given = ELSEWHERE | given
+    with pytest.raises(ConfigurationError, match=says) as refused:
+        servers.check_payments(located(**given), given)
+    assert "0123" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        ELSEWHERE,
+        ELSEWHERE | {"STRIPE_API_KEY": LIVE, "METERPLANE_ENV": "production"},
+        ELSEWHERE | {"STRIPE_API_KEY": "none at all", "PAYMENT_PROVIDER": "none"},
+    ],
+)
+def test_the_sandbox_a_test_account_and_no_provider_start(given: dict[str, str]):
+    servers.check_payments(located(**given), given)

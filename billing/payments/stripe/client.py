@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +26,16 @@ from billing.payments.provider import (
     ProviderRefused,
     ProviderUnavailable,
 )
+from billing.payments.stripe_settings import (
+    API_VERSION,
+    LOOPBACK_HOSTS,
+    base_fault,
+    is_live,
+    key_fault,
+    place_fault,
+)
+from meterplane.kernel.invariant import ensure
 
-API_VERSION = "2026-10-28.endive"
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 NETWORK_RETRIES = 2
@@ -39,13 +48,15 @@ ID_SHAPE = re.compile(
     r"/(cus|in|il|ii|inpay|pm|pi|seti|cn|cnli|re|pyr|ch|py|dp|du|evt|we|cs|bps|prod|price|txr|cbtxn)"
     r"_[A-Za-z0-9_]+(?=/|$)"
 )
-LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
-KEY_SHAPE = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{8,}")
-LIVE_PREFIXES = ("sk_live_", "rk_live_")
 
 # How one kind of send is made: of the v1 API, its target, what it carries, its options.
 Send = Callable[[Any, str, dict[str, Any], dict[str, str]], str]
 
+ensure(
+    stripe.api_version == API_VERSION,
+    f"The installed stripe package speaks {stripe.api_version}, and we are written for"
+    f" {API_VERSION}: install the package that uv.lock names.",
+)
 stripe.enable_telemetry = False
 logging.getLogger("stripe").setLevel(logging.WARNING)  # two lines per call say nothing we do not
 
@@ -58,19 +69,38 @@ class _Refusal(msgspec.Struct):
     error: _Error
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one call may take, and how often it is repeated; no pauses: as `PAUSES_S`."""
+
+    connect_s: int = CONNECT_TIMEOUT_S
+    read_s: int = READ_TIMEOUT_S
+    retries: int = NETWORK_RETRIES
+    pauses_s: tuple[int, ...] | None = None
+
+
+PATIENT = Patience()
+
+
 class Client:
     """A key and the address it is for. The parts of the adapter extend it."""
 
-    def __init__(self, api_key: str, api_base: str = "", pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        api_base: str = "",
+        pace: Pace | None = None,
+        patience: Patience = PATIENT,
+    ) -> None:
         """Raises `ProviderNotConfigured` for a key that cannot be meant."""
-        self.is_live = api_key.startswith(LIVE_PREFIXES)
-        _check(api_key, api_base, self.is_live)
+        _check(api_key, api_base)
+        self.is_live = is_live(api_key)
         bases = ("api", "files", "connect", "meter_events")
         self._client = stripe.StripeClient(
             api_key,
             base_addresses=dict.fromkeys(bases, api_base.rstrip("/")) if api_base else {},  # type: ignore[arg-type]
-            http_client=_Requests(_session(api_base), pace),
-            max_network_retries=NETWORK_RETRIES,
+            http_client=_Requests(_session(api_base), pace, patience),
+            max_network_retries=patience.retries,
             stripe_version=API_VERSION,
         )
 
@@ -78,16 +108,17 @@ class Client:
 class _Requests(stripe.RequestsClient):
     """Stripe's own HTTP client, each of whose calls waits for its turn."""
 
-    def __init__(self, session: requests.Session, pace: Pace | None) -> None:
-        super().__init__(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S), session=session)
+    def __init__(self, session: requests.Session, pace: Pace | None, patience: Patience) -> None:
+        super().__init__(timeout=(patience.connect_s, patience.read_s), session=session)
         self._pace = pace
+        self._pauses_s = PAUSES_S if patience.pauses_s is None else patience.pauses_s
 
     def request(  # type: ignore[override]  # its base names a parameter that it does not take
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """One call; repeated while it is refused as too fast, after each of `PAUSES_S`."""
+        """One call; repeated while it is refused as too fast, after each pause."""
         endpoint = endpoint_of(method, url)
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in (*self._pauses_s, None):
             if self._pace is not None:
                 self._pace.take_turn(endpoint)
             answer = super().request(method, url, headers, post_data)
@@ -146,21 +177,8 @@ def _message(failure: stripe.StripeError) -> str:
     return failure.user_message or str(failure)
 
 
-def _check(api_key: str, api_base: str, is_live: bool) -> None:
-    if not KEY_SHAPE.fullmatch(api_key):
-        raise ProviderNotConfigured(
-            "stripe_key_invalid",
-            "STRIPE_API_KEY must be a secret or restricted key (sk_test_, sk_live_, rk_...).",
-        )
-    if api_base and urlsplit(api_base).scheme not in {"http", "https"}:
-        raise ProviderNotConfigured("stripe_base_invalid", "STRIPE_API_BASE must be an http URL.")
-    if not is_live or not api_base:
-        return
-    if urlsplit(api_base).hostname in LOOPBACK_HOSTS:
-        raise ProviderNotConfigured(
-            "stripe_live_key_on_loopback", "A live Stripe key must not be sent to this machine."
-        )
-    if urlsplit(api_base).scheme != "https":
-        raise ProviderNotConfigured(
-            "stripe_live_key_in_clear", "A live Stripe key must not be sent without TLS."
-        )
+def _check(api_key: str, api_base: str) -> None:
+    if fault := key_fault(api_key):
+        raise ProviderNotConfigured("stripe_key_invalid", fault)
+    if fault := base_fault(api_base) or place_fault(api_key, api_base):
+        raise ProviderNotConfigured("stripe_base_invalid", fault)

@@ -5,6 +5,7 @@ To look at, but for what is given back of them (`given_back`) and done about the
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
 
 from billing.invoicing.account import whole
 from billing.invoicing.models import BillingPeriod, CreditNote, Invoice, InvoiceLine
@@ -17,6 +18,7 @@ from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
 from meterplane.kernel import amounts
 
+NOTE_ID = "collection-note"  # where links to what differs lead
 INVOICE_LABELS = {
     "draft": "info",
     "finalising": "info",
@@ -98,9 +100,9 @@ class InvoicePage(ReadOnly):
     fields = (
         "id", "tenant", "kind", "number", "period_start", "period_end", "status", "total",
         "currency", "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
-        "collection_note", "payment_attempts", "content_hash",
+        "shown_note", "payment_attempts", "content_hash",
     )  # fmt: skip
-    readonly_fields = ("id", "total")
+    readonly_fields = ("id", "total", "shown_note")
 
     @shown.action(description="Give back", url_path="give-back", icon="undo")
     def give_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -117,6 +119,14 @@ class InvoicePage(ReadOnly):
     @shown.action(description="Void", url_path="void", icon="block")
     def void(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return withdraw_invoice(request, self.row_or_404(request, object_id), VOID)
+
+    @shown.column(description="Collection note")
+    def shown_note(self, row: Invoice) -> str:
+        """By lines: of a parked one it is what differs."""
+        if not row.collection_note:
+            return amounts.NOTHING
+        said = '<div id="{}" class="console-note">{}</div>'
+        return format_html(said, NOTE_ID, row.collection_note)
 
     @shown.column(description="Total", ordering="total_minor")
     def total(self, row: Invoice) -> str:

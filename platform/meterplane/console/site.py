@@ -42,6 +42,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     def extra_urls(self) -> list[URLPattern]:
         """Pages that are not a model's; Unfold mounts what this returns."""
         # Their pages register with this site.
+        from meterplane.console.collecting import collecting_urls
         from meterplane.console.entry_editor import editor_urls
         from meterplane.console.external import external_urls
         from meterplane.console.journals import journal_urls
@@ -56,6 +57,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
             *external_urls(),
             *reconciliation_urls(),
             *journal_urls(),
+            *collecting_urls(),
         ]
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:

@@ -119,6 +119,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Ledger", "menu_book", "ledger_ledgerentry_changelist"),
                     _item("Balances", "balance", "ledger_ledgerbalance_changelist"),
                     _item("Ledger audits", "fact_check", "ledger_auditrun_changelist"),
+                    _item("Collecting", "hourglass_top", "collecting"),
                     _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
                     _item("Payment findings", "rule", "payments_paymentfinding_changelist"),
                     _item("Webhook events", "webhook", "payments_webhookevent_changelist"),

@@ -37,7 +37,8 @@ def run(arguments: list[str]) -> int:
         return _down(place, console)
     if options.command == "status":
         return _status(place, console)
-    return doctor.tell(doctor.examine(place), console)
+    findings = doctor.examine(place)
+    return doctor.tell_json(findings) if options.json else doctor.tell(findings, console)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     up_parser.add_argument("--supervise", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("down", help="stop what `up` started; data stays")
     commands.add_parser("status", help="show what runs")
-    commands.add_parser("doctor", help="check this machine")
+    doctor_parser = commands.add_parser(
+        "doctor", help="check this machine, this installation and its Stripe account"
+    )
+    doctor_parser.add_argument("--json", action="store_true", help="for a program")
     return parser
 
 

@@ -5,17 +5,15 @@ are judged by whether they could be started.
 """
 
 import importlib.util
+import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
 
 import psycopg
 import redis as redis_client
@@ -28,6 +26,7 @@ from meterplane.stack import (
     down,
     environment,
     installation,
+    payment_checks,
     ports,
     probes,
     servers,
@@ -35,48 +34,21 @@ from meterplane.stack import (
     waiting_usage,
 )
 from meterplane.stack.embedded import EmbeddedUnavailable, postgres, redis, require_platform
+from meterplane.stack.finding import Finding, Patient, Verdict
 from meterplane.stack.layout import PRIVATE, Layout
-from meterplane.stack.record import StackRecord
 
-Verdict = Literal["ok", "note", "broken"]
 MARKS: dict[Verdict, tuple[str, str]] = {
-    "ok": ("✓", "green"),
-    "note": ("!", "yellow"),
-    "broken": ("✗", "bold red"),
+    "ok": ("ok", "green"),
+    "note": ("warn", "yellow"),
+    "broken": ("FAIL", "bold red"),
 }
+SUBJECT_CHARS = 25
 DISK_BYTES_MIN = 500 * 1024**2  # a stack with its demo takes about 200 MB
 DISK_BYTES_COMFORT = 2 * 1024**3
 FSYNC_MS_COMFORT = 50  # each response waits for a shared fsync
 CLOCK_SKEW_S_MAX = 2.0  # Stripe refuses signatures older than 300 s; budgets turn at midnight UTC
 BYPASS_ROW_SECURITY = ("meterplane_system", "meterplane_owner")
 PACKAGES = ("django", "celery", "psycopg", "redis", "uvicorn", "msgspec", "stripe", "rich")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `fix` is empty when there is nothing to do."""
-
-    subject: str
-    verdict: Verdict
-    saying: str
-    fix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Patient:
-    """What is examined. `record` is None while nothing runs.
-
-    An address is empty for a server that is not running and would be started here.
-    """
-
-    layout: Layout
-    record: StackRecord | None
-    database: str = ""
-    broker: str = ""
-    admission: str = ""
-    triton: str = ""
-    stripe: str = ""
-    stripe_key: str = ""
 
 
 def examine(layout: Layout) -> list[Finding]:
@@ -98,20 +70,45 @@ def examine(layout: Layout) -> list[Finding]:
 
 
 def tell(findings: list[Finding], console: Console) -> int:
-    """Print the findings; 1 if something is broken, else 0."""
+    """Print the findings, one line each; 1 if something is broken, else 0."""
     table = Table.grid(padding=(0, 2))
+    console.print()
     for each in findings:
         mark, style = MARKS[each.verdict]
-        saying = Text(each.saying)
+        said = Text(each.saying)
         if each.fix:
-            saying.append(f"\n{each.fix}", "dim")
-        table.add_row("", Text(mark, style), Text(each.subject), saying)
-    console.print()
-    console.print(table)
-    broken = sum(each.verdict == "broken" for each in findings)
+            said.append(f" · {each.fix}", "dim")
+        if console.is_terminal:
+            table.add_row("", Text(mark, style), Text(each.subject), said)
+        else:  # a log or a pipe: no line is broken in two
+            line = Text.assemble(f"  {mark:<4}  {each.subject:<{SUBJECT_CHARS}}  ", said)
+            console.print(line, soft_wrap=True)
+    if console.is_terminal:
+        console.print(table)
+    broken = _broken(findings)
     closing = f"{broken} broken" if broken else "nothing is broken"
     console.print(f"\n  {len(findings)} checks, {closing}\n")
     return 1 if broken else 0
+
+
+def tell_json(findings: list[Finding]) -> int:
+    """The same for a program, on standard output."""
+    broken = _broken(findings)
+    checks = [
+        {
+            "subject": each.subject,
+            "verdict": MARKS[each.verdict][0],
+            "saying": each.saying,
+            "fix": each.fix,
+        }
+        for each in findings
+    ]
+    sys.stdout.write(json.dumps({"broken": broken, "checks": checks}, indent=2) + "\n")
+    return 1 if broken else 0
+
+
+def _broken(findings: list[Finding]) -> int:
+    return sum(each.verdict == "broken" for each in findings)
 
 
 def _addresses(patient: Patient) -> Patient:
@@ -127,9 +124,10 @@ def _addresses(patient: Patient) -> Patient:
             triton=running.triton,
             stripe=running.stripe,
             stripe_key=told.get("STRIPE_API_KEY", ""),
+            told=told,
         )
     if not patient.layout.secrets.exists():
-        return patient
+        return _deployed(patient, os.environ)
     numbers = {name: ports.USUAL_BASE + offset for name, offset in ports.OFFSETS.items()}
     located = servers.locate(
         patient.layout, ports.Ports(numbers, {}), installation.load(patient.layout)
@@ -146,6 +144,23 @@ def _addresses(patient: Patient) -> Patient:
         triton=external("triton", located.triton_url),
         stripe=external("stripe", located.stripe_api_base),
         stripe_key=located.stripe_api_key,
+    )
+
+
+def _deployed(patient: Patient, told: Mapping[str, str]) -> Patient:
+    """Where no stack ever ran: as the environment says, if it is one of a process of ours."""
+    if not told.get("DJANGO_SECRET_KEY"):
+        stripe, key = told.get("STRIPE_API_BASE", ""), told.get("STRIPE_API_KEY", "")
+        return replace(patient, stripe=stripe, stripe_key=key)
+    return replace(
+        patient,
+        database=told.get("DATABASE_URL", ""),
+        broker=told.get("REDIS_URL", ""),
+        admission=told.get("ADMISSION_REDIS_URL", ""),
+        triton=told.get("TRITON_URLS", "").split(",")[0].strip().rstrip("/"),
+        stripe=told.get("STRIPE_API_BASE") or payment_checks.STRIPE,
+        stripe_key=told.get("STRIPE_API_KEY", ""),
+        told=told,
     )
 
 
@@ -308,35 +323,6 @@ def _triton(patient: Patient) -> Iterator[Finding]:
         yield Finding("Triton", "broken", f"{url} does not answer 200", fix)
 
 
-def _stripe(patient: Patient) -> Iterator[Finding]:
-    key = patient.stripe_key
-    if key.startswith(("sk_live_", "rk_live_")):
-        fix = "Use a test key unless real customers are meant to be charged from this machine."
-        yield Finding("Stripe key", "note", "a live key", fix)
-    elif key and not key.startswith(("sk_test_", "rk_test_")):
-        fix = "Set STRIPE_API_KEY to a secret or restricted key: sk_test_... or rk_test_..."
-        yield Finding("Stripe key", "broken", "not the form of a Stripe key", fix)
-    elif key:
-        yield Finding("Stripe key", "ok", "a test key")
-    if not patient.stripe:
-        yield Finding("Stripe", "ok", "the sandbox, to be started")
-    elif _listens(patient.stripe):
-        yield Finding("Stripe", "ok", f"{patient.stripe} can be reached")
-    else:
-        fix = "Read var/logs/stripe.log, or check STRIPE_API_BASE and this machine's way out."
-        yield Finding("Stripe", "broken", f"{patient.stripe} cannot be reached", fix)
-
-
-def _listens(url: str) -> bool:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), timeout=3).close()
-    except OSError:
-        return False
-    return True
-
-
 def _journal(patient: Patient) -> Iterator[Finding]:
     folder = patient.layout.journal
     if not folder.exists():
@@ -391,7 +377,7 @@ CHECKS: tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...] = (
     ("PostgreSQL", _postgres),
     ("Redis", _redis),
     ("Triton", _triton),
-    ("Stripe", _stripe),
+    ("Stripe", payment_checks.findings),
     ("Journal", _journal),
     ("Secrets", _privacy),
 )

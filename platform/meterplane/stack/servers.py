@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from billing.payments import stripe_settings
 from meterplane.stack.embedded import postgres, redis
 from meterplane.stack.installation import Secrets
 from meterplane.stack.layout import Layout
@@ -114,6 +115,23 @@ def locate(
         if triton_grpc_urls
         else "",
     )
+
+
+def check_payments(servers: Servers, given: Mapping[str, str] = os.environ) -> None:
+    """Before anything starts: what the control plane would refuse to start with.
+
+    Raises `ConfigurationError`.
+    """
+    if given.get("PAYMENT_PROVIDER") == "none":
+        return
+    environment = given.get("METERPLANE_ENV") or "development"
+    fault = stripe_settings.account_fault(
+        servers.stripe_api_key, servers.stripe_api_base, environment
+    )
+    if servers.stripe_webhook_secret and not fault:  # an empty one is the sandbox's to give
+        fault = stripe_settings.secrets_fault(servers.stripe_webhook_secret)
+    if fault:
+        raise ConfigurationError(fault)
 
 
 def as_role(admin_url: str, role: str, password: str) -> str:

@@ -92,6 +92,7 @@ def _supervised(layout: Layout, options: UpOptions, console: Console) -> int:
     chosen = ports.choose(options.port_base)
     secrets = installation.load(layout)
     located = servers.locate(layout, chosen, secrets)
+    servers.check_payments(located)
     blueprint = Blueprint(layout, chosen, located)
     notes = [
         f"Port {usual} is taken; {name} uses {chosen.numbers[name]}."

@@ -125,6 +125,7 @@ def _redis(home: Path) -> Iterator[str]:
 def _set_up_django(home: Path, url: Callable[[str], str], redis_url: str) -> None:
     os.environ.update(
         METERPLANE_ENV="test",
+        PAYMENT_PROVIDER="none",
         METERPLANE_VAR=str(home / "var"),
         DJANGO_SETTINGS_MODULE="meterplane.settings",
         DJANGO_SECRET_KEY=secrets.token_hex(32),
