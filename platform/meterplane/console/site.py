@@ -42,12 +42,14 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     def extra_urls(self) -> list[URLPattern]:
         """Pages that are not a model's; Unfold mounts what this returns."""
         # Their pages register with this site.
+        from meterplane.console.cleared import clearing_urls
         from meterplane.console.entry_editor import editor_urls
         from meterplane.console.external import external_urls
         from meterplane.console.journals import journal_urls
         from meterplane.console.metered import usage_urls
         from meterplane.console.meters import meter_urls
         from meterplane.console.reconciled import reconciliation_urls
+        from meterplane.console.settled import finding_urls
 
         return [
             *editor_urls(),
@@ -56,6 +58,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
             *external_urls(),
             *reconciliation_urls(),
             *journal_urls(),
+            *finding_urls(),
+            *clearing_urls(),
         ]
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
