@@ -121,8 +121,8 @@ def test_clearing_accounts_show_what_is_open_and_what_is_not_explained(operator,
     with tenant_scope(organisation.id):
         post_entry(Entry("invoice.paid", str(uuid7()), "USD", legs, clock.now(), "of no invoice"))
     page = operator.get(where).text
-    for said in ("receivable", "acme", "invoice paid: 1", "3.01"):
+    for said in ("receivable", "acme", "invoice paid (1)", "3.01"):
         assert said in page, said
     rest = operator.get(where + "?show=rest").text
     assert "receivable" in rest
-    assert "invoice paid: 1" not in rest
+    assert "invoice paid (1)" not in rest

@@ -181,7 +181,7 @@ def moved() -> Iterator[Item]:
         .annotate(sum=Sum("amount_minor"), count=Count("id"))
     )
     for tenant_id, currency, kind, amount_minor, count in rows:
-        name = f"{kind.replace('.', ' ').replace('_', ' ')}: {count:,}"
+        name = f"{kind.replace('.', ' ').replace('_', ' ')} ({count:,})"
         yield Item(tenant_id, currency, name, int(amount_minor))
 
 

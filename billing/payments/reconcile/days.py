@@ -32,7 +32,7 @@ DAY = timedelta(days=1)
 RECENT_DAYS, RECENT_EVERY = 2, timedelta(minutes=10)
 NIGHT_BEGINS = timedelta(hours=3)  # UTC: months are closed and the ledger is audited before
 HOLD = timedelta(minutes=15)
-RUN_MAX = timedelta(minutes=5)  # half of what a task may take; a day of 10,000 invoices is 10 s
+RUN_MAX = timedelta(minutes=5)  # half of what a task may take; a day of 10,000 invoices is 20 s
 DAYS_OPENED_MAX = 400
 
 _OPEN = """

@@ -81,15 +81,14 @@ class FindingPage(ReadOnly):
     """A finding is closed by the first comparison that does not find it any more."""
 
     list_display = (
-        "shown_state", "kind", "problem", "said", "our_amount", "their_amount", "age", "theirs",
-        "opened_at",
+        "shown_state", "what", "said", "our_amount", "their_amount", "age", "theirs",
     )  # fmt: skip
     list_filter = (StateFilter, "kind", "problem", "day")
     search_fields = ("our_id", "their_id", "said", "acknowledgement")
     ordering = ("-closed_at", "-opened_at")  # PostgreSQL has nulls, the open ones, first
     list_before_template = "console/compared.html"
     fields = (
-        "shown_state", "said", "our_amount", "their_amount", "ours", "theirs", "kind", "problem",
+        "state", "said", "our_amount", "their_amount", "ours", "theirs", "kind", "problem",
         "provider", "day", "opened_at", "seen_at", "closed_at", "acknowledged_at",
         "acknowledged_by", "acknowledgement",
     )  # fmt: skip
@@ -145,6 +144,14 @@ class FindingPage(ReadOnly):
     @shown.column(description="State", label=STATE_LABELS, ordering="closed_at")
     def shown_state(self, row: PaymentFinding) -> tuple[str, str]:
         return (name := state_of(row)), name.capitalize()
+
+    @shown.column(description="State")
+    def state(self, row: PaymentFinding) -> str:
+        return state_of(row).capitalize()
+
+    @shown.column(description="Kind", ordering="kind")
+    def what(self, row: PaymentFinding) -> str:
+        return f"{row.get_kind_display()}: {row.get_problem_display().lower()}"
 
     @shown.column(description="Age", ordering="opened_at")
     def age(self, row: PaymentFinding) -> str:

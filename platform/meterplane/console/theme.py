@@ -121,7 +121,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Ledger audits", "fact_check", "ledger_auditrun_changelist"),
                     _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
                     _item("Payment findings", "rule", "payments_paymentfinding_changelist"),
-                    _item("Clearing accounts", "balance", "clearing_accounts"),
+                    _item("Clearing accounts", "task_alt", "clearing_accounts"),
                     _item("Webhook events", "webhook", "payments_webhookevent_changelist"),
                 ],
             },

@@ -40,7 +40,7 @@ def test_an_invoice_is_an_open_item_until_it_is_paid(organisation, billed, strip
     over = [("too much was paid of invoice ACME-000001", -100)]
     assert held("payments") == {
         "customer_balance": (-100, over),
-        "payments": (301, [("invoice paid: 1", 301)]),
+        "payments": (301, [("invoice paid (1)", 301)]),
     }
     tasks.sweep()
     assert held() == {}

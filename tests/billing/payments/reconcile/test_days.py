@@ -39,17 +39,20 @@ def paid(tenant, billed, stripe):
 def test_sides_that_agree_give_no_finding_and_clearing_accounts_are_at_zero(
     onboard, billed, stripe, there
 ):
-    """Paid, open, voided there, written off there; a negative one, and one that its balance pays.
+    """Paid, open, voided there, written off there, paid there elsewhere; and one that its balance
+    pays in part.
 
     `receivable` clears between an invoice and its payment: it holds what open invoices are about,
     and of the others nothing; `payments` holds what the provider says that it got.
     """
-    tenants = [onboard(name) for name in ("paid", "open", "void", "written", "balance")]
-    for tenant in tenants[1:4]:
+    tenants = [onboard(name) for name in ("paid", "open", "void", "written", "balance", "cash")]
+    for tenant in (*tenants[1:4], tenants[5]):
         collect(tenant.id, billed(tenant).id, stripe)  # no card: open
     for tenant, act in ((tenants[2], "void_invoice"), (tenants[3], "mark_uncollectible")):
         [theirs] = there.invoices(tenant)
         getattr(there.client.v1.invoices, act)(theirs.id)
+    [theirs] = there.invoices(tenants[5])
+    there.client.v1.invoices.pay(theirs.id, {"paid_out_of_band": True})
     paid(tenants[0], billed, stripe)
     attach_test_card(tenants[4].id, stripe)
     credit = {"amount": -200, "currency": "usd"}
@@ -58,10 +61,10 @@ def test_sides_that_agree_give_no_finding_and_clearing_accounts_are_at_zero(
     paid(tenants[4], billed, stripe)
     assert reconciled(stripe) == []
     with system_scope("test"):
-        assert sum(ReconciledDay.objects.values_list("compared", flat=True)) == 5 + 5 + 2
-    assert [held(tenant.id).get("receivable", 0) for tenant in tenants] == [0, 301, 0, 0, 0]
+        assert sum(ReconciledDay.objects.values_list("compared", flat=True)) == 6 + 6 + 3
+    assert [held(tenant.id).get("receivable", 0) for tenant in tenants] == [0, 301, 0, 0, 0, 0]
     got = [sum(each.amount_paid for each in there.invoices(tenant)) for tenant in tenants]
-    assert got == [301, 0, 0, 0, 101]
+    assert got == [301, 0, 0, 0, 101, 301]
     assert held(tenants[0].id)["payments"] == 301
     assert all(verdict.holds for verdict in audit())
 
