@@ -15,8 +15,11 @@ from billing.ledger.audit import audit
 from billing.payments.accounts import attach_test_card
 from billing.payments.collect import collect
 from billing.payments.models import PaymentFinding, PaymentRun, ReconciledDay
+from billing.payments.reconcile import days
 from billing.payments.reconcile.acknowledge import acknowledge
 from billing.payments.reconcile.days import reconcile_day
+from billing.payments.reconcile.look import look
+from billing.payments.reconcile.looked import Looked
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
@@ -169,16 +172,25 @@ def test_what_a_worker_holds_is_neither_told_nor_taken_back(organisation, billed
     assert reconciled(stripe) == []
 
 
-def test_found_by_several_at_once_it_is_opened_once(organisation, billed, stripe, there):
+def test_found_by_several_at_once_it_is_opened_once(
+    organisation, billed, stripe, there, monkeypatch
+):
     paid(organisation, billed, stripe)
+    today, failed = clock.now().date(), list[BaseException]()
+    assert reconcile_day(stripe, today).open_findings == 0
     [theirs] = there.invoices(organisation)
     there.sandbox.control(f"/objects/{theirs.id}", {"total": 302})
-    today, failed = clock.now().date(), list[BaseException]()
     ready = Barrier(3)
+
+    def looked_by_all(*window: Any) -> list[Looked]:
+        found = look(*window)
+        ready.wait(30)
+        return found
+
+    monkeypatch.setattr(days, "look", looked_by_all)
 
     def compare() -> None:
         try:
-            ready.wait(10)
             reconcile_day(stripe, today)
         except BaseException as problem:
             failed.append(problem)
