@@ -6,7 +6,7 @@ invoice that was finalised before there was a ledger gets its first entry with i
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -49,6 +49,15 @@ def overpaid_minor(invoice: Invoice) -> int:
     """What was paid of it beyond what was due. Needs the tenant's door."""
     parts = _parts([invoice.id])[invoice.id]
     return _invoiced(invoice, parts, clock.now(), was_written_off=False).overpaid_minor
+
+
+def as_recorded(invoices: Sequence[Invoice]) -> dict[UUID, Invoiced]:
+    """These invoices as the ledger sees them now. Needs a door to them all."""
+    parts = _parts([invoice.id for invoice in invoices])
+    return {
+        invoice.id: _invoiced(invoice, parts[invoice.id], clock.now(), was_written_off=False)
+        for invoice in invoices
+    }
 
 
 @dataclass(slots=True)

@@ -29,7 +29,8 @@ class CheckoutOrder:
 @dataclass(frozen=True, slots=True)
 class ProviderCheckout:
     """A checkout as the provider has it. `status`: open, complete or expired; `url` is where the
-    customer goes while it is open. A payment method is told of a card that was kept."""
+    customer goes while it is open. A payment method is told of a card that was kept, an intent of
+    what was paid."""
 
     checkout_id: str
     subject_id: str
@@ -40,6 +41,7 @@ class ProviderCheckout:
     amount_minor: int | None
     url: str
     payment_method: str
+    intent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

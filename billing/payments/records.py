@@ -31,6 +31,8 @@ class ReconciledDay(models.Model):
     due_at = models.DateTimeField(default=clock.now)
     compared_at = models.DateTimeField(null=True, blank=True)
     compared = models.PositiveIntegerField(default=0)
+    # By kind: {"invoice": {"compared": 7, "agreed": 6}, ...}
+    counts = models.JSONField(default=dict, db_default={})
 
     class Meta:
         db_table = "reconciled_day"
@@ -46,7 +48,11 @@ class ReconciledDay(models.Model):
 class PaymentFinding(models.Model):
     """Something that is not the same here and at the provider. Opened once, closed when it is gone.
 
-    `our_id` is of the row here, `their_id` of the object there; empty where there is none.
+    `our_id` is of the row here, `their_id` of the object there; empty where there is none. Amounts
+    are texts with their currencies, as the sides had them when it was last seen.
+
+    A person acknowledges it: somebody knows of it and says what is done. It stays open until it is
+    gone, and what is found otherwise than it was acknowledged is not acknowledged any more.
     """
 
     class Kind(models.TextChoices):
@@ -54,6 +60,8 @@ class PaymentFinding(models.Model):
         PAYMENT = "payment", "Payment"
         REFUND = "refund", "Refund"
         CREDIT_NOTE = "credit_note", "Credit note"
+        TOP_UP = "top_up", "Top-up"
+        CUSTOMER = "customer", "Customer"
         CLEARING = "clearing", "Clearing account"
 
     class Problem(models.TextChoices):
@@ -70,9 +78,14 @@ class PaymentFinding(models.Model):
     our_id = models.CharField(max_length=64, blank=True, default="")
     their_id = models.CharField(max_length=64, blank=True, default="")
     said = models.TextField()
+    our_amount = models.CharField(max_length=40, blank=True, default="", db_default="")
+    their_amount = models.CharField(max_length=40, blank=True, default="", db_default="")
     opened_at = models.DateTimeField(default=clock.now)
     seen_at = models.DateTimeField(default=clock.now)
     closed_at = models.DateTimeField(null=True, blank=True)
+    acknowledged_at = models.DateTimeField(null=True, blank=True)
+    acknowledged_by = models.CharField(max_length=254, blank=True, default="", db_default="")
+    acknowledgement = models.CharField(max_length=400, blank=True, default="", db_default="")
 
     class Meta:
         db_table = "payment_finding"
@@ -92,6 +105,15 @@ class PaymentFinding(models.Model):
             models.CheckConstraint(
                 condition=Q(closed_at__isnull=True) | Q(closed_at__gte=models.F("opened_at")),
                 name="payment_finding_closed_after",
+            ),
+            models.CheckConstraint(
+                condition=Q(acknowledged_at__isnull=True, acknowledged_by="", acknowledgement="")
+                | Q(
+                    acknowledged_at__isnull=False,
+                    acknowledged_by__gt="",
+                    acknowledgement__gt="",
+                ),
+                name="payment_finding_acknowledged_by_someone",
             ),
         ]
 

@@ -11,6 +11,9 @@
     POST   /_sandbox/webhook_endpoints/{id}/rotate_secret   {"old_expires_in_s": 86400}
     POST   /_sandbox/charges/{id}/dispute  {"reason": "fraudulent"}
     POST   /_sandbox/disputes/{id}         {"status": "won" | "lost"}
+    POST   /_sandbox/objects/{id}          {"amount": 302, ...}, behind everybody's back
+    POST   /_sandbox/objects/{id}/double   the same once more
+    DELETE /_sandbox/objects/{id}          as if it had never been
 
 Kinds of faults are in `faults`, settings in `settings`. Not part of Stripe: a client of Stripe
 never comes here.
@@ -25,7 +28,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from stripe_sandbox import access, clock, disputes, events, faults, ids, settings, webhooks
+from stripe_sandbox import (
+    access,
+    clock,
+    disputes,
+    events,
+    faults,
+    ids,
+    settings,
+    tampering,
+    webhooks,
+)
 from stripe_sandbox.errors import StripeError, no_such, refused
 from stripe_sandbox.page_frame import call_of, sandbox_of
 from stripe_sandbox.store import Document, Store
@@ -169,6 +182,18 @@ def decide_dispute(request: Request, store: Store, body: dict[str, Any]) -> Any:
     return dispute
 
 
+def alter_object(request: Request, store: Store, body: dict[str, Any]) -> Any:
+    return tampering.alter(store, request.path_params["id"], body)
+
+
+def double_object(request: Request, store: Store, _: dict[str, Any]) -> Any:
+    return tampering.double(store, request.path_params["id"])
+
+
+def remove_object(request: Request, store: Store, _: dict[str, Any]) -> Any:
+    return tampering.remove(store, request.path_params["id"])
+
+
 def _handled(act: _Act) -> Callable[[Request], Any]:
     async def handle(request: Request) -> Response:
         sandbox = sandbox_of(request)
@@ -246,5 +271,8 @@ ROUTES = tuple(
         ("POST", "/webhook_endpoints/{id}/rotate_secret", rotate_secret),
         ("POST", "/charges/{id}/dispute", open_dispute),
         ("POST", "/disputes/{id}", decide_dispute),
+        ("POST", "/objects/{id}", alter_object),
+        ("POST", "/objects/{id}/double", double_object),
+        ("DELETE", "/objects/{id}", remove_object),
     )
 )

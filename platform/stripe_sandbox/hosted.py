@@ -2,7 +2,14 @@
 
 from starlette.routing import Route
 
-from stripe_sandbox import checkout_pages, overview_pages, pages, pdf_pages, portal_pages
+from stripe_sandbox import (
+    checkout_pages,
+    object_pages,
+    overview_pages,
+    pages,
+    pdf_pages,
+    portal_pages,
+)
 
 _INVOICE = "/i/acct_sandbox/{token}"
 _CHECKOUT = "/c/pay/{id}"
@@ -14,6 +21,7 @@ ROUTES = (
     Route("/events", overview_pages.list_events),
     Route("/events/{id}", overview_pages.show_event),
     Route("/events/{id}/resend", overview_pages.resend_event, methods=["POST"]),
+    Route("/objects/{id}", object_pages.show),
     Route(_INVOICE, pages.show),
     Route(f"{_INVOICE}/pay", pages.pay, methods=["POST"]),
     Route(f"{_INVOICE}/authenticate", pages.authenticate, methods=["POST"]),

@@ -1,6 +1,4 @@
-"""An operator sees what the provider told us, has it processed again, and sees what differs."""
-
-from datetime import timedelta
+"""An operator sees what the provider told us, and has it processed again."""
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -8,15 +6,12 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from billing.payments import inbox
-from billing.payments.models import PaymentFinding, ReconciledDay, WebhookEvent
-from meterplane.kernel import clock
-from meterplane.kernel.ids import uuid7
+from billing.payments.models import WebhookEvent
 from tenants.keys import issue_operator_key
 from tenants.scoping import system_scope
 
 INBOX = "console:payments_webhookevent_changelist"
 EVENT = "console:payments_webhookevent_change"
-FINDINGS = "console:payments_paymentfinding_changelist"
 API = "/api/v1/webhook-events"
 
 
@@ -89,25 +84,3 @@ def test_an_event_nobody_knows_cannot_be_processed_again(api, organisation):
     tenants = APIClient()
     tenants.credentials(HTTP_AUTHORIZATION=f"Bearer {organisation.secret}")
     assert tenants.get(API).status_code == 401
-
-
-def test_findings_are_listed_open_ones_first_and_lead_to_the_invoice(operator):
-    now = clock.now()
-    ours = str(uuid7())
-    with system_scope("test"):
-        for said, closed in (("it was <i>gone</i>", now), ("it differs by a cent", None)):
-            PaymentFinding.objects.create(
-                provider="stripe", day=now.date(), kind="payment", problem="different",
-                our_id=ours, their_id="in_1", said=said, opened_at=now - timedelta(hours=1),
-                closed_at=closed,
-            )  # fmt: skip
-        ReconciledDay.objects.create(provider="stripe", day=now.date(), compared=7)
-        first = PaymentFinding.objects.get(closed_at=None)
-    page = operator.get(reverse(FINDINGS)).text
-    assert page.index("it differs by a cent") < page.index("&lt;i&gt;gone&lt;/i&gt;")
-    one = operator.get(reverse("console:payments_paymentfinding_change", args=[first.pk])).text
-    assert reverse("console:invoicing_invoice_change", args=[ours]) in one
-    days = operator.get(reverse("console:payments_reconciledday_changelist")).text
-    assert f"{now:%Y-%m-%d}" in days
-    front = operator.get(reverse("console:index")).text
-    assert "payments do not add up" in front

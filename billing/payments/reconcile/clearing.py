@@ -1,48 +1,234 @@
-"""Clearing accounts return to zero: what is owed is what open invoices are about, and nothing else.
+"""Clearing accounts return to zero: what they hold is explained by open items, to the minor unit.
 
-`receivable` clears between an invoice and whatever settles it. A tenant none of whose invoices of a
-currency is open is owed nothing in it; what is left there was posted on one side only. That what
-left `receivable` as a payment is what the provider got is compared beside it, invoice by invoice
-(`kinds.payments`); `payments` itself is no clearing account yet: it is what the provider has of
-ours, as long as its payouts to a bank are not recorded.
+    receivable        invoices that are open: what is due of each
+    refunds           what was said to be paid back and is not there yet: credit notes, and bought
+                      credit that nobody uses
+    customer_balance  what customers paid too much and did not get back
+    payments          what came in and went out at the provider, by the act that it is of: money
+                      that is there, as payouts to a bank are not recorded
 
-One statement, and so one snapshot: an invoice and its entries move in one transaction.
+An account holds the sum of its items and nothing else: a rest was posted on one side only. Once all
+is paid and paid back, the first three are at zero. That what came in and went out is what the
+provider has is compared one by one beside this (`kinds`).
+
+Guarantees: one instant of the database is looked at. An account of another domain is one more
+function in `CLEARED`.
 """
 
-from django.db import connection
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
 
-from billing.ledger.accounts import RECEIVABLE
-from billing.payments.models import PaymentFinding
+from django.db import connection, transaction
+from django.db.models import Count, F, Q, Sum
+
+from billing.credits.models import CreditMovement
+from billing.invoicing.models import CreditNote, Invoice
+from billing.invoicing.record import as_recorded
+from billing.ledger.accounts import CUSTOMER_BALANCE, PAYMENTS, RECEIVABLE, REFUNDS
+from billing.ledger.models import LedgerBalance, LedgerLeg
+from billing.payments.models import PaymentFinding, Refund
 from billing.payments.reconcile.compare import Found
 from billing.payments.reconcile.looked import Looked
 from meterplane.kernel.money import minor_to_text
+from tenants.models import Organisation
 from tenants.scoping import system_scope
 
-_BALANCES = """
-SELECT o.id, o.slug, b.currency, b.balance_minor
-  FROM ledger_balance b
-  JOIN organisation o ON o.id = b.tenant_id
- WHERE b.account = %(account)s
-   AND NOT EXISTS (SELECT FROM invoice i WHERE i.tenant_id = b.tenant_id
-                      AND i.currency = b.currency AND i.status = 'open')
- ORDER BY o.slug, b.currency
-"""
+AT_ONCE = 500
+ITEMS_NAMED_MAX = 3  # of a finding; the console and `--json` name all
+_GONE = (Refund.State.FAILED, Refund.State.REFUSED)
+_NOT_THERE_YET = (*_GONE, Refund.State.ASKED)
+
+
+class Item(NamedTuple):
+    """One thing that is open, and what it makes its account hold; a debit is positive."""
+
+    tenant_id: UUID
+    currency: str
+    name: str
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A clearing account of an organisation in one currency, and what explains it."""
+
+    tenant_id: UUID
+    slug: str
+    account: str
+    currency: str
+    balance_minor: int
+    items: Sequence[Item]
+
+    @property
+    def rest_minor(self) -> int:
+        """What no open item explains."""
+        return self.balance_minor - sum(item.amount_minor for item in self.items)
 
 
 def clearing() -> Looked:
-    """Of every tenant that has no open invoice, what is left in its clearing account."""
-    with system_scope("clearing accounts are looked at"), connection.cursor() as cursor:
-        cursor.execute(_BALANCES, {"account": RECEIVABLE})
-        rows = cursor.fetchall()
+    """Every clearing account, and a finding for each rest."""
+    held = holdings()
     found = [
         Found(
             "left_over",
-            f"{tenant_id}:{currency}",
+            f"{each.account}:{each.tenant_id}:{each.currency}",
             "",
-            f"{slug} has no open invoice in {currency}, and its {RECEIVABLE} holds"
-            f" {minor_to_text(balance_minor, currency)}",
+            _said(each),
+            our_amount=f"{minor_to_text(each.rest_minor, each.currency)} {each.currency}",
         )
-        for tenant_id, slug, currency, balance_minor in rows
-        if balance_minor
+        for each in held
+        if each.rest_minor
     ]
-    return Looked(PaymentFinding.Kind.CLEARING, len(rows), found, is_of_day=False)
+    return Looked(PaymentFinding.Kind.CLEARING, len(held), found, is_of_day=False)
+
+
+def holdings() -> list[Holding]:
+    """Of every organisation and currency the accounts that hold something, or should."""
+    with _one_instant():
+        rows = LedgerBalance.objects.filter(account__in=CLEARED)
+        balances = {
+            (row.account, row.tenant_id, row.currency): int(row.balance_minor) for row in rows
+        }
+        items: dict[tuple[str, UUID, str], list[Item]] = defaultdict(list)
+        for account, read in CLEARED.items():
+            for item in read():
+                items[account, item.tenant_id, item.currency].append(item)
+        slugs = dict(Organisation.objects.values_list("id", "slug"))
+    found = [
+        Holding(
+            tenant_id,
+            slugs[tenant_id],
+            account,
+            currency,
+            balances.get((account, tenant_id, currency), 0),
+            items.get((account, tenant_id, currency), ()),
+        )
+        for account, tenant_id, currency in balances.keys() | items.keys()
+    ]
+    return sorted(found, key=lambda each: (each.slug, each.currency, each.account))
+
+
+def open_invoices() -> Iterator[Item]:
+    """What is due of each invoice that is open."""
+    for invoice, due_minor, _ in _recorded(Q(status=Invoice.Status.OPEN)):
+        if due_minor:
+            yield _item(invoice, f"invoice {invoice.number} is open", due_minor)
+
+
+def promised() -> Iterator[Item]:
+    """What credit notes promise to pay back, less what was paid back of it; and unused credit."""
+    notes = CreditNote.objects.filter(effect=CreditNote.Effect.REFUND, total_minor__gt=0)
+    paid_back = dict(
+        Refund.objects.exclude(state__in=_NOT_THERE_YET)
+        .filter(owed_minor__gt=0)
+        .order_by()
+        .values_list("invoice_id")
+        .annotate(sum=Sum("owed_minor"))
+    )
+    rows = (
+        notes.order_by("invoice__number")
+        .values_list("tenant_id", "currency", "invoice_id", "invoice__number")
+        .annotate(sum=Sum("total_minor"))
+    )
+    for tenant_id, currency, invoice_id, number, promised_minor in rows:
+        left_minor = int(promised_minor) - int(paid_back.pop(invoice_id, 0))
+        if left_minor:
+            yield Item(
+                tenant_id,
+                currency,
+                f"credit notes of invoice {number} are to be paid back",
+                -left_minor,
+            )
+    unused = CreditMovement.objects.filter(kind=CreditMovement.Kind.REFUNDED).order_by()
+    of_tenant = unused.values_list("tenant_id", "grant__currency").annotate(sum=Sum("amount_minor"))
+    for tenant_id, currency, amount_minor in of_tenant:
+        yield Item(
+            tenant_id,
+            currency,
+            "bought credit that was not used is to be paid back",
+            -abs(int(amount_minor)),
+        )
+
+
+def overpaid() -> Iterator[Item]:
+    """What was paid of an invoice beyond what was due, less what went back of it."""
+    gone_back = dict(
+        Refund.objects.exclude(state__in=_NOT_THERE_YET)
+        .filter(balance_minor__gt=0)
+        .order_by()
+        .values_list("invoice_id")
+        .annotate(sum=Sum("balance_minor"))
+    )
+    lowered = CreditNote.objects.filter(effect=CreditNote.Effect.LOWERS_DUE).values("invoice_id")
+    may_be = Q(paid_minor__gt=F("total_minor")) | Q(id__in=lowered)
+    for invoice, _, over_minor in _recorded(may_be & Q(status=Invoice.Status.PAID)):
+        left_minor = over_minor - int(gone_back.get(invoice.id, 0))
+        if left_minor:
+            name = f"too much was paid of invoice {invoice.number}"
+            yield _item(invoice, name, -left_minor)
+
+
+def moved() -> Iterator[Item]:
+    """By the act: what came in, and what went out."""
+    rows = (
+        LedgerLeg.objects.filter(account=PAYMENTS)
+        .order_by("entry__kind")
+        .values_list("tenant_id", "currency", "entry__kind")
+        .annotate(sum=Sum("amount_minor"), count=Count("id"))
+    )
+    for tenant_id, currency, kind, amount_minor, count in rows:
+        name = f"{kind.replace('.', ' ').replace('_', ' ')} ({count:,})"
+        yield Item(tenant_id, currency, name, int(amount_minor))
+
+
+CLEARED: Mapping[str, Callable[[], Iterator[Item]]] = {
+    RECEIVABLE: open_invoices,
+    REFUNDS: promised,
+    CUSTOMER_BALANCE: overpaid,
+    PAYMENTS: moved,
+}
+
+
+def _recorded(which: Q) -> Iterator[tuple[Invoice, int, int]]:
+    """Each of these invoices, what is due of it, and what was paid beyond that."""
+    rows = Invoice.objects.filter(which).order_by("id")
+    page = list(rows[:AT_ONCE])
+    while page:
+        recorded = as_recorded(page)
+        for invoice in page:
+            yield invoice, recorded[invoice.id].due_minor, recorded[invoice.id].overpaid_minor
+        page = list(rows.filter(id__gt=page[-1].id)[:AT_ONCE])
+
+
+def _item(invoice: Invoice, name: str, amount_minor: int) -> Item:
+    return Item(invoice.tenant_id, invoice.currency, name, amount_minor)
+
+
+def _said(held: Holding) -> str:
+    def text(amount_minor: int) -> str:
+        return f"{minor_to_text(amount_minor, held.currency)} {held.currency}"
+
+    named = [f"{item.name}: {text(item.amount_minor)}" for item in held.items[:ITEMS_NAMED_MAX]]
+    if len(held.items) > ITEMS_NAMED_MAX:
+        named.append(f"and {len(held.items) - ITEMS_NAMED_MAX} more")
+    explained = "; ".join(named) or "nothing is open"
+    return (
+        f"{held.account} of {held.slug} holds {text(held.balance_minor)}, of which"
+        f" {text(held.rest_minor)} is of no open item ({explained})"
+    )
+
+
+@contextmanager
+def _one_instant() -> Iterator[None]:
+    """Inside another transaction it is as exact as that one is."""
+    is_first = not connection.in_atomic_block
+    with transaction.atomic():
+        if is_first:  # before the door, which asks PostgreSQL something
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        with system_scope("clearing accounts are looked at"):
+            yield

@@ -17,7 +17,8 @@ Problem = Literal["missing_there", "missing_here", "different", "left_over"]
 @dataclass(frozen=True, slots=True)
 class Row:
     """One thing as one side has it. `amount_minor` is None while there is nothing to compare; of
-    `made_at` nothing is."""
+    `made_at` nothing is. Ours is `under_way` while somebody works on it: what differs may be gone
+    in a moment."""
 
     our_id: str
     their_id: str
@@ -26,16 +27,20 @@ class Row:
     currency: str
     amount_minor: int | None
     made_at: datetime
+    amount_name: str = "amount"
+    under_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One difference."""
+    """One difference. Each side's amount in its own currency, as far as it has one."""
 
     problem: Problem
     our_id: str
     their_id: str
     said: str
+    our_amount: str = ""
+    their_amount: str = ""
 
 
 def compare(ours: Sequence[Row], theirs: Sequence[Row]) -> list[Found]:
@@ -52,24 +57,38 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row]) -> list[Found]:
             told = _differences(row, other)
             if told:
                 said = f"{row.name} and {other.name} there differ: {'; '.join(told)}"
-                found.append(Found("different", row.our_id, row.their_id, said))
+                found.append(_found("different", row, other, said))
         elif row.their_id:
             said = f"{row.name}, {_money(row)}, is {row.their_id} by our books, which is not there"
-            found.append(Found("missing_there", row.our_id, row.their_id, said))
+            found.append(_found("missing_there", row, None, said))
         else:
             said = f"{row.name}, {_money(row)}, is {row.status} here and was not brought there yet"
-            found.append(Found("missing_there", row.our_id, "", said))
+            found.append(_found("missing_there", row, None, said))
     for row in there.values():
-        found.append(Found("missing_here", row.our_id, row.their_id, _stranger(row, own)))
+        found.append(_found("missing_here", None, row, _stranger(row, own)))
     return found
 
 
+def _found(problem: Problem, ours: Row | None, theirs: Row | None, said: str) -> Found:
+    named = ours or theirs
+    return Found(
+        problem,
+        named.our_id if named else "",
+        theirs.their_id if theirs else ours.their_id if ours else "",
+        said,
+        _amount(ours),
+        _amount(theirs),
+    )
+
+
 def _differences(ours: Row, theirs: Row) -> list[str]:
-    compared = [("status", ours.status, theirs.status), ("id", ours.our_id, theirs.our_id)]
+    compared = [
+        ("status", ours.status, theirs.status),
+        ("id", ours.our_id, theirs.our_id),
+        ("currency", ours.currency, theirs.currency or ours.currency),
+    ]
     if ours.amount_minor is not None and theirs.amount_minor is not None:
-        compared.append(("amount", _money(ours), _money(theirs)))
-    elif ours.currency != theirs.currency:
-        compared.append(("currency", ours.currency, theirs.currency))
+        compared.append((ours.amount_name, _money(ours), _money(theirs)))
     return [
         f"{what} ours {mine}, theirs {other}" for what, mine, other in compared if mine != other
     ]
@@ -87,6 +106,10 @@ def _stranger(theirs: Row, own: dict[str, Row]) -> str:
 
 
 def _money(row: Row) -> str:
-    if row.amount_minor is None:
-        return f"no amount yet in {row.currency}"
+    return _amount(row) or f"no amount yet in {row.currency or 'any currency'}"
+
+
+def _amount(row: Row | None) -> str:
+    if row is None or row.amount_minor is None:
+        return ""
     return f"{minor_to_text(row.amount_minor, row.currency)} {row.currency}"

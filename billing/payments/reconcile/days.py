@@ -1,12 +1,14 @@
 """Which days are compared when, and what was found of each.
 
-A day is a UTC day of what was made there. The last two are compared every ten minutes, those of the
-last five weeks daily, older ones monthly: an old invoice may be changed there too.
+A day is a UTC day of what was made there. The last two are compared every ten minutes, all the
+others each night: an old invoice may be changed there too. Clearing accounts are looked at with
+them, as of now.
 
 Guarantees: a finding is opened once, with an alarm, and closed by the first comparison that does
 not find it; what has been closed and comes back is a new one. A worker that dies leaves its day to
-the next after `HOLD`. A run stops beginning days after `RUN_MAX`, the newest ones first; calls take
-their turns like any other, so comparing does not keep invoices waiting.
+the next after `HOLD`, and the night goes on from there. A run stops beginning days after `RUN_MAX`,
+the newest ones first; calls take their turns like any other, so comparing does not keep invoices
+waiting. Two workers that find the same at once store it once.
 """
 
 import logging
@@ -27,10 +29,10 @@ from tenants.scoping import system_scope
 log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
-RECENT_DAYS, LATELY_DAYS = 2, 35
-RECENT_EVERY, LATELY_EVERY, OLD_EVERY = timedelta(minutes=10), DAY, timedelta(days=30)
+RECENT_DAYS, RECENT_EVERY = 2, timedelta(minutes=10)
+NIGHT_BEGINS = timedelta(hours=3)  # UTC: months are closed and the ledger is audited before
 HOLD = timedelta(minutes=15)
-RUN_MAX = timedelta(minutes=5)  # half of what a task may take; a day of 10,000 invoices is 10 s
+RUN_MAX = timedelta(minutes=5)  # half of what a task may take; a day of 10,000 invoices is 20 s
 DAYS_OPENED_MAX = 400
 
 _OPEN = """
@@ -63,7 +65,18 @@ def reconcile_due(provider: PaymentProvider) -> list[Compared]:
     began, done = clock.now(), list[Compared]()
     while clock.now() - began < RUN_MAX and (day := _claim(provider)) is not None:
         done.append(reconcile_day(provider, day))
+    if done:
+        reconcile_clearing(provider)
     return done
+
+
+def reconcile_clearing(provider: PaymentProvider) -> Looked:
+    """Look at the clearing accounts now, and store what was found."""
+    looked, now = clearing(), clock.now()
+    with system_scope("what was found of clearing accounts"):
+        _one_at_a_time()
+        _store(provider.name, now.date(), looked, now)
+    return looked
 
 
 def open_days(provider: PaymentProvider) -> None:
@@ -85,24 +98,34 @@ def open_days(provider: PaymentProvider) -> None:
 def reconcile_day(provider: PaymentProvider, day: date) -> Compared:
     """Compare one day now, due or not, and store what was found."""
     start = datetime.combine(day, time.min, UTC)
-    looked = [*look(provider, start, start + DAY), clearing()]
+    looked = look(provider, start, start + DAY)
     now = clock.now()
     with system_scope("what was found of a day"):
+        _one_at_a_time()
         row, _ = ReconciledDay.objects.get_or_create(provider=provider.name, day=day)
-        row = ReconciledDay.objects.select_for_update().get(pk=row.pk)
         for each in looked:
             _store(provider.name, day, each, now)
-        row.compared = sum(each.compared for each in looked if each.is_of_day)
-        row.compared_at, row.due_at = now, now + _again_after(day)
+        row.compared = sum(each.compared for each in looked)
+        row.counts = {
+            each.kind: {"compared": each.compared, "agreed": each.agreed} for each in looked
+        }
+        row.compared_at, row.due_at = now, _due_again(day, now)
         row.save()
         return Compared(day, row.compared, sum(len(each.found) for each in looked))
 
 
-def _again_after(day: date) -> timedelta:
-    age = clock.now().date() - day
-    if age < RECENT_DAYS * DAY:
-        return RECENT_EVERY
-    return LATELY_EVERY if age < LATELY_DAYS * DAY else OLD_EVERY
+def _due_again(day: date, now: datetime) -> datetime:
+    """In ten minutes, or in the next night."""
+    if now.date() - day < RECENT_DAYS * DAY:
+        return now + RECENT_EVERY
+    tonight = datetime.combine(now.date(), time.min, UTC) + NIGHT_BEGINS
+    return tonight if now < tonight else tonight + DAY
+
+
+def _one_at_a_time() -> None:
+    """Storing is quick. Until it is committed nobody else stores what was found."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('payments.found', 0))")
 
 
 def _claim(provider: PaymentProvider) -> date | None:
@@ -114,7 +137,7 @@ def _claim(provider: PaymentProvider) -> date | None:
 
 
 def _store(provider: str, day: date, looked: Looked, now: datetime) -> None:
-    """Open what is new, note what is still so, close what is gone. The day's row is held."""
+    """Open what is new, note what is still so, close what is gone."""
     known = {
         (row.problem, row.our_id, row.their_id): row
         for row in PaymentFinding.objects.filter(
@@ -134,9 +157,15 @@ def _store(provider: str, day: date, looked: Looked, now: datetime) -> None:
                 their_id=found.their_id,
                 opened_at=now,
             )
+        elif row.said != found.said and row.acknowledged_at is not None:
+            log.error("payments do not add up otherwise than acknowledged: %s", found.said)
+            row.acknowledged_at, row.acknowledged_by, row.acknowledgement = None, "", ""
         row.said, row.seen_at = found.said, now
+        row.our_amount, row.their_amount = found.our_amount, found.their_amount
         row.save()
     # One that is made at midnight may be of two days: the day that opened a finding closes it.
-    for gone in (row for row in known.values() if row.day == day or not looked.is_of_day):
+    for gone in known.values():
+        if gone.their_id in looked.undecided or (looked.is_of_day and gone.day != day):
+            continue
         gone.closed_at = now
         gone.save(update_fields=["closed_at"])

@@ -1,17 +1,11 @@
-"""What is compared, kind by kind: where rows of ours come from, and where theirs do.
+"""What is compared, kind by kind: invoices and what was paid into them here, the others beside it.
 
-A kind says how to list what was made there in a window and how to read one of it again; which of
-ours those are, and which of ours were made in the window; and how to bring one of ours up to what
-is there, so that news on its way is no difference. A new kind is a function that returns a `Kind`,
-and a line in `KINDS`.
-
-Ours are read through the system's door, theirs outside any transaction.
+A new kind is a function that returns a `Kind`, and a line in `KINDS`.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Q
@@ -21,30 +15,22 @@ from billing.invoicing.models import Invoice
 from billing.ledger.accounts import BAD_DEBT, CUSTOMER_BALANCE, RECEIVABLE
 from billing.ledger.queries import entries_by_source
 from billing.payments.carry import carried_by
-from billing.payments.models import BillingAccount, PaymentFinding, PaymentRun
+from billing.payments.models import PaymentFinding, PaymentRun
 from billing.payments.process import refresh
 from billing.payments.provider import PaymentProvider
 from billing.payments.reconcile.compare import Row
+from billing.payments.reconcile.customer_kind import customers
+from billing.payments.reconcile.kind import BROUGHT_WITHIN, Kind, customers_of
+from billing.payments.reconcile.note_kind import credit_notes
+from billing.payments.reconcile.refund_kind import refunds
+from billing.payments.reconcile.top_up_kind import top_ups
 from billing.payments.reconcile_port import TheirInvoice, TheirPayment
 from meterplane.kernel import clock
 from tenants.scoping import system_scope
 
-BROUGHT_WITHIN = timedelta(days=1)  # a closed invoice that nobody brought there is told after this
 _S = Invoice.Status
 _AS_THEIRS: Mapping[str, str] = {_S.FINALISING: _S.DRAFT}  # a draft there until it has its number
 _WAITING = (Invoice.Collection.PENDING, Invoice.Collection.PARKED)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of thing that stands on both sides. Windows are [start, end)."""
-
-    name: str
-    theirs_made: Callable[[datetime, datetime], list[Row]]
-    theirs: Callable[[str], Row | None]
-    ours: Callable[[Collection[str]], list[Row]]  # those with these ids of theirs
-    ours_made: Callable[[datetime, datetime], list[Row]]
-    settle: Callable[[str], object]  # bring ours with this id of theirs up to date
 
 
 def invoices(provider: PaymentProvider) -> Kind:
@@ -63,7 +49,7 @@ def invoices(provider: PaymentProvider) -> Kind:
 
     def made(start: datetime, end: datetime) -> list[Row]:
         found = provider.invoices_made(start, end)
-        customers = _customers(provider, {each.customer_id for each in found})
+        customers = customers_of(provider, {each.customer_id for each in found})
         return [row(each) for each in found if each.our_id or each.customer_id in customers]
 
     def one(their_id: str) -> Row | None:
@@ -97,17 +83,21 @@ def payments(provider: PaymentProvider) -> Kind:
     """What was paid into invoices: the provider's payments and the balance that it carries, against
     what our ledger took off the invoice for it. Its id is the invoice's."""
 
-    def row(their: TheirInvoice, paid: Iterable[TheirPayment]) -> Row:
-        parts = list(paid)
-        # Paid without the provider: no payment is there, and the invoice says how much it was.
-        paid_minor = sum(each.amount_minor for each in parts) if parts else max(their.paid_minor, 0)
-        named = ", ".join(sorted(each.payment_id for each in parts)) or "nothing"
+    def row(their: TheirInvoice, parts: Sequence[TheirPayment]) -> Row:
+        paid = [each for each in parts if each.status == _S.PAID]
+        is_open = not paid and any(each.status == _S.OPEN for each in parts)
+        paid_minor = sum(each.amount_minor for each in paid)
+        if parts and not paid and not is_open:
+            # Paid elsewhere: what was asked of a card is canceled, and the invoice says how much.
+            paid_minor = max(their.paid_minor, 0)
+        named = ", ".join(sorted(each.payment_id for each in paid)) or "nothing"
+        others = [each.currency for each in paid if each.currency != their.currency]
         return Row(
             their.our_id,
             their.their_id,
             f"payment of invoice {their.number or their.their_id} ({named})",
-            _S.PAID,
-            their.currency,
+            _S.OPEN if is_open else _S.PAID,
+            others[0] if others else their.currency,
             paid_minor + their.balance_minor,
             their.made_at,
         )
@@ -145,7 +135,9 @@ def payments(provider: PaymentProvider) -> Kind:
     )
 
 
-KINDS: tuple[Callable[[PaymentProvider], Kind], ...] = (invoices, payments)
+KINDS: tuple[Callable[[PaymentProvider], Kind], ...] = (
+    *(customers, invoices, payments, top_ups, refunds, credit_notes),
+)
 
 
 def _runs(provider: PaymentProvider, their_ids: Collection[str]) -> list[PaymentRun]:
@@ -166,18 +158,31 @@ def _invoice_rows(runs: Collection[PaymentRun]) -> list[Row]:
             run.invoice,
             run.provider_invoice_id or "",
             sum(each.amount_minor or 0 for each in along.get(run.id, ())),
+            under_way=_is_held(run),
         )
         for run in runs
     ]
 
 
-def _row_of(invoice: Invoice, their_id: str, along_minor: int) -> Row:
+def _is_held(run: PaymentRun) -> bool:
+    """A worker has it now."""
+    return run.lease_until is not None and run.lease_until > clock.now()
+
+
+def _row_of(invoice: Invoice, their_id: str, along_minor: int, *, under_way: bool = False) -> Row:
     status = _AS_THEIRS.get(invoice.status, invoice.status)
     total_minor = invoice.total_minor + along_minor
     amount_minor = None if their_id and status == _S.DRAFT else total_minor
     name = f"invoice {invoice.number or invoice.id}"
     return Row(
-        str(invoice.id), their_id, name, status, invoice.currency, amount_minor, invoice.created_at
+        our_id=str(invoice.id),
+        their_id=their_id,
+        name=name,
+        status=status,
+        currency=invoice.currency,
+        amount_minor=amount_minor,
+        made_at=invoice.created_at,
+        under_way=under_way,
     )
 
 
@@ -207,18 +212,10 @@ def _payment_rows(runs: Collection[PaymentRun]) -> list[Row]:
             run.invoice.currency,
             sum(settled.get((run.tenant_id, str(each)), 0) for each in of[run.id]),
             run.created_at,
+            under_way=_is_held(run),
         )
         for run in paid
     ]
-
-
-def _customers(provider: PaymentProvider, asked: Collection[str]) -> set[str]:
-    with system_scope("which customers are ours"):
-        return set(
-            BillingAccount.objects.filter(
-                provider=provider.name, customer_id__in=asked
-            ).values_list("customer_id", flat=True)
-        )
 
 
 def _refresh(provider: PaymentProvider, their_id: str) -> None:

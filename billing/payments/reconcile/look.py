@@ -2,14 +2,17 @@
 
 A first comparison is of two moments, and news may be on its way: what differs in it is brought up
 to date, read again on both sides and compared once more. Only what differs then is told. What was
-made there within `UNDER_WAY` and is not ours may be a run's that has not noted it yet: it waits.
+made there within `UNDER_WAY` and is not ours may be a run's that has not noted it yet: it waits, as
+does what a worker holds at that moment.
 """
 
+from contextlib import suppress
 from datetime import datetime
 
-from billing.payments.provider import PaymentProvider
+from billing.payments.provider import PaymentProvider, ProviderRefused
 from billing.payments.reconcile.compare import Found, Row, compare
-from billing.payments.reconcile.kinds import KINDS, Kind
+from billing.payments.reconcile.kind import Kind
+from billing.payments.reconcile.kinds import KINDS
 from billing.payments.reconcile.looked import Looked
 from billing.payments.run import LEASE
 from meterplane.kernel import clock
@@ -32,18 +35,25 @@ def _look(kind: Kind, start: datetime, end: datetime) -> Looked:
             theirs[row.their_id] = read
     first = compare(list(ours.values()), list(theirs.values()))
     left = [found for found in first if not found.their_id]
+    undecided: set[str] = set()
     for found in first:
-        if found.their_id:
-            left += _second_look(kind, found, ours)
-    return Looked(kind.name, len(ours.keys() | {row.our_id for row in theirs.values()}), left)
+        if not found.their_id:
+            continue
+        told = _second_look(kind, found, ours)
+        if told is None:
+            undecided.add(found.their_id)
+        else:
+            left += told
+    compared = len(ours.keys() | {row.our_id or row.their_id for row in theirs.values()})
+    return Looked(kind.name, compared, left, undecided=frozenset(undecided))
 
 
-def _second_look(kind: Kind, found: Found, ours: dict[str, Row]) -> list[Found]:
-    kind.settle(found.their_id)
+def _second_look(kind: Kind, found: Found, ours: dict[str, Row]) -> list[Found] | None:
+    """What still differs; None while that cannot be said."""
+    with suppress(ProviderRefused):  # what cannot be brought up to date differs as it is
+        kind.settle(found.their_id)
     theirs = kind.theirs(found.their_id)
     own = kind.ours([found.their_id])
-    if not own and theirs is not None and theirs.made_at > clock.now() - UNDER_WAY:
-        return []
     # Whose second one it is can be told only beside the first.
     beside = [
         row
@@ -51,4 +61,8 @@ def _second_look(kind: Kind, found: Found, ours: dict[str, Row]) -> list[Found]:
         if theirs and row.our_id == theirs.our_id and row.their_id != found.their_id
     ]
     told = compare([*own, *beside], [theirs] if theirs else [])
-    return [each for each in told if each.their_id == found.their_id]
+    told = [each for each in told if each.their_id == found.their_id]
+    is_new = not own and theirs is not None and theirs.made_at > clock.now() - UNDER_WAY
+    if told and (is_new or any(row.under_way for row in own)):
+        return None
+    return told

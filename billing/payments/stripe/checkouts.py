@@ -117,6 +117,7 @@ def _checkout(found: Mapping[str, Any]) -> ProviderCheckout:
         amount_minor=found.get("amount_total"),
         url=str(found.get("url") or ""),
         payment_method=str(setup.get("payment_method") or ""),
+        intent_id=str(found.get("payment_intent") or ""),
     )
 
 

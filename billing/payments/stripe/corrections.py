@@ -124,6 +124,11 @@ SENDS: Mapping[SendKind, Send] = {
 }
 
 
+def refund_state(status: str) -> str:
+    """What becomes of a refund, in our words."""
+    return _STATES.get(status, "pending")
+
+
 def _id(named: Any) -> str:
     """An object's id, whether it came as such or expanded."""
     return str(named["id"] if isinstance(named, dict) else named or "")
@@ -149,6 +154,6 @@ def _refund(found: Mapping[str, Any]) -> ProviderRefund:
         payment_intent_id=_id(found.get("payment_intent")),
         amount_minor=int(found["amount"]),
         currency=str(found["currency"]).upper(),
-        state=_STATES.get(str(found["status"]), "pending"),
+        state=refund_state(str(found["status"])),
         failure=str(found.get("failure_reason") or ""),
     )

@@ -98,13 +98,14 @@ def _failing_webhooks() -> bool:
 
 def _payments() -> dict[str, str]:
     """Whether the provider has what we have."""
-    differing = PaymentFinding.objects.filter(closed_at=None).count()
+    found = PaymentFinding.objects.filter(closed_at=None)
+    differing, new = found.count(), found.filter(acknowledged_at=None).count()
     last = ReconciledDay.objects.exclude(compared_at=None).order_by("-compared_at").first()
     return {
         "label": "Payments that differ",
         "value": f"{differing:,}",
         "note": f"compared at {shown.utc(last.compared_at)}" if last else "nothing compared yet",
-        "alarm": "payments do not add up" if differing else "",
+        "alarm": "payments do not add up" if new else "",
         "url": reverse("console:payments_paymentfinding_changelist"),
     }
 

@@ -42,6 +42,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     def extra_urls(self) -> list[URLPattern]:
         """Pages that are not a model's; Unfold mounts what this returns."""
         # Their pages register with this site.
+        from meterplane.console.cleared import clearing_urls
         from meterplane.console.collecting import collecting_urls
         from meterplane.console.entry_editor import editor_urls
         from meterplane.console.external import external_urls
@@ -49,6 +50,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         from meterplane.console.metered import usage_urls
         from meterplane.console.meters import meter_urls
         from meterplane.console.reconciled import reconciliation_urls
+        from meterplane.console.settled import finding_urls
 
         return [
             *editor_urls(),
@@ -58,6 +60,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
             *reconciliation_urls(),
             *journal_urls(),
             *collecting_urls(),
+            *finding_urls(),
+            *clearing_urls(),
         ]
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:

@@ -122,6 +122,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Collecting", "hourglass_top", "collecting"),
                     _item("Payment steps", "account_balance", "payments_paymentstep_changelist"),
                     _item("Payment findings", "rule", "payments_paymentfinding_changelist"),
+                    _item("Clearing accounts", "task_alt", "clearing_accounts"),
                     _item("Webhook events", "webhook", "payments_webhookevent_changelist"),
                 ],
             },
