@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import itertools
 import os
@@ -41,8 +42,20 @@ hypothesis.settings.load_profile("ours")
 LONGEST_FIRST = ("scenarios", "e2e", "batches", "billing", "gateway_grpc", "gateway", "metering")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """What is collected stays until the end: garbage is not looked for among it, then or later."""
+    gc.disable()
+    try:
+        _compile_a_share(session)
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+def _compile_a_share(session: pytest.Session) -> None:
     """The workers of a fresh checkout compile its tests between them, not each all of them.
 
     Each begins with a share of its own, and finds compiled what the others began with.
