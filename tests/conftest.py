@@ -37,9 +37,12 @@ hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("ours")
-# Files go to whichever worker is free, in the order of their tests: what takes long by file comes
-# first, so that nobody is alone with it in the end.
-LONGEST_FIRST = ("scenarios", "e2e", "batches", "billing", "gateway_grpc", "gateway", "metering")
+# Files go to whichever worker is free, in the order of their tests. The scenario of a whole stack
+# is the longest and needs no database of ours; the second worker makes that, and the others are at
+# the journal meanwhile, which needs none either. Then what takes long by file, so that nobody is
+# alone with it in the end.
+FIRST = ("scenarios/test_the_loop.py", "scenarios/months/test_a_year.py", "journal/")
+FIRST += ("scenarios/", "e2e/", "batches/", "billing/", "gateway_grpc/", "gateway/", "metering/")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -50,7 +53,6 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         _compile_a_share(session)
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
         gc.enable()
 
@@ -74,8 +76,8 @@ def _compile_a_share(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        return next((n for n, first in enumerate(FIRST) if file.startswith(first)), len(FIRST))
 
     items.sort(key=place)
 
