@@ -161,11 +161,29 @@ def spawn(command: EmbeddedCommand, log: Path, **extra: object) -> "subprocess.P
 def stop(process: "subprocess.Popen[bytes]", within_s: float = 10) -> None:
     """Ask a server to stop; insist after `within_s`."""
     process.terminate()
+    _see_end(process, within_s)
+
+
+def _see_end(process: "subprocess.Popen[bytes]", within_s: float) -> None:
     try:
         process.wait(within_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+_ending: list[tuple["subprocess.Popen[bytes]", float]] = []
+
+
+def stop_beside(process: "subprocess.Popen[bytes]", within_s: float) -> None:
+    """Ask a server of the whole session to stop; it may take its time while others do, too."""
+    process.terminate()
+    _ending.append((process, within_s))
+
+
+def pytest_sessionfinish() -> None:
+    while _ending:
+        _see_end(*_ending.pop())
 
 
 def redis_server(role: redis.Role) -> Iterator[None]:
@@ -280,7 +298,7 @@ def triton() -> Iterator[TritonServer]:
             process.pid,
         )
     finally:
-        stop(process, 20)
+        stop_beside(process, 20)
 
 
 @dataclass(frozen=True, slots=True)
