@@ -358,7 +358,7 @@ async def test_callers_who_leave_at_any_moment_pay_for_what_was_made_and_stop_th
     gateway, shop
 ):
     seed = random.SystemRandom().randrange(1 << 32)
-    await visits(gateway, shop, 300, seed, STOPPED_WITHIN_S + BUSY_S)
+    await visits(gateway, shop, 600, seed, STOPPED_WITHIN_S + BUSY_S)
 
 
 @pytest.mark.long
