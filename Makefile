@@ -50,7 +50,8 @@ doctor: $(READY) ## Check this machine and say how to mend what is wrong
 
 # A file stays on one worker: the scenarios share one whole stack, in order. Three workers keep two
 # cores at work: each waits a third of its time for servers that it starts and kills.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: $(READY) ## Run the fast tests against real servers

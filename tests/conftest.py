@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import itertools
 import os
@@ -36,13 +37,27 @@ hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("ours")
-# Files go to whichever worker is free, in the order of their tests: what takes long by file comes
-# first, so that nobody is alone with it in the end.
-LONGEST_FIRST = ("scenarios", "e2e", "batches", "billing", "gateway_grpc", "gateway", "metering")
+# Files go to whichever worker is free, in the order of their tests. The scenario of a whole stack
+# is the longest and needs no database of ours; the second worker makes that, and the others are at
+# the journal meanwhile, which needs none either. Then what takes long by file, so that nobody is
+# alone with it in the end.
+FIRST = ("scenarios/test_the_loop.py", "scenarios/months/test_a_year.py", "journal/")
+FIRST += ("scenarios/", "e2e/", "batches/", "billing/", "gateway_grpc/", "gateway/", "metering/")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """What is collected stays until the end: garbage is not looked for among it, then or later."""
+    gc.disable()
+    try:
+        _compile_a_share(session)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _compile_a_share(session: pytest.Session) -> None:
     """The workers of a fresh checkout compile its tests between them, not each all of them.
 
     Each begins with a share of its own, and finds compiled what the others began with.
@@ -61,8 +76,8 @@ def pytest_collection(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        return next((n for n, first in enumerate(FIRST) if file.startswith(first)), len(FIRST))
 
     items.sort(key=place)
 
@@ -146,11 +161,29 @@ def spawn(command: EmbeddedCommand, log: Path, **extra: object) -> "subprocess.P
 def stop(process: "subprocess.Popen[bytes]", within_s: float = 10) -> None:
     """Ask a server to stop; insist after `within_s`."""
     process.terminate()
+    _see_end(process, within_s)
+
+
+def _see_end(process: "subprocess.Popen[bytes]", within_s: float) -> None:
     try:
         process.wait(within_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+_ending: list[tuple["subprocess.Popen[bytes]", float]] = []
+
+
+def stop_beside(process: "subprocess.Popen[bytes]", within_s: float) -> None:
+    """Ask a server of the whole session to stop; it may take its time while others do, too."""
+    process.terminate()
+    _ending.append((process, within_s))
+
+
+def pytest_sessionfinish() -> None:
+    while _ending:
+        _see_end(*_ending.pop())
 
 
 def redis_server(role: redis.Role) -> Iterator[None]:
@@ -265,7 +298,7 @@ def triton() -> Iterator[TritonServer]:
             process.pid,
         )
     finally:
-        stop(process, 20)
+        stop_beside(process, 20)
 
 
 @dataclass(frozen=True, slots=True)

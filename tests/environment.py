@@ -2,11 +2,12 @@
 
 Loaded by `-p tests.environment`. Every pytest process (each xdist worker too) has a home folder of
 its own with servers of its own, so that tests may run side by side. Those of one run share a folder
-of what is made once and copied. Nothing starts here: fixtures in `conftest.py` start servers when a
-test first needs them.
+of what is made once and copied, and runs keep some of it for the next. Nothing starts here:
+fixtures in `conftest.py` start servers when a test first needs them.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import secrets
@@ -42,14 +43,22 @@ RUN_MADE_HERE = "METERPLANE_TEST_RUN" not in os.environ
 if RUN_MADE_HERE:
     os.environ["METERPLANE_TEST_RUN"] = tempfile.mkdtemp(prefix="mp-test-run-", dir=_in_memory())
 RUN = Path(os.environ["METERPLANE_TEST_RUN"])
+# In pytest's own cache, which nobody shares and anybody may remove.
+KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "servers"
 
 
 def _passwords() -> dict[str, str]:
-    """Of PostgreSQL's roles, whose hashes are part of what is copied."""
-    kept = RUN / "passwords.json"
-    if RUN_MADE_HERE:
+    """Of PostgreSQL's roles, whose hashes are part of what is copied. Chosen once per checkout."""
+    kept = KEPT / "passwords.json"
+    if not kept.exists():
+        KEPT.mkdir(parents=True, exist_ok=True)
         roles = (postgres.SUPERUSER, *postgres.ROLES)
-        kept.write_text(json.dumps({role: secrets.token_hex(16) for role in roles}))
+        chosen = KEPT / HOME.name
+        chosen.touch(mode=0o600)
+        chosen.write_text(json.dumps({role: secrets.token_hex(16) for role in roles}))
+        with contextlib.suppress(FileExistsError):
+            os.link(chosen, kept)  # of two at once, one
+        chosen.unlink()
     found: dict[str, str] = json.loads(kept.read_text())
     return found
 

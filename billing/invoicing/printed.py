@@ -5,32 +5,43 @@ more (archived days), the document says so and leaves that appendix out: it neve
 """
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from billing.invoicing.documents import credit_note, invoice_document
 from billing.invoicing.invoice_csv import NOT_TOLD_APART
 from billing.invoicing.line_events import slice_of
 from billing.invoicing.models import InvoiceLine
-from billing.invoicing.pdf.credit_note import credit_note_pdf
-from billing.invoicing.pdf.invoice import SHARES_MAX, Appendix, Share, invoice_pdf
 from meterplane.kernel.errors import CallerError
 from meterplane.metering import counted_events
 from tenants.queries import list_keys, list_projects
 
+if TYPE_CHECKING:
+    from billing.invoicing.pdf.invoice import Appendix
+
+# What sets pages is imported by who prints one: it would be an eighth of what every process that
+# serves pages takes to start.
+
 
 def printed_invoice(invoice_id: UUID) -> bytes | None:
     """The invoice as it stands now; None if the tenant has no such invoice."""
+    from billing.invoicing.pdf.invoice import invoice_pdf
+
     document = invoice_document(invoice_id)
     return invoice_pdf(document, _appendix(invoice_id)) if document else None
 
 
 def printed_credit_note(note_id: UUID) -> bytes | None:
     """The credit note; None if the tenant has no such note."""
+    from billing.invoicing.pdf.credit_note import credit_note_pdf
+
     note = credit_note(note_id)
     return credit_note_pdf(note) if note else None
 
 
-def _appendix(invoice_id: UUID) -> Appendix:
+def _appendix(invoice_id: UUID) -> "Appendix":
+    from billing.invoicing.pdf.invoice import SHARES_MAX, Appendix, Share
+
     lines = InvoiceLine.objects.filter(invoice_id=invoice_id).select_related("invoice__period")
     projects = {project.id: project.name for project in list_projects()}
     keys = {key.id: key.name for key in list_keys()}

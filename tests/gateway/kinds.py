@@ -10,7 +10,7 @@ from typing import Any
 
 from meterplane.stack.embedded import triton as embedded
 from tests import environment
-from tests.conftest import ROOT, TritonServer, free_port, spawn, stop
+from tests.conftest import ROOT, TritonServer, free_port, spawn, stop_beside
 from tests.gateway.deployments import model
 
 # Upstream name -> what it is sold as: shorter, longer, of equal length, and the same.
@@ -51,7 +51,7 @@ def triton_of_kinds() -> Iterator[TritonServer]:
         metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         yield TritonServer(url, f"127.0.0.1:{grpc_port}", metrics_url, process.pid)
     finally:
-        stop(process, 20)
+        stop_beside(process, 20)
 
 
 def on_sale() -> list[dict[str, Any]]:

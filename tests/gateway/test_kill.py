@@ -160,3 +160,4 @@ def test_a_disk_that_fails_ends_admission_and_nothing_is_served_unbilled(
         assert client.get("/readyz").status_code == 503
     assert {answer.status_code for answer in answers} == {200, 503}
     wait_until(lambda: len(gateway.settles()) == served, "one settlement for each response")
+    gateway.process.kill()  # told to end, it would wait for its disk longer than we for it

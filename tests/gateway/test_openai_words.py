@@ -89,42 +89,43 @@ async def settled(gateway):
     return settle
 
 
+REFUSALS = [
+    ("400 Bad Request", "unexpected input for model 'inner'", 400, "invalid_request",
+     "unexpected input for model '{}'"),
+    ("400 Bad Request", "no room in /dev/shm", 400, "invalid_request",
+     "the model refused the request"),
+    ("500 Internal Server Error", SHARED_MEMORY, 502, "upstream_failed", "the model failed"),
+    ("500 Internal Server Error", STACK, 502, "upstream_failed", "it broke"),
+    ("500 Internal Server Error", "cannot open /usr/lib/x", 502, "upstream_failed",
+     "the model failed"),
+    ("500 Internal Server Error", "10.0.0.7:8001 is gone", 502, "upstream_failed",
+     "the model failed"),
+    ("500 Internal Server Error", KEY, 502, "upstream_failed", "the model failed"),
+    ("401 Unauthorized", KEY, 502, "upstream_credentials_refused",
+     "The operator's credentials for this model were refused by its server."),
+    ("403 Forbidden", KEY, 502, "upstream_credentials_refused",
+     "The operator's credentials for this model were refused by its server."),
+    ("404 Not Found", "The model `inner` does not exist.", 502, "upstream_model_missing",
+     "The operator must see to this model: the server it is reached by does not have it."),
+    ("400 Bad Request", "Request for unknown model: 'inner' version 7 is not found", 502,
+     "upstream_model_missing",
+     "The operator must see to this model: the server it is reached by does not have it."),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("path", "body"), WAYS)
-@pytest.mark.parametrize(
-    ("status", "said", "ours", "code", "told"),
-    [
-        ("400 Bad Request", "unexpected input for model 'inner'", 400, "invalid_request",
-         "unexpected input for model '{}'"),
-        ("400 Bad Request", "no room in /dev/shm", 400, "invalid_request",
-         "the model refused the request"),
-        ("500 Internal Server Error", SHARED_MEMORY, 502, "upstream_failed", "the model failed"),
-        ("500 Internal Server Error", STACK, 502, "upstream_failed", "it broke"),
-        ("500 Internal Server Error", "cannot open /usr/lib/x", 502, "upstream_failed",
-         "the model failed"),
-        ("500 Internal Server Error", "10.0.0.7:8001 is gone", 502, "upstream_failed",
-         "the model failed"),
-        ("500 Internal Server Error", KEY, 502, "upstream_failed", "the model failed"),
-        ("401 Unauthorized", KEY, 502, "upstream_credentials_refused",
-         "The operator's credentials for this model were refused by its server."),
-        ("403 Forbidden", KEY, 502, "upstream_credentials_refused",
-         "The operator's credentials for this model were refused by its server."),
-        ("404 Not Found", "The model `inner` does not exist.", 502, "upstream_model_missing",
-         "The operator must see to this model: the server it is reached by does not have it."),
-        ("400 Bad Request", "Request for unknown model: 'inner' version 7 is not found", 502,
-         "upstream_model_missing",
-         "The operator must see to this model: the server it is reached by does not have it."),
-    ],
-)  # fmt: skip
 async def test_a_refusal_is_told_in_our_names_and_nothing_of_its_server(
-    server, gateway, post, path, body, status, said, ours, code, told
+    server, gateway, post, path, body
 ):
-    server.says(*whole({"error": said}, status))
-    answer = await post(path, json=body)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (ours, code)
-    assert error["message"] == told.format(body["model"])
-    settle = await settled(gateway)
-    assert (settle.status, settle.http_status, settle.cost_nano) == ("error", ours, 0)
+    for status, said, ours, code, told in REFUSALS:
+        await asyncio.to_thread(as_if_new, gateway)
+        server.says(*whole({"error": said}, status))
+        answer = await post(path, json=body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (ours, code), said
+        assert error["message"] == told.format(body["model"])
+        settle = await settled(gateway)
+        assert (settle.status, settle.http_status, settle.cost_nano) == ("error", ours, 0)
 
 
 @pytest.mark.parametrize(("path", "body"), WAYS)

@@ -71,6 +71,7 @@ def test_old_events_and_hours_get_the_defaults_and_the_longer_key(organisation):
     assert hours == {("standard", ""): 4, ("standard", "canary"): 1, ("batch", ""): 1}
 
 
+@pytest.mark.long
 def test_a_key_swap_that_was_cut_off_can_be_run_again(organisation):
     migrate("metering", KEY_SWAP)
     with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:

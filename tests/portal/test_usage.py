@@ -71,18 +71,18 @@ def settles(third_of_november, organisation):
     return history.live_through(organisation, days=7)
 
 
-@pytest.mark.parametrize("group", list(GROUPS))
 @pytest.mark.parametrize("period", ["7d", "month"])
-def test_the_csv_is_the_table(owner, settles, group, period):
-    shown = tables(owner.get(f"/usage/?period={period}&group={group}"))[0]
-    download = owner.get(f"/usage/?period={period}&group={group}&format=csv")
-    rows = list(csv.reader(io.StringIO(download.content.decode())))
-    from_table = [
-        [name, *(cell.replace(",", "") for cell in (requests, errors, t_in, t_out)), dollars(cost)]
-        for name, requests, errors, t_in, t_out, _share, cost in shown[1:]
-    ]
-    assert [row[:6] for row in rows[1:]] == from_table
-    assert download["Content-Type"] == "text/csv; charset=utf-8"
+def test_the_csv_is_the_table(owner, settles, period):
+    for group in GROUPS:
+        shown = tables(owner.get(f"/usage/?period={period}&group={group}"))[0]
+        download = owner.get(f"/usage/?period={period}&group={group}&format=csv")
+        rows = list(csv.reader(io.StringIO(download.content.decode())))
+        from_table = [
+            [name, *(cell.replace(",", "") for cell in numbers), dollars(cost)]
+            for name, *numbers, _share, cost in shown[1:]
+        ]
+        assert [row[:6] for row in rows[1:]] == from_table, group
+        assert download["Content-Type"] == "text/csv; charset=utf-8"
 
 
 def test_the_totals_are_what_was_metered(owner, settles):

@@ -133,7 +133,7 @@ class _Scripted(BaseHTTPRequestHandler):
 def scripted() -> Iterator[HTTPServer]:
     """A server whose next answers a test says."""
     server = HTTPServer(("127.0.0.1", 0), _Scripted)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.shutdown()

@@ -83,7 +83,7 @@ def test_order_and_batching_cannot_matter_and_a_replay_has_the_same_hash(world, 
     assert once.total_minor == sum(line.amount_minor for line in once.lines)
 
 
-@holds_for(worlds(), terms, st.integers(1, 30), st.data(), quick_examples=100)
+@holds_for(worlds(), terms, st.integers(1, 30), st.data(), quick_examples=50)
 def test_a_month_cut_anywhere_and_late_anyhow_owes_what_it_owes_in_one(world, agreed, day, data):
     """Invoices of parts of a month, and of what came later, add up to the one of all of it."""
     currency, prices, rows = world
@@ -121,7 +121,7 @@ def test_a_month_cut_anywhere_and_late_anyhow_owes_what_it_owes_in_one(world, ag
     assert abs(owed - whole.total_minor) <= plain_lines
 
 
-@holds_for(worlds(), quick_examples=100)
+@holds_for(worlds(), quick_examples=50)
 def test_a_second_rater_made_of_fractions_agrees_to_the_minor_unit(world):
     currency, prices, rows = world
     (version,) = prices.values()
