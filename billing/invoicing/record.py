@@ -45,6 +45,12 @@ def overpaid_minor(invoice: Invoice) -> int:
     return _invoiced(invoice, parts, clock.now(), was_written_off=False).overpaid_minor
 
 
+def due_minor(invoice: Invoice) -> int:
+    """What it asks for, less what credit notes took of it. Needs the tenant's door."""
+    parts = _parts([invoice.id])[invoice.id]
+    return _invoiced(invoice, parts, clock.now(), was_written_off=False).due_minor
+
+
 @dataclass(slots=True)
 class _Parts:
     """Of an invoice: what its lines and taxes are by account, what credit pays of it, what it gives

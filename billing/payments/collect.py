@@ -16,11 +16,13 @@ from django.db.models import Q
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.payments.accounts import ensure_account
+from billing.payments.by_hand import is_by_hand, issue
 from billing.payments.mirror import park
 from billing.payments.models import PaymentRun
 from billing.payments.orders import line_orders
 from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
 from billing.payments.run import LEASE, LeaseLost, Parked, Task, perform_run
+from billing.payments.terms import fix_terms
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
 from tenants.scoping import tenant_scope
@@ -52,7 +54,11 @@ def collect(
             _settle_nothing(invoice)
     if invoice.collection_state in _FINISHED:
         return _outcome(tenant_id, invoice_id)
+    if is_by_hand(tenant_id, invoice_id):
+        issue(tenant_id, invoice_id)
+        return _outcome(tenant_id, invoice_id)
     with tenant_scope(tenant_id):
+        terms = fix_terms(invoice_id)
         lines = line_orders(invoice_id)
     try:
         customer_id = ensure_account(tenant_id, provider)
@@ -64,7 +70,7 @@ def collect(
     if token is None:
         return _outcome(tenant_id, invoice_id)
     try:
-        note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry))
+        note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry, terms))
         _await_payment(tenant_id, invoice_id, note)
     except Parked as difference:
         park(tenant_id, invoice_id, str(difference))

@@ -8,8 +8,32 @@ same bytes. The inbox of provider events belongs to no tenant and is read by the
 from django.db import models
 from django.db.models import Q
 
+from billing.payments.dunning_models import (
+    DunningCase,
+    DunningOverride,
+    DunningPolicy,
+    DunningStep,
+    DunningSuspension,
+)
+from billing.payments.terms_models import CollectionTerms, InvoiceTerms, Method, RecordedPayment
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
+
+__all__ = [
+    "BillingAccount",
+    "CollectionTerms",
+    "DunningCase",
+    "DunningOverride",
+    "DunningPolicy",
+    "DunningStep",
+    "DunningSuspension",
+    "InvoiceTerms",
+    "Method",
+    "PaymentRun",
+    "PaymentStep",
+    "RecordedPayment",
+    "WebhookEvent",
+]
 
 
 class BillingAccount(TenantModel):
@@ -69,7 +93,9 @@ class PaymentRun(TenantModel):
         return f"run of {self.invoice_id}"
 
 
-_KINDS_OF_A_RUN = ["draft", "lines", "verify", "finalise", "pay", "mirror", "void", "write_off"]
+_KINDS_OF_A_RUN = [
+    "draft", "lines", "verify", "finalise", "send", "pay", "mirror", "void", "write_off",
+]  # fmt: skip
 _KINDS_OF_A_SUBJECT = ["checkout", "charge", "refund", "credit_note"]
 
 
@@ -87,6 +113,7 @@ class PaymentStep(TenantModel):
         LINES = "lines", "Attach the lines"
         VERIFY = "verify", "Verify line by line"
         FINALISE = "finalise", "Finalise"
+        SEND = "send", "Send it to the customer"
         PAY = "pay", "Charge the customer"
         MIRROR = "mirror", "Mirror the outcome"
         VOID = "void", "Void"

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from meterplane.kernel.errors import WorldError
 
-SendKind = Literal["customer", "draft", "lines", "finalise", "pay"]
+SendKind = Literal["customer", "draft", "lines", "finalise", "send", "pay", "write_off"]
 Parameters = Mapping[str, Any]  # JSON: what one call carries
 
 
@@ -60,7 +60,8 @@ class CustomerOrder:
 @dataclass(frozen=True, slots=True)
 class DraftOrder:
     """An empty invoice to be filled. `digest` is over everything that must arrive; `lines_url` is
-    where all lines are, as the provider may get sums of them."""
+    where all lines are, as the provider may get sums of them. With `days_until_due` it is sent to
+    the customer to be paid, else charged."""
 
     invoice_id: UUID
     tenant_id: UUID
@@ -69,6 +70,7 @@ class DraftOrder:
     digest: str
     description: str
     lines_url: str
+    days_until_due: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The steps that bring one invoice to the provider, in order, each crash-safe (see `steps`).
 
-    draft -> lines -> verify -> finalise -> pay -> mirror
+    draft -> lines -> verify -> finalise -> pay | send -> mirror
 
 Guarantees: one invoice there for one of ours, with the same lines to the cent, however often and
 wherever this runs and is killed. A lease keeps two workers from the same run; it is renewed before
@@ -21,7 +21,7 @@ from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.payments import steps
 from billing.payments.mirror import mirror
-from billing.payments.models import PaymentRun, PaymentStep
+from billing.payments.models import Method, PaymentRun, PaymentStep
 from billing.payments.provider import (
     CardDeclined,
     DraftOrder,
@@ -31,6 +31,7 @@ from billing.payments.provider import (
     ProviderInvoice,
     ProviderRefused,
 )
+from billing.payments.terms import Terms
 from billing.payments.verify import Expected, differences
 from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
@@ -54,7 +55,8 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run held by one worker. `retry`: charge again what was charged in vain."""
+    """One run held by one worker. `retry`: charge again what was charged in vain. `terms`: what
+    is sent to the customer is not charged."""
 
     tenant_id: UUID
     invoice: Invoice
@@ -63,6 +65,11 @@ class Task:
     token: UUID
     provider: PaymentProvider
     retry: bool
+    terms: Terms
+
+    @property
+    def is_sent(self) -> bool:
+        return self.terms.method == Method.SEND
 
 
 def perform_run(task: Task) -> str:
@@ -83,7 +90,9 @@ def perform_run(task: Task) -> str:
         theirs = task.provider.invoice(their_id)
     mirror(task.tenant_id, task.invoice.id, theirs)
     note = ""
-    if theirs.status == Invoice.Status.OPEN and (task.retry or not theirs.is_attempted):
+    if theirs.status == Invoice.Status.OPEN and task.is_sent:
+        _send(task, their_id)
+    elif theirs.status == Invoice.Status.OPEN and (task.retry or not theirs.is_attempted):
         note = _pay(task, their_id, theirs.customer_id)
         theirs = task.provider.invoice(their_id)
     mirror(task.tenant_id, task.invoice.id, theirs)
@@ -110,6 +119,7 @@ def _draft(task: Task) -> str:
         digest=run.digest,
         description=f"Usage from {invoice.period_start:%Y-%m-%d} to {invoice.period_end:%Y-%m-%d}",
         lines_url=f"{settings.PUBLIC_WEB_URL}/billing/{invoice.id}/?format=csv",
+        days_until_due=task.terms.days_until_due if task.is_sent else None,
     )
     step = _freeze(task, Kind.DRAFT, provider.draft_parameters(order))
     their_id = steps.perform(
@@ -163,6 +173,14 @@ def _finalise(task: Task, their_id: str) -> None:
         return their_id if provider.invoice(their_id).status != Invoice.Status.DRAFT else None
 
     steps.perform(task.tenant_id, step.id, provider, target_id=their_id, recover=finalised)
+
+
+def _send(task: Task, their_id: str) -> None:
+    """The provider mails it once. It cannot be read back whether it did: a doubt sends again."""
+    step = _freeze(task, Kind.SEND, {})
+    steps.perform(
+        task.tenant_id, step.id, task.provider, target_id=their_id, recover=lambda _: None
+    )
 
 
 def _pay(task: Task, their_id: str, customer_id: str) -> str:

@@ -14,6 +14,8 @@ from django.db.models import Q
 
 from billing.invoicing.models import Invoice
 from billing.payments import collect as collection
+from billing.payments import dun as dunning
+from billing.payments.by_hand import is_by_hand, issue
 from billing.payments.models import PaymentRun, WebhookEvent
 from billing.payments.process import process_event
 from billing.payments.stripe import provider
@@ -39,10 +41,20 @@ def process_webhook(event_id: str) -> None:
 @shared_task(name="payments.collect")
 def collect(tenant_id: str, invoice_id: str) -> None:
     """Bring one invoice as far as it goes now."""
+    tenant, invoice = UUID(tenant_id), UUID(invoice_id)
     try:
-        collection.collect(UUID(tenant_id), UUID(invoice_id), provider())
+        if is_by_hand(tenant, invoice):
+            issue(tenant, invoice)  # where there is no provider at all, too
+        else:
+            collection.collect(tenant, invoice, provider())
     except WorldError as away:
         log.warning("invoice %s waits: %s", invoice_id, away.message)
+
+
+@shared_task(name="payments.dun")
+def dun() -> None:
+    """Whatever is due of the cases of unpaid invoices."""
+    dunning.dun(provider)
 
 
 @shared_task(name="payments.sweep")

@@ -5,6 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from meterplane.api import (
     alerts,
+    collection,
     contracts,
     credit_grants,
     documents,
@@ -120,6 +121,7 @@ urlpatterns = [
     path("v1/meters/<slug:slug>", meters.MeterDetail.as_view(), name="meter"),
     path("v1/meters/<slug:slug>/usage", meters.MeterUsageView.as_view(), name="meter_usage"),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
+    path("v1/dunning-policy", collection.InstallationPolicy.as_view(), name="dunning_policy"),
     path("v1/tax-rates", documents.TaxRates.as_view(), name="tax_rates"),
     path("v1/tax-rates/<uuid:rate_id>", documents.TaxRateDetail.as_view(), name="tax_rate"),
     *[
@@ -127,6 +129,9 @@ urlpatterns = [
         for address, view, name in (
             ("taxes", documents.OrganisationTaxes, "organisation_taxes"),
             ("interim-threshold", interims.InterimThresholds, "interim_threshold"),
+            ("collection-terms", collection.Terms, "collection_terms"),
+            ("dunning-policy", collection.OrganisationPolicy, "organisation_dunning_policy"),
+            ("dunning", collection.OrganisationDunning, "organisation_dunning"),
             ("billing-details", documents.OrganisationBillingDetails, "billing_details"),
             ("credit-notes", documents.CreditNotes, "credit_notes"),
             ("credit-notes/<uuid:note_id>", documents.CreditNoteDetail, "credit_note"),
@@ -145,6 +150,7 @@ urlpatterns = [
             ("/usage.csv", invoices.InvoiceUsageCSV, "_usage_csv"),
             ("/pdf", invoices.InvoicePDF, "_pdf"),
             ("/credit-notes", documents.InvoiceCreditNotes, "_credit_notes"),
+            ("/payments", collection.InvoicePayments, "_payments"),
             ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
             ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
         )

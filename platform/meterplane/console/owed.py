@@ -1,6 +1,6 @@
 """Invoices with their lines, how collecting them stands, and what Stripe told us.
 
-To look at, but for what is given back of them (`given_back`).
+To look at, but for what is given back of them (`given_back`) and payments by hand (`collected`).
 """
 
 from django.contrib import admin
@@ -10,6 +10,7 @@ from billing.invoicing.account import whole
 from billing.invoicing.models import BillingPeriod, CreditNote, Invoice, InvoiceLine
 from billing.payments.models import PaymentRun, PaymentStep, WebhookEvent
 from meterplane.console import shown
+from meterplane.console.collected import invoice_payment
 from meterplane.console.given_back import give_back
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
@@ -91,7 +92,7 @@ class InvoicePage(ReadOnly):
     list_filter = ("status", "kind", "collection_state", "tenant")
     search_fields = ("number", "tenant__slug", "tenant__name")
     inlines = (LineInline, CreditNoteInline)
-    actions_detail = ("give_back",)
+    actions_detail = ("give_back", "record_payment")
     fields = (
         "id", "tenant", "kind", "number", "period_start", "period_end", "status", "total",
         "currency", "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
@@ -102,6 +103,10 @@ class InvoicePage(ReadOnly):
     @shown.action(description="Give back", url_path="give-back", icon="undo")
     def give_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return give_back(request, self.row_or_404(request, object_id))
+
+    @shown.action(description="Record payment", url_path="payment", icon="payments")
+    def record_payment(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return invoice_payment(request, self.row_or_404(request, object_id))
 
     @shown.column(description="Total", ordering="total_minor")
     def total(self, row: Invoice) -> str:

@@ -14,6 +14,7 @@ PAGES = (
     "raised",
     "owed",
     "interims",
+    "dunned",
     "credited",
     "given_back",
     "taxed",

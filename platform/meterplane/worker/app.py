@@ -20,6 +20,7 @@ TASK_TIME_LIMIT_S = 600  # below the visibility timeout, or a long task would ru
 # Above the 10 s that a worker's blocking read may take; a broker silent for longer is gone.
 BROKER_SILENCE_S = 30
 SWEEP_EVERY_S = 30
+DUN_EVERY_S = 60
 PARTITIONS_EVERY_S = 3600
 ARCHIVE_EVERY_S = 3600  # a day is due once; what was cut short is finished within the hour
 CREDIT_GRANTS_EVERY_S = 10
@@ -75,6 +76,11 @@ app.conf.update(
     enable_utc=True,
     beat_schedule={
         "sweep payments": {"task": "payments.sweep", "schedule": SWEEP_EVERY_S},
+        "dun": {
+            "task": "payments.dun",
+            "schedule": DUN_EVERY_S,
+            "options": {"expires": DUN_EVERY_S},
+        },
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "sweep exports": {"task": "metering.sweep_exports", "schedule": SWEEP_EVERY_S},
         "deliver exports": {
