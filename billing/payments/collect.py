@@ -42,9 +42,16 @@ class Outcome:
 
 
 def collect(
-    tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider, *, retry: bool = False
+    tenant_id: UUID,
+    invoice_id: UUID,
+    provider: PaymentProvider,
+    *,
+    retry: bool = False,
+    finish: bool = False,
 ) -> Outcome:
-    """Go as far as possible now. With `retry`, an invoice that was declined is charged once more.
+    """Go as far as possible now. With `retry`, an invoice that was declined is charged once more;
+    with `finish`, such a charge that was sent before is sent again under its key, which makes it
+    one.
 
     Raises `WorldError` when the provider is away: call again later.
     """
@@ -70,7 +77,9 @@ def collect(
     if token is None:
         return _outcome(tenant_id, invoice_id)
     try:
-        note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry, terms))
+        note = perform_run(
+            Task(tenant_id, invoice, lines, run, token, provider, retry, terms, finish)
+        )
         _await_payment(tenant_id, invoice_id, note)
     except Parked as difference:
         park(tenant_id, invoice_id, str(difference))

@@ -30,7 +30,7 @@ from billing.payments.dunning_mail import send, written
 from billing.payments.dunning_policy import Kind, Step, policy, schedule
 from billing.payments.give_up import give_up
 from billing.payments.judge import judge, open_case, suspend
-from billing.payments.models import DunningCase, DunningStep, Method, PaymentRun
+from billing.payments.models import DunningCase, DunningStep, Method, PaymentRun, PaymentStep
 from billing.payments.provider import PaymentProvider
 from billing.payments.terms import terms_of
 from billing.payments.terms_models import DAYS_UNTIL_DUE_DEFAULT
@@ -183,7 +183,6 @@ def _write_down(invoice: Invoice, ahead: list[Step]) -> Claimed:
         kind=step.kind,
         due_at=step.due_at,
         lease_until=now + LEASE,
-        attempts_before=invoice.payment_attempts,
     )
     if step.kind == Kind.MAIL:
         mail = written(invoice, ahead[1:])
@@ -210,14 +209,16 @@ def _act(tenant_id: UUID, invoice_id: UUID, claimed: Claimed, provider: Provider
 
 
 def _charge(tenant_id: UUID, invoice_id: UUID, claimed: Claimed, provider: PaymentProvider) -> str:
-    if claimed.is_taken_over:
-        outcome = collect(tenant_id, invoice_id, provider)  # reads how far the other one came
-        with tenant_scope(tenant_id):
-            attempts = Invoice.objects.get(id=invoice_id).payment_attempts
-            before = DunningStep.objects.get(id=claimed.id).attempts_before
-        if outcome.status != Invoice.Status.OPEN or attempts > before:
-            return outcome.note or outcome.status
-    outcome = collect(tenant_id, invoice_id, provider, retry=True)
+    with tenant_scope(tenant_id):
+        begun_at = DunningStep.objects.get(id=claimed.id).begun_at
+        sent = PaymentStep.objects.filter(
+            run__invoice_id=invoice_id, kind=PaymentStep.Kind.PAY, first_sent_at__gte=begun_at
+        ).last()
+    if not claimed.is_taken_over or sent is None:
+        outcome = collect(tenant_id, invoice_id, provider, retry=True)
+    else:  # the one before came that far
+        is_unknown = sent.state in (PaymentStep.State.SENT, PaymentStep.State.UNCLEAR)
+        outcome = collect(tenant_id, invoice_id, provider, finish=is_unknown)
     return outcome.note or outcome.status
 
 

@@ -91,7 +91,6 @@ class DunningStep(TenantModel):
     state = models.CharField(max_length=8, choices=State, default=State.BEGUN)
     lease_until = models.DateTimeField()
     tries = models.PositiveIntegerField(default=1)
-    attempts_before = models.PositiveIntegerField(default=0)
     recipients = models.JSONField(default=list)
     subject = models.CharField(max_length=200, blank=True, default="")
     body = models.TextField(blank=True, default="")

@@ -55,8 +55,9 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run held by one worker. `retry`: charge again what was charged in vain. `terms`: what
-    is sent to the customer is not charged."""
+    """One run held by one worker. `retry`: charge again what was charged in vain; `finish`: what
+    was sent, and is not known to have come to nothing. `terms`: what is sent to the customer is
+    not charged."""
 
     tenant_id: UUID
     invoice: Invoice
@@ -66,6 +67,7 @@ class Task:
     provider: PaymentProvider
     retry: bool
     terms: Terms
+    finish: bool = False
 
     @property
     def is_sent(self) -> bool:
@@ -92,7 +94,9 @@ def perform_run(task: Task) -> str:
     note = ""
     if theirs.status == Invoice.Status.OPEN and task.is_sent:
         _send(task, their_id)
-    elif theirs.status == Invoice.Status.OPEN and (task.retry or not theirs.is_attempted):
+    elif theirs.status == Invoice.Status.OPEN and (
+        task.retry or task.finish or not theirs.is_attempted
+    ):
         note = _pay(task, their_id, theirs.customer_id)
         theirs = task.provider.invoice(their_id)
     mirror(task.tenant_id, task.invoice.id, theirs)

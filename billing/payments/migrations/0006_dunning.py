@@ -112,7 +112,6 @@ class Migration(migrations.Migration):
                 ('state', models.CharField(choices=[('begun', 'Begun'), ('done', 'Done')], default='begun', max_length=8)),
                 ('lease_until', models.DateTimeField()),
                 ('tries', models.PositiveIntegerField(default=1)),
-                ('attempts_before', models.PositiveIntegerField(default=0)),
                 ('recipients', models.JSONField(default=list)),
                 ('subject', models.CharField(blank=True, default='', max_length=200)),
                 ('body', models.TextField(blank=True, default='')),
