@@ -1,4 +1,4 @@
-"""How an organisation pays, its payments by hand and its dunning policy, through the control API."""
+"""How an organisation pays, payments by hand and dunning, through the control API."""
 
 from datetime import timedelta
 

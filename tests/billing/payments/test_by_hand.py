@@ -15,6 +15,7 @@ from billing.payments.accounts import attach_test_card
 from billing.payments.by_hand import Recorded, left_minor, record_payment
 from billing.payments.collect import collect
 from billing.payments.dun import dun
+from billing.payments.give_up import give_up
 from billing.payments.models import BillingAccount, DunningStep, RecordedPayment
 from billing.payments.owed import owed, printed_to_pay
 from billing.payments.provider import PaymentProvider, ProviderNotConfigured
@@ -167,16 +168,12 @@ def test_one_that_a_credit_note_covers_is_settled_by_the_sweep(organisation, iss
 
 
 def test_one_of_which_a_part_was_paid_is_not_given_up(organisation, issued):
-    from billing.payments.give_up import give_up
-
     paid(issued, 100, "wire")
     assert give_up(organisation.id, issued.id, no_provider) == "kept open: a part of it was paid"
     assert read(organisation.id, issued).status == "open"
 
 
 def test_one_that_is_given_up_may_still_be_paid(organisation, issued):
-    from billing.payments.give_up import give_up
-
     assert give_up(organisation.id, issued.id, no_provider) == "uncollectible"
     assert held(organisation.id)["bad_debt"] == 301
     paid(issued, 301, "wire")
