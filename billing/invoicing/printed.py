@@ -5,6 +5,7 @@ more (archived days), the document says so and leaves that appendix out: it neve
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from uuid import UUID
 
 from billing.invoicing.documents import credit_note, invoice_document
@@ -18,10 +19,11 @@ from meterplane.metering import counted_events
 from tenants.queries import list_keys, list_projects
 
 
-def printed_invoice(invoice_id: UUID) -> bytes | None:
-    """The invoice as it stands now; None if the tenant has no such invoice."""
+def printed_invoice(invoice_id: UUID, payment: Sequence[str] = ()) -> bytes | None:
+    """The invoice as it stands now; None if the tenant has no such invoice. `payment` says how to
+    pay it, by lines."""
     document = invoice_document(invoice_id)
-    return invoice_pdf(document, _appendix(invoice_id)) if document else None
+    return invoice_pdf(document, _appendix(invoice_id), payment) if document else None
 
 
 def printed_credit_note(note_id: UUID) -> bytes | None:

@@ -27,6 +27,7 @@ CANARY_EVERY_S = _env.canary_every_s
 CANARY_MODELS = [name.strip() for name in _env.canary_models.split(",") if name.strip()]
 PROVIDER_NAME = _env.provider_name
 SELLER = _env.seller()
+SELLER_BANK_DETAILS = _env.bank_details()
 INTERIM_THRESHOLDS = _env.interims()
 EXPORT_DAYS = _env.export_days
 EVENT_OVERLAYS = _env.overlays()

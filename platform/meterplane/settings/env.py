@@ -108,6 +108,8 @@ class Environment(BaseSettings):
     seller_address: str = Field(default="", max_length=600)
     seller_tax_id: str = Field(default="", max_length=60)
     seller_email: str = Field(default="", max_length=120)
+    # Where invoices that nobody collects are paid to. By lines, which a semicolon ends.
+    seller_bank_details: str = Field(default="", max_length=600)
     # From which unbilled spend on an organisation is invoiced before its month is over, such as
     # "USD 500, JPY 50000"; with another currency, and where this is empty, it is not.
     interim_thresholds: Annotated[str, AfterValidator(_are_thresholds)] = ""
@@ -132,6 +134,11 @@ class Environment(BaseSettings):
             "tax_id": self.seller_tax_id,
             "email": self.seller_email,
         }
+
+    def bank_details(self) -> str:
+        """Where to transfer money to, by lines."""
+        lines = [part.strip() for part in self.seller_bank_details.split(";")]
+        return "\n".join(line for line in lines if line)
 
     def interims(self) -> dict[str, str]:
         """Thresholds of interim invoices by currency."""

@@ -12,6 +12,7 @@ from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
 from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
 from billing.payments import money_in
+from billing.payments.owed import owed
 from meterplane.kernel import amounts
 from meterplane.policy.credit_shown import shown_credit
 from meterplane.portal.access import Acting, member_page, render_page
@@ -35,6 +36,7 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "lines": lines,
         "decimals": _decimals(lines),
         "invoices": list_invoices(),
+        "owed": owed(),
         "details": details(),
         "credit": credit.balance(),
         "held": shown_credit(),
