@@ -5,7 +5,7 @@ parameters; amounts are integers; every foreign exception becomes one of `provid
 """
 
 from billing.payments.stripe.account import Stripe, provider
-from billing.payments.stripe.client import API_VERSION
 from billing.payments.stripe.events import read_event
+from billing.payments.stripe_settings import API_VERSION
 
 __all__ = ["API_VERSION", "Stripe", "provider", "read_event"]

@@ -12,13 +12,14 @@ from billing.payments.stripe import charges, checkouts, corrections, customers, 
 from billing.payments.stripe.amounts import MINIMUM_CHARGE_MINOR
 from billing.payments.stripe.charges import Charges
 from billing.payments.stripe.checkouts import Checkouts
-from billing.payments.stripe.client import API_VERSION, LIST_PAGE, LIVE_PREFIXES, translated
+from billing.payments.stripe.client import LIST_PAGE, translated
 from billing.payments.stripe.corrections import Corrections
 from billing.payments.stripe.customers import Customers
 from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
 from billing.payments.stripe.reconciling import Reconciling
 from billing.payments.stripe.taxes import Taxes
+from billing.payments.stripe_settings import API_VERSION, is_live
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
 SECOND = timedelta(seconds=1)
@@ -75,5 +76,5 @@ def provider() -> Stripe:
         raise NoProvider("no_provider", WITHOUT_PROVIDER)
     key, base = settings.STRIPE_API_KEY, settings.STRIPE_API_BASE
     account = hashlib.sha256(f"{key} {base}".encode()).hexdigest()[:16]
-    overall = LIVE_RATE_MAX if key.startswith(LIVE_PREFIXES) else TEST_RATE_MAX
+    overall = LIVE_RATE_MAX if is_live(key) else TEST_RATE_MAX
     return Stripe(key, base, Pace(account, SECOND / ENDPOINT_RATE_MAX, SECOND / overall))

@@ -25,8 +25,16 @@ from billing.payments.provider import (
     ProviderRefused,
     ProviderUnavailable,
 )
+from billing.payments.stripe_settings import (
+    API_VERSION,
+    LOOPBACK_HOSTS,
+    base_fault,
+    is_live,
+    key_fault,
+    place_fault,
+)
+from meterplane.kernel.invariant import ensure
 
-API_VERSION = "2026-10-28.endive"
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 NETWORK_RETRIES = 2
@@ -39,13 +47,15 @@ ID_SHAPE = re.compile(
     r"/(cus|in|il|ii|inpay|pm|pi|seti|cn|cnli|re|pyr|ch|py|dp|du|evt|we|cs|bps|prod|price|txr|cbtxn)"
     r"_[A-Za-z0-9_]+(?=/|$)"
 )
-LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
-KEY_SHAPE = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{8,}")
-LIVE_PREFIXES = ("sk_live_", "rk_live_")
 
 # How one kind of send is made: of the v1 API, its target, what it carries, its options.
 Send = Callable[[Any, str, dict[str, Any], dict[str, str]], str]
 
+ensure(
+    stripe.api_version == API_VERSION,
+    f"The installed stripe package speaks {stripe.api_version}, and we are written for"
+    f" {API_VERSION}: install the package that uv.lock names.",
+)
 stripe.enable_telemetry = False
 logging.getLogger("stripe").setLevel(logging.WARNING)  # two lines per call say nothing we do not
 
@@ -63,8 +73,8 @@ class Client:
 
     def __init__(self, api_key: str, api_base: str = "", pace: Pace | None = None) -> None:
         """Raises `ProviderNotConfigured` for a key that cannot be meant."""
-        self.is_live = api_key.startswith(LIVE_PREFIXES)
-        _check(api_key, api_base, self.is_live)
+        _check(api_key, api_base)
+        self.is_live = is_live(api_key)
         bases = ("api", "files", "connect", "meter_events")
         self._client = stripe.StripeClient(
             api_key,
@@ -146,21 +156,8 @@ def _message(failure: stripe.StripeError) -> str:
     return failure.user_message or str(failure)
 
 
-def _check(api_key: str, api_base: str, is_live: bool) -> None:
-    if not KEY_SHAPE.fullmatch(api_key):
-        raise ProviderNotConfigured(
-            "stripe_key_invalid",
-            "STRIPE_API_KEY must be a secret or restricted key (sk_test_, sk_live_, rk_...).",
-        )
-    if api_base and urlsplit(api_base).scheme not in {"http", "https"}:
-        raise ProviderNotConfigured("stripe_base_invalid", "STRIPE_API_BASE must be an http URL.")
-    if not is_live or not api_base:
-        return
-    if urlsplit(api_base).hostname in LOOPBACK_HOSTS:
-        raise ProviderNotConfigured(
-            "stripe_live_key_on_loopback", "A live Stripe key must not be sent to this machine."
-        )
-    if urlsplit(api_base).scheme != "https":
-        raise ProviderNotConfigured(
-            "stripe_live_key_in_clear", "A live Stripe key must not be sent without TLS."
-        )
+def _check(api_key: str, api_base: str) -> None:
+    if fault := key_fault(api_key):
+        raise ProviderNotConfigured("stripe_key_invalid", fault)
+    if fault := base_fault(api_base) or place_fault(api_key, api_base):
+        raise ProviderNotConfigured("stripe_base_invalid", fault)

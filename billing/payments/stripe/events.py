@@ -2,7 +2,6 @@
 and the list of all of them."""
 
 import math
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
@@ -13,16 +12,10 @@ from django.conf import settings
 
 from billing.payments.events_port import ListedEvent
 from billing.payments.provider import EventRefused, ProviderEvent
-from billing.payments.stripe.client import (
-    API_VERSION,
-    LIST_PAGE,
-    LIVE_PREFIXES,
-    Client,
-    translated,
-)
+from billing.payments.stripe.client import LIST_PAGE, Client, translated
+from billing.payments.stripe_settings import API_VERSION, WEBHOOK_SECRET_SHAPE, is_live
 
 SIGNATURE_AGE_S_MAX = 300
-WEBHOOK_SECRET_SHAPE = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,}")
 
 
 class _About(msgspec.Struct):
@@ -61,7 +54,7 @@ def read_event(payload: bytes, signature: str, secrets: Sequence[str]) -> Provid
         raise EventRefused("the payload is not a snapshot event") from None
     if event.api_version != API_VERSION:
         raise EventRefused(f"the event is of API version {event.api_version!r}")
-    if event.livemode != settings.STRIPE_API_KEY.startswith(LIVE_PREFIXES):
+    if event.livemode != is_live(settings.STRIPE_API_KEY):
         raise EventRefused("the event is of the other mode, live or test")
     if event.account is not None and event.account != settings.STRIPE_ACCOUNT_ID:
         raise EventRefused(f"the event is of another account, {event.account!r}")

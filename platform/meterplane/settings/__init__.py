@@ -34,8 +34,9 @@ EVENT_OVERLAYS = _env.overlays()
 EVENT_WINDOW_DAYS = _env.event_window_days
 ARCHIVE_DIR = BASE_DIR / (_env.archive_dir or Path(_env.meterplane_var) / "archive")
 USAGE_RETENTION_DAYS = _env.usage_retention_days
+PAYMENT_PROVIDER = _env.payment_provider
 STRIPE_API_BASE = _env.stripe_api_base
-STRIPE_API_KEY = _env.stripe_api_key
+STRIPE_API_KEY = _env.stripe_key()
 STRIPE_ACCOUNT_ID = _env.stripe_account_id
 STRIPE_WEBHOOK_SECRETS = _env.webhook_secrets()
 

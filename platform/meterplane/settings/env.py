@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from billing.payments import stripe_settings
 from meterplane.contracts.receipt import signing_keys
 from meterplane.kernel.decimals import text_to_decimal
 from meterplane.kernel.money import minor_digits
@@ -18,6 +19,7 @@ from meterplane.triton.metrics import measured_servers
 
 SECRET_CHARS_MIN = 32
 OVERLAYS = {"amend", "deprecate", "backfill"}
+NO_PROVIDER = "none"
 
 
 def _is_pepper(text: str) -> str:
@@ -60,6 +62,35 @@ def _is_account(text: str) -> str:
     return text
 
 
+def _is_stripe(text: str, info: ValidationInfo) -> str:
+    if info.data.get("payment_provider") != NO_PROVIDER:
+        _refuse(stripe_settings.base_fault(text))
+    return text
+
+
+def _is_key(text: str, info: ValidationInfo) -> str:
+    """For this installation: a live key belongs to production, a test key does not."""
+    told = info.data
+    if told.get("payment_provider") != NO_PROVIDER:
+        _refuse(
+            stripe_settings.key_fault(text)
+            or stripe_settings.place_fault(text, told.get("stripe_api_base", ""))
+            or stripe_settings.mode_fault(text, told.get("meterplane_env", ""))
+        )
+    return text
+
+
+def _are_webhook_secrets(text: str, info: ValidationInfo) -> str:
+    if info.data.get("payment_provider") != NO_PROVIDER:
+        _refuse(stripe_settings.secrets_fault(text))
+    return text
+
+
+def _refuse(fault: str) -> None:
+    if fault:
+        raise ValueError(fault)
+
+
 def _are_thresholds(text: str) -> str:
     thresholds(text)
     return text
@@ -72,7 +103,10 @@ PostgresURL = Annotated[str, AfterValidator(_is_postgres)]
 class Environment(BaseSettings):
     """What the web, worker and management processes read from the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="", case_sensitive=False, extra="ignore")
+    # What is wrong with a secret is said without it.
+    model_config = SettingsConfigDict(
+        env_prefix="", case_sensitive=False, extra="ignore", hide_input_in_errors=True
+    )
 
     meterplane_env: Literal["development", "test", "production"] = "production"
     django_secret_key: str = Field(min_length=SECRET_CHARS_MIN)
@@ -82,9 +116,15 @@ class Environment(BaseSettings):
     redis_url: RedisURL
     admission_redis_url: RedisURL
     celery_broker_url: str = ""
-    stripe_api_base: str = ""
-    stripe_api_key: str = ""
-    stripe_webhook_secret: str = ""
+    # Through whom invoices are collected. Nobody is meant only if it is said: with "none" what is
+    # set of Stripe's is not used.
+    payment_provider: Literal["stripe", "none"] = "stripe"
+    stripe_api_base: Annotated[str, AfterValidator(_is_stripe)] = ""
+    # Judged together with what stands above them.
+    stripe_api_key: Annotated[str, AfterValidator(_is_key)] = Field(default="", repr=False)
+    stripe_webhook_secret: Annotated[str, AfterValidator(_are_webhook_secrets)] = Field(
+        default="", repr=False
+    )
     # Whose events are taken in: acct_..., as Stripe's dashboard shows it. Events of the account
     # itself carry none; those of a connected one do, and are refused unless it is this.
     stripe_account_id: Annotated[str, AfterValidator(_is_account)] = ""
@@ -144,9 +184,15 @@ class Environment(BaseSettings):
         """Thresholds of interim invoices by currency."""
         return thresholds(self.interim_thresholds)
 
+    def stripe_key(self) -> str:
+        """Empty without a provider: nothing can be called then."""
+        return "" if self.payment_provider == NO_PROVIDER else self.stripe_api_key
+
     def webhook_secrets(self) -> list[str]:
         """Stripe webhook secrets, newest first: two during a rotation."""
-        return [part.strip() for part in self.stripe_webhook_secret.split(",") if part.strip()]
+        if self.payment_provider == NO_PROVIDER:
+            return []
+        return stripe_settings.webhook_secrets(self.stripe_webhook_secret)
 
 
 @lru_cache(maxsize=1)

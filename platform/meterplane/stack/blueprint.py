@@ -312,7 +312,7 @@ class Blueprint:
                 name="demo",
                 title="Demo organisation",
                 kind="step",
-                prepare=lambda: self._manage("seed_demo"),
+                prepare=lambda: self._manage("seed_demo", pays=True),
                 after=(_TABLES, "admission", "webhook"),
             ),
             Component(
@@ -327,7 +327,9 @@ class Blueprint:
         ]
 
     def _history(self) -> Launch | None:
-        return None if demo_progress.is_complete(self.layout) else self._manage("seed_demo_history")
+        if demo_progress.is_complete(self.layout):
+            return None
+        return self._manage("seed_demo_history", pays=True)
 
     # -- how they are started
 
@@ -337,10 +339,12 @@ class Blueprint:
     def _control_plane(self) -> dict[str, str]:
         return environment.control_plane(self.layout, self.servers, self._secrets())
 
-    def _manage(self, *arguments: str, owner: bool = False) -> Launch:
+    def _manage(self, *arguments: str, owner: bool = False, pays: bool = False) -> Launch:
         values = self._control_plane()
         if owner:
             values |= environment.migration(self.servers)
+        if not pays:
+            values |= environment.without_payments()
         return self._python(str(ROOT / "manage.py"), *arguments, env=values)
 
     def _python(self, *arguments: str, env: dict[str, str]) -> Launch:

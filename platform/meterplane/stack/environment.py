@@ -79,6 +79,8 @@ def control_plane(layout: Layout, servers: "Servers", secrets: Secrets) -> dict[
         "STRIPE_API_BASE": servers.stripe_api_base,
         "STRIPE_API_KEY": servers.stripe_api_key,
         "STRIPE_WEBHOOK_SECRET": servers.stripe_webhook_secret or secrets.stripe_webhook_secret,
+        "STRIPE_ACCOUNT_ID": os.environ.get("STRIPE_ACCOUNT_ID", ""),
+        "PAYMENT_PROVIDER": os.environ.get("PAYMENT_PROVIDER", "stripe"),
         "API_KEY_PEPPER": secrets.api_key_pepper,
         "RECEIPT_SIGNING_KEYS": secrets.receipt_signing_keys,
         "DJANGO_SECRET_KEY": secrets.django_secret_key,
@@ -96,6 +98,16 @@ def migration(servers: "Servers") -> dict[str, str]:
     return {
         "DATABASE_URL": servers.owner_database_url,
         "MIGRATION_DATABASE_URL": servers.owner_database_url,
+    }
+
+
+def without_payments() -> dict[str, str]:
+    """On top of the control plane's, for what speaks to no provider: it gets no key, and may run
+    before there is a webhook endpoint whose secret it would want."""
+    return {
+        "PAYMENT_PROVIDER": "none",
+        "STRIPE_API_KEY": "",
+        "STRIPE_WEBHOOK_SECRET": "",
     }
 
 

@@ -10,14 +10,13 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from billing.payments.stripe_settings import API_VERSION, LOOPBACK_HOSTS, WEBHOOK_PATH
 from meterplane.stack import installation
 from meterplane.stack.component import NotStarted
 from meterplane.stack.layout import Layout
 from meterplane.stack.servers import Servers
 
-PATH = "/webhooks/stripe"
 PATIENCE_S = 10.0
-LOOPBACK_HOSTS = {"127.0.0.1", "localhost", "::1"}
 
 
 def register(layout: Layout, servers: Servers) -> None:
@@ -29,19 +28,19 @@ def register(layout: Layout, servers: Servers) -> None:
             "STRIPE_API_BASE is not on this machine, so its events cannot reach this stack by "
             "themselves: make a webhook endpoint in Stripe and set STRIPE_WEBHOOK_SECRET."
         )
-    wanted = f"{servers.web_url}{PATH}"
+    wanted = f"{servers.web_url}{WEBHOOK_PATH}"
     known = installation.load(layout)
     listed = _call(servers, "GET", "/v1/webhook_endpoints?limit=100")["data"]
     for endpoint in listed:
         if endpoint["id"] == known.stripe_webhook_endpoint and endpoint["url"] == wanted:
             return
-        if urlsplit(endpoint["url"]).path == PATH:
+        if urlsplit(endpoint["url"]).path == WEBHOOK_PATH:
             _call(servers, "DELETE", f"/v1/webhook_endpoints/{endpoint['id']}")
     made = _call(
         servers,
         "POST",
         "/v1/webhook_endpoints",
-        [("url", wanted), ("enabled_events[]", "*")],
+        [("url", wanted), ("enabled_events[]", "*"), ("api_version", API_VERSION)],
     )
     installation.update(
         layout, stripe_webhook_secret=made["secret"], stripe_webhook_endpoint=made["id"]

@@ -41,10 +41,10 @@ def test_the_pinned_version_is_the_installed_sdks():
         ("sk_test_0123 456789abcdef", "", "stripe_key_invalid"),
         ("whsec_0123456789abcdef", "", "stripe_key_invalid"),
         (KEY, "ftp://127.0.0.1", "stripe_base_invalid"),
-        (LIVE, "http://127.0.0.1:8703", "stripe_live_key_on_loopback"),
-        (LIVE, "https://localhost:8703", "stripe_live_key_on_loopback"),
-        (LIVE, "http://[::1]:8703", "stripe_live_key_on_loopback"),
-        (LIVE, "http://api.stripe.com", "stripe_live_key_in_clear"),
+        (LIVE, "http://127.0.0.1:8703", "stripe_base_invalid"),
+        (LIVE, "https://localhost:8703", "stripe_base_invalid"),
+        (LIVE, "http://[::1]:8703", "stripe_base_invalid"),
+        (LIVE, "http://api.stripe.com", "stripe_base_invalid"),
     ],
 )
 def test_a_key_that_cannot_be_meant_is_refused(key, base, code):
