@@ -50,8 +50,8 @@ _WAY: dict[tuple[str, str], tuple[str, ...]] = {
 @dataclass(frozen=True, slots=True)
 class News:
     """What is known of an invoice now. `attempts` counts failed and successful charges;
-    `paid_minor` is what was paid of it, where somebody says so. With `in_parts` each payment has its
-    ledger entry already."""
+    `paid_minor` is what was paid of it, where somebody says so. With `in_parts` each payment has
+    its ledger entry already."""
 
     status: str
     at: datetime

@@ -100,6 +100,4 @@ def _was_suspended_for(invoice_id: UUID) -> bool:
 
 
 def _suspensions() -> "QuerySet[DunningStep]":
-    return DunningStep.objects.filter(
-        kind=DunningStep.Kind.SUSPEND, state=DunningStep.State.DONE
-    )
+    return DunningStep.objects.filter(kind=DunningStep.Kind.SUSPEND, state=DunningStep.State.DONE)

@@ -15,10 +15,18 @@ from billing.payments.by_hand import left_minor, recorded_minor
 from billing.payments.dun import steps_ahead
 from billing.payments.dunning_mail import AHEAD, next_act, pay_url, why
 from billing.payments.models import Method
-from billing.payments.terms import due_at, terms_of
+from billing.payments.terms import due_at, terms, terms_of
 from meterplane.kernel import amounts
 
 OWED_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Where money is transferred to, by lines, and in how many days."""
+
+    days_until_due: int
+    bank_details: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +58,24 @@ def owed_of(invoice_id: UUID) -> Owed | None:
     return next((each for each in owed() if each.invoice_id == invoice_id), None)
 
 
+def transfer() -> Transfer | None:
+    """How the organisation pays by bank transfer; None where it pays online."""
+    own = terms()
+    if own.method != Method.MANUAL:
+        return None
+    return Transfer(own.days_until_due, settings.SELLER_BANK_DETAILS)
+
+
 def printed_to_pay(invoice_id: UUID) -> bytes | None:
     """An invoice's PDF, which says how to pay it where no provider collects it."""
-    invoice = Invoice.objects.filter(id=invoice_id).first()
-    return None if invoice is None else printed_invoice(invoice_id, _payment_lines(invoice))
+    return printed_invoice(invoice_id, to_pay(invoice_id))
 
 
-def _payment_lines(invoice: Invoice) -> list[str]:
-    day = due_at(invoice)
-    if invoice.status != Invoice.Status.OPEN or day is None:
+def to_pay(invoice_id: UUID) -> list[str]:
+    """How to pay an open invoice that is not charged, by lines; none of any other."""
+    invoice = Invoice.objects.filter(id=invoice_id, status=Invoice.Status.OPEN).first()
+    day = due_at(invoice) if invoice is not None else None
+    if invoice is None or day is None:
         return []
     method = terms_of(invoice.id).method
     if method == Method.CHARGE:

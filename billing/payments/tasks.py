@@ -102,6 +102,8 @@ def send_refund(tenant_id: str, refund_id: str) -> None:
         refunds.send(UUID(tenant_id), UUID(refund_id), provider())
     except WorldError as away:
         log.warning("refund %s waits: %s", refund_id, away.message)
+
+
 @shared_task(name="payments.sweep")
 def sweep() -> None:
     """Whatever was left. One piece of work that fails does not keep the others waiting."""

@@ -15,14 +15,18 @@ SELECT meterplane_isolate('dunning_step');
 SELECT meterplane_isolate('dunning_suspension');
 ALTER TABLE invoice_terms ADD CONSTRAINT invoice_terms_invoice_same_tenant
   FOREIGN KEY (tenant_id, invoice_id) REFERENCES invoice (tenant_id, id);
-ALTER TABLE recorded_payment ADD CONSTRAINT recorded_payment_invoice_same_tenant
-  FOREIGN KEY (tenant_id, invoice_id) REFERENCES invoice (tenant_id, id);
+ALTER TABLE recorded_payment
+  ADD CONSTRAINT recorded_payment_invoice_same_tenant
+    FOREIGN KEY (tenant_id, invoice_id) REFERENCES invoice (tenant_id, id),
+  ADD CONSTRAINT recorded_payment_taken_back_same_tenant
+    FOREIGN KEY (tenant_id, takes_back_id) REFERENCES recorded_payment (tenant_id, id);
 ALTER TABLE dunning_case ADD CONSTRAINT dunning_case_invoice_same_tenant
   FOREIGN KEY (tenant_id, invoice_id) REFERENCES invoice (tenant_id, id);
 ALTER TABLE dunning_step ADD CONSTRAINT dunning_step_invoice_same_tenant
   FOREIGN KEY (tenant_id, invoice_id) REFERENCES invoice (tenant_id, id);
 -- A customer's door reads the installation's policy; operators change it.
 REVOKE INSERT, UPDATE, DELETE ON dunning_policy FROM meterplane_app;
+-- How an invoice is paid stays, and what was recorded of its payments.
 REVOKE UPDATE, DELETE, TRUNCATE ON invoice_terms, recorded_payment
   FROM meterplane_app, meterplane_system;
 REVOKE DELETE, TRUNCATE ON dunning_case, dunning_step FROM meterplane_app, meterplane_system;
@@ -38,8 +42,28 @@ BEGIN
 END $body$;
 CREATE TRIGGER dunning_step_guard BEFORE UPDATE ON dunning_step
   FOR EACH ROW EXECUTE FUNCTION dunning_step_guard();
+
+-- Taken back is the whole of a payment, of the same invoice.
+CREATE FUNCTION recorded_payment_guard() RETURNS trigger LANGUAGE plpgsql
+SET search_path = public, pg_temp AS $body$
+BEGIN
+  IF NOT EXISTS (
+    SELECT FROM recorded_payment paid
+     WHERE paid.id = NEW.takes_back_id AND paid.invoice_id = NEW.invoice_id
+       AND paid.amount_minor = -NEW.amount_minor AND paid.is_recovery = NEW.is_recovery
+  ) THEN
+    RAISE EXCEPTION 'payment % is not of this invoice and amount', NEW.takes_back_id
+      USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $body$;
+CREATE TRIGGER recorded_payment_guard BEFORE INSERT ON recorded_payment
+  FOR EACH ROW WHEN (NEW.takes_back_id IS NOT NULL)
+  EXECUTE FUNCTION recorded_payment_guard();
 """
 UNDO = """
+DROP TRIGGER recorded_payment_guard ON recorded_payment;
+DROP FUNCTION recorded_payment_guard();
 DROP TRIGGER dunning_step_guard ON dunning_step;
 DROP FUNCTION dunning_step_guard();
 """
@@ -47,7 +71,7 @@ DROP FUNCTION dunning_step_guard();
 
 class Migration(migrations.Migration):
 
-    dependencies = [("payments", "0005_corrections"), ("invoicing", "0008_credit_notes_stay")]
+    dependencies = [("payments", "0008_carried"), ("invoicing", "0012_paid_in_parts")]
 
     operations = [
         migrations.RunSQL("SET lock_timeout = '5s'", migrations.RunSQL.noop),
@@ -152,8 +176,11 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.UUIDField(default=meterplane.kernel.ids.uuid7, editable=False, primary_key=True, serialize=False)),
                 ('amount_minor', models.BigIntegerField()),
+                ('balance_minor', models.BigIntegerField(default=0)),
+                ('is_recovery', models.BooleanField(default=False)),
                 ('paid_on', models.DateField()),
                 ('reference', models.CharField(max_length=100)),
+                ('reason', models.CharField(blank=True, default='', max_length=200)),
                 ('recorded_by', models.CharField(max_length=120)),
                 ('recorded_at', models.DateTimeField(default=meterplane.kernel.clock.now)),
             ],
@@ -231,6 +258,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='recordedpayment',
+            name='takes_back',
+            field=models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='taken_back_by', to='payments.recordedpayment'),
+        ),
+        migrations.AddField(
+            model_name='recordedpayment',
             name='tenant',
             field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.organisation'),
         ),
@@ -280,11 +312,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='recordedpayment',
-            constraint=models.UniqueConstraint(fields=('invoice', 'reference'), name='recorded_payment_reference_once'),
+            constraint=models.UniqueConstraint(condition=models.Q(('amount_minor__gt', 0)), fields=('invoice', 'reference'), name='recorded_payment_reference_once'),
         ),
         migrations.AddConstraint(
             model_name='recordedpayment',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_minor__gt', 0)), name='recorded_payment_positive'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('amount_minor__gt', 0), ('balance_minor__gte', 0), ('balance_minor__lte', models.F('amount_minor')), ('takes_back__isnull', True)), models.Q(models.Q(('amount_minor__lt', 0), ('balance_minor__gte', models.F('amount_minor')), ('balance_minor__lte', 0), ('takes_back__isnull', False)), models.Q(('reason', ''), _negated=True)), models.Q(('amount_minor', 0), ('balance_minor__gt', 0), ('takes_back__isnull', True)), _connector='OR'), name='recorded_payment_is_one_of_three'),
         ),
         migrations.AddConstraint(
             model_name='recordedpayment',

@@ -25,8 +25,8 @@ from billing.payments.stripe_settings import API_VERSION, is_live
 SECOND = timedelta(seconds=1)
 NO_PROVIDER = "none"
 WITHOUT_PROVIDER = (
-    "This installation has no payment provider (PAYMENT_PROVIDER=none). Have the organisation pay by"
-    " bank transfer, or configure a provider; then resume collecting."
+    "This installation has no payment provider (PAYMENT_PROVIDER=none). Have the organisation pay"
+    " by bank transfer, or configure a provider; then resume collecting."
 )
 LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 

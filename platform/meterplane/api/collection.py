@@ -74,6 +74,26 @@ class InvoicePayments(APIView):
         return Response(shown, status=201 if recorded.is_new else 200)
 
 
+class InvoicePaymentTakenBack(APIView):
+    """A payment that was none after all."""
+
+    @extend_schema(
+        operation_id="invoice_payment_take_back",
+        request=shapes.TakeBackIn,
+        responses={200: shapes.PaymentsOut, 201: shapes.PaymentsOut},
+    )
+    def post(self, request: Request, slug: str, invoice_id: UUID, payment_id: UUID) -> Response:
+        """Take back all of it, once: 200 where it was before. An invoice that is not covered any
+        more is owed again."""
+        said = _said(shapes.TakeBackIn, request)
+        with tenant_scope(named_organisation(slug).id):
+            taken = by_hand.take_back(
+                invoice_id, payment_id, reason=said["reason"], by=str(request.user)
+            )
+            shown = _payments(_invoice(invoice_id))
+        return Response(shown, status=201 if taken.is_new else 200)
+
+
 class InstallationPolicy(APIView):
     """What is done about unpaid invoices of every organisation without a policy of its own."""
 

@@ -6,7 +6,11 @@ from rest_framework import serializers
 
 from billing.payments.dunning_policy import DAY_MAX, DAYS_MAX, ENDS
 from billing.payments.models import DunningStep, Method
-from billing.payments.terms_models import DAYS_UNTIL_DUE_MAX, REFERENCE_CHARS_MAX
+from billing.payments.terms_models import (
+    DAYS_UNTIL_DUE_MAX,
+    REASON_CHARS_MAX,
+    REFERENCE_CHARS_MAX,
+)
 
 
 class CollectionTermsIn(serializers.Serializer[Any]):
@@ -76,8 +80,14 @@ class PaymentIn(serializers.Serializer[Any]):
     reference = serializers.CharField(max_length=REFERENCE_CHARS_MAX)
 
 
+class TakeBackIn(serializers.Serializer[Any]):
+    """Why a payment was none after all."""
+
+    reason = serializers.CharField(max_length=REASON_CHARS_MAX)
+
+
 class PaymentOut(serializers.Serializer[Any]):
-    """A payment that was recorded."""
+    """A payment that was recorded; or, below zero, that one was taken back, and why."""
 
     id = serializers.UUIDField()
     amount = serializers.CharField()
@@ -85,6 +95,8 @@ class PaymentOut(serializers.Serializer[Any]):
     reference = serializers.CharField()
     recorded_by = serializers.CharField()
     recorded_at = serializers.DateTimeField()
+    takes_back = serializers.UUIDField(allow_null=True)
+    reason = serializers.CharField(allow_blank=True)
 
 
 class PaymentsOut(serializers.Serializer[Any]):

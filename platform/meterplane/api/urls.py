@@ -171,6 +171,11 @@ urlpatterns = [
             ("/write-off", corrections.InvoiceWriteOff, "_write_off"),
             ("/refunds", corrections.InvoiceRefunds, "_refunds"),
             ("/payments", collection.InvoicePayments, "_payments"),
+            (
+                "/payments/<uuid:payment_id>/take-back",
+                collection.InvoicePaymentTakenBack,
+                "_payment_take_back",
+            ),
             ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
             ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
         )

@@ -1,11 +1,11 @@
 """How an organisation pays, and payments of manual invoices that an operator saw arrive.
 
 Guarantees: both are stored by the verbs that the control API calls; a payment that is sent twice
-counts once, by its reference.
+counts once, by its reference, and is taken back once.
 """
 
 from django import forms
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -18,11 +18,16 @@ from unfold.widgets import (
 )
 
 from billing.invoicing.models import Invoice
-from billing.payments.by_hand import left_minor, record_payment
-from billing.payments.models import Method
+from billing.payments.by_hand import left_minor, record_payment, take_back
+from billing.payments.models import Method, RecordedPayment
 from billing.payments.terms import set_terms, terms
-from billing.payments.terms_models import DAYS_UNTIL_DUE_MAX, REFERENCE_CHARS_MAX
-from meterplane.console import typed
+from billing.payments.terms_models import (
+    DAYS_UNTIL_DUE_MAX,
+    REASON_CHARS_MAX,
+    REFERENCE_CHARS_MAX,
+)
+from meterplane.console import shown, typed
+from meterplane.console.read_only import ReadOnly
 from meterplane.console.site import site
 from meterplane.kernel import amounts, clock
 from meterplane.kernel.errors import CallerError
@@ -54,19 +59,49 @@ class PaymentForm(forms.Form):
     )
 
 
+class TakeBackForm(forms.Form):
+    """Why it was none after all."""
+
+    reason = forms.CharField(max_length=REASON_CHARS_MAX, widget=UnfoldAdminTextInputWidget)
+
+
+@admin.register(RecordedPayment, site=site)
+class RecordedPaymentPage(ReadOnly):
+    """Payments by bank transfer, as they were recorded and taken back."""
+
+    list_display = (
+        "reference", "tenant", "invoice", "amount", "paid_on", "recorded_by", "recorded_at",
+    )  # fmt: skip
+    list_select_related = ("tenant", "invoice")
+    list_filter = ("tenant",)
+    search_fields = ("reference", "invoice__number", "tenant__slug")
+    actions_detail = ("take_back",)
+    fields = (
+        "id", "tenant", "invoice", "amount", "balance", "paid_on", "reference", "takes_back",
+        "reason", "recorded_by", "recorded_at",
+    )  # fmt: skip
+    readonly_fields = ("id", "amount", "balance")
+
+    @shown.action(description="Take back", url_path="take-back", icon="undo")
+    def take_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return take_payment_back(request, self.row_or_404(request, object_id))
+
+    @shown.column(description="Amount", ordering="amount_minor")
+    def amount(self, row: RecordedPayment) -> str:
+        return amounts.minor(row.amount_minor, row.invoice.currency)
+
+    @shown.column(description="Beyond what was due")
+    def balance(self, row: RecordedPayment) -> str:
+        return amounts.minor(row.balance_minor, row.invoice.currency)
+
+
 def organisation_terms(request: HttpRequest, organisation: Organisation) -> HttpResponse:
     """Shows and stores how one organisation pays."""
     with tenant_scope(organisation.id):
         now = terms()
         initial = {"method": now.method, "days_until_due": now.days_until_due}
         form = TermsForm(request.POST if request.method == "POST" else None, initial=initial)
-        if request.method == "POST" and form.is_valid():
-            set_to = set_terms(**form.cleaned_data, by=f"operator {request.user}")
-            said = f"{Method(set_to.method).label}, due in {set_to.days_until_due} days"
-            if set_to != now:
-                note = f"collection: {said}"
-                site.get_model_admin(Organisation).note(request, organisation, note)
-            messages.success(request, f"{organisation.name}: {said}, from the next invoice on")
+        if request.method == "POST" and form.is_valid() and _set_terms(request, organisation, form):
             return HttpResponseRedirect(request.path)
     return _page(
         request,
@@ -75,6 +110,21 @@ def organisation_terms(request: HttpRequest, organisation: Organisation) -> Http
         "Its next invoice is the first with what is said here.",
         ("Save", reverse("console:tenants_organisation_change", args=[organisation.pk])),
     )
+
+
+def _set_terms(request: HttpRequest, organisation: Organisation, form: TermsForm) -> bool:
+    """False where the verb refused; the form says why."""
+    now = terms()
+    try:
+        set_to = set_terms(**form.cleaned_data, by=f"operator {request.user}")
+    except CallerError as refused:
+        form.add_error(refused.field if refused.field in form.fields else None, refused.message)
+        return False
+    said = f"{Method(set_to.method).label}, due in {set_to.days_until_due} days"
+    if set_to != now:
+        site.get_model_admin(Organisation).note(request, organisation, f"collection: {said}")
+    messages.success(request, f"{organisation.name}: {said}, from the next invoice on")
+    return True
 
 
 def invoice_payment(request: HttpRequest, invoice: Invoice) -> HttpResponse:
@@ -88,6 +138,40 @@ def invoice_payment(request: HttpRequest, invoice: Invoice) -> HttpResponse:
             return HttpResponseRedirect(its_page)
     said = f"{left} is left to pay. What is paid beyond that is the customer's balance."
     return _page(request, form, f"Payment of {invoice}", said, ("Record", its_page))
+
+
+def take_payment_back(request: HttpRequest, payment: RecordedPayment) -> HttpResponse:
+    """Asks why, and takes it back."""
+    invoice = payment.invoice
+    its_page = reverse("console:invoicing_invoice_change", args=[invoice.pk])
+    form = TakeBackForm(request.POST if request.method == "POST" else None)
+    amount = amounts.minor(payment.amount_minor, invoice.currency)
+    if request.method == "POST" and form.is_valid() and _take_back(request, payment, form):
+        return HttpResponseRedirect(its_page)
+    said = (
+        f"{amount} of {invoice} was none after all. An invoice that it covered is owed again, and"
+        " a suspension that it ended holds again."
+    )
+    return _page(request, form, f"Take back {payment}", said, ("Take back", its_page))
+
+
+def _take_back(request: HttpRequest, payment: RecordedPayment, form: TakeBackForm) -> bool:
+    """False where the verb refused; the form says why."""
+    invoice, reason = payment.invoice, form.cleaned_data["reason"]
+    try:
+        with tenant_scope(payment.tenant_id):
+            taken = take_back(invoice.id, payment.id, reason=reason, by=f"operator {request.user}")
+    except CallerError as refused:
+        form.add_error(refused.field if refused.field in form.fields else None, refused.message)
+        return False
+    if taken.is_new:
+        note = f"took back payment {payment}: {reason}"
+        site.get_model_admin(Invoice).note(request, invoice, note)
+    left = amounts.minor(taken.left_minor, invoice.currency)
+    messages.success(
+        request, f"Payment {payment} is taken back; {left} of {invoice} is left to pay"
+    )
+    return True
 
 
 def _record(request: HttpRequest, invoice: Invoice, form: PaymentForm) -> bool:

@@ -1,7 +1,7 @@
 """Django's settings. Every value that differs between installations comes from `env.py`."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from meterplane.console.theme import UNFOLD as UNFOLD
 from meterplane.settings.env import django_database, environment
@@ -165,7 +165,15 @@ CACHES = {
         "KEY_PREFIX": "web",
     }
 }
-EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+_smtp = urlsplit(_env.smtp_url)
+_sends_by = "smtp" if _smtp.hostname else "console"
+EMAIL_BACKEND = f"django.core.mail.backends.{_sends_by}.EmailBackend"
+EMAIL_HOST, EMAIL_USE_SSL = _smtp.hostname or "", _smtp.scheme == "smtps"
+EMAIL_PORT = _smtp.port or (465 if EMAIL_USE_SSL else 587)
+EMAIL_HOST_USER = unquote(_smtp.username or "")
+EMAIL_HOST_PASSWORD = unquote(_smtp.password or "")
+EMAIL_USE_TLS = bool(EMAIL_HOST_USER) and not EMAIL_USE_SSL
+EMAIL_TIMEOUT = 20
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

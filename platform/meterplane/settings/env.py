@@ -91,6 +91,13 @@ def _refuse(fault: str) -> None:
         raise ValueError(fault)
 
 
+def _is_mail_server(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in {"smtp", "smtps"} or not parts.hostname):
+        raise ValueError("must be smtp://user:password@host:587, smtps://..., or empty")
+    return url
+
+
 def _are_thresholds(text: str) -> str:
     thresholds(text)
     return text
@@ -150,6 +157,9 @@ class Environment(BaseSettings):
     seller_email: str = Field(default="", max_length=120)
     # Where invoices that nobody collects are paid to. By lines, which a semicolon ends.
     seller_bank_details: str = Field(default="", max_length=600)
+    # Who delivers mail, such as smtp://user:password@host:587 (which turns to TLS) or smtps://...;
+    # where it is empty, mails are written to the log of the process that sends them.
+    smtp_url: Annotated[str, AfterValidator(_is_mail_server)] = Field(default="", repr=False)
     # From which unbilled spend on an organisation is invoiced before its month is over, such as
     # "USD 500, JPY 50000"; with another currency, and where this is empty, it is not.
     interim_thresholds: Annotated[str, AfterValidator(_are_thresholds)] = ""

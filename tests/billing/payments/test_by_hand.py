@@ -1,21 +1,32 @@
 """Invoices that the provider never hears of, and those that it only sends."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from random import Random, randrange
 from threading import Barrier, Thread
+from uuid import UUID
 
 import pytest
 from django.core import mail
 from django.db import IntegrityError, ProgrammingError, connections, transaction
 
-from billing.invoicing.credit import create_credit_note
-from billing.invoicing.models import Invoice
+from billing.invoicing.credit import LineAsked, create_credit_note
+from billing.invoicing.models import Invoice, InvoiceLine
+from billing.invoicing.record import due_minor
 from billing.ledger.audit import audit
-from billing.payments import tasks
+from billing.payments import tasks, withdraw
 from billing.payments.accounts import attach_test_card
-from billing.payments.by_hand import Recorded, left_minor, record_payment
+from billing.payments.by_hand import (
+    Recorded,
+    left_minor,
+    record_payment,
+    recorded_minor,
+    take_back,
+)
 from billing.payments.collect import collect
 from billing.payments.dun import dun
-from billing.payments.give_up import give_up
+from billing.payments.dunning_policy import SHIPPED, set_policy
 from billing.payments.models import BillingAccount, DunningStep, RecordedPayment
 from billing.payments.owed import owed, printed_to_pay
 from billing.payments.provider import PaymentProvider, ProviderNotConfigured
@@ -55,6 +66,47 @@ def paid(invoice: Invoice, amount_minor: int, reference: str) -> Recorded:
             reference=reference,
             by="test",
         )
+
+
+def taken(invoice: Invoice, payment_id: UUID) -> Recorded:
+    with tenant_scope(invoice.tenant_id):
+        return take_back(invoice.id, payment_id, reason="it bounced", by="test")
+
+
+def noted(invoice: Invoice, amount_minor: int, key: str) -> None:
+    with tenant_scope(invoice.tenant_id):
+        line = InvoiceLine.objects.filter(invoice_id=invoice.id).order_by("-amount_minor")[0]
+        asked = [LineAsked(line.id, amount_minor=amount_minor)]
+        create_credit_note(invoice.id, reason="goodwill", idempotency_key=key, lines=asked)
+
+
+def after(days: int, act: Callable[[], object]) -> None:
+    with clock.frozen(clock.now() + timedelta(days=days, hours=1)):
+        act()
+
+
+def earned(tenant) -> dict[str, int]:
+    """The accounts of revenue, which payments leave as they are."""
+    found = held(tenant.id).items()
+    return {name: minor for name, minor in found if name.startswith("revenue:")}
+
+
+def agrees(invoice: Invoice) -> None:
+    """What is owed, arrived and too much by the ledger is what the invoice says."""
+    ours = read(invoice.tenant_id, invoice)
+    with tenant_scope(invoice.tenant_id):
+        arrived = recorded_minor(invoice.id)
+        due, left = due_minor(ours), left_minor(ours)
+    balances = held(invoice.tenant_id)
+    lost = balances.get("bad_debt", 0)
+    over = -balances.get("customer_balance", 0)
+    assert balances.get("payments", 0) == arrived
+    assert balances.get("receivable", 0) + lost == due + over - arrived
+    if ours.status == "paid":
+        assert (ours.paid_minor, over, left) == (arrived, arrived - due, 0)
+    else:
+        assert (over, left) == (0, max(0, due - arrived))
+        assert bool(lost) == (ours.status == "uncollectible")
 
 
 def test_a_manual_invoice_is_issued_without_a_provider_and_paid_in_parts(organisation, issued):
@@ -167,19 +219,119 @@ def test_one_that_a_credit_note_covers_is_settled_by_the_sweep(organisation, iss
     assert all(verdict.holds for verdict in audit())
 
 
-def test_one_of_which_a_part_was_paid_is_not_given_up(organisation, issued):
-    paid(issued, 100, "wire")
-    assert give_up(organisation.id, issued.id, no_provider) == "kept open: a part of it was paid"
+def withdrawn(invoice: Invoice, status: str) -> str:
+    with tenant_scope(invoice.tenant_id):
+        return withdraw.ask(invoice.id, status, "test").status
+
+
+@pytest.mark.parametrize("status", [withdraw.VOID, withdraw.UNCOLLECTIBLE])
+def test_one_of_which_a_part_arrived_is_neither_void_nor_written_off(organisation, issued, status):
+    part = paid(issued, 100, "wire")
+    with pytest.raises(CallerError) as refused:
+        withdrawn(issued, status)
+    assert (refused.value.code, refused.value.message[:8]) == ("partly_paid", "1.00 USD")
+    taken(issued, part.id)
+    assert withdrawn(issued, status) == status
+    assert held(organisation.id).get("receivable", 0) == 0
+    assert all(verdict.holds for verdict in audit())
+
+
+def test_a_policy_gives_up_what_nobody_paid_and_keeps_what_was_paid_in_part(organisation, issued):
+    with tenant_scope(organisation.id):
+        own = SHIPPED.document | {"end": "mark_uncollectible", "end_day": 20}
+        set_policy(own, by="test")
+    part = paid(issued, 100, "wire")
+    after(51, lambda: dun(no_provider))
+    after(52, lambda: dun(no_provider))
     assert read(organisation.id, issued).status == "open"
+    with tenant_scope(organisation.id):
+        assert "kept open: 1.00 USD" in DunningStep.objects.get(kind="end").note
+    taken(issued, part.id)
+    assert withdrawn(issued, withdraw.UNCOLLECTIBLE) == "uncollectible"
+    assert standing(organisation.id) == "suspended"
 
 
-def test_one_that_is_given_up_may_still_be_paid(organisation, issued):
-    assert give_up(organisation.id, issued.id, no_provider) == "uncollectible"
-    assert held(organisation.id)["bad_debt"] == 301
-    paid(issued, 301, "wire")
-    balances = held(organisation.id)
-    assert (balances["payments"], balances.get("bad_debt", 0)) == (301, 0)
-    assert balances.get("receivable", 0) == 0
+def test_what_was_written_off_is_recovered_in_parts_and_lost_again(organisation, issued):
+    assert withdrawn(issued, withdraw.UNCOLLECTIBLE) == "uncollectible"
+    paid(issued, 100, "wire 1")
+    assert held(organisation.id) | {"revenue": 0} == {
+        "payments": 100, "bad_debt": 201, "revenue": 0, **earned(organisation),
+    }  # fmt: skip
+    rest = paid(issued, 201, "wire 2")
+    assert (read(organisation.id, issued).status, rest.left_minor) == ("paid", 0)
+    assert "bad_debt" not in held(organisation.id)
+    taken(issued, rest.id)
+    ours = read(organisation.id, issued)
+    assert (ours.status, held(organisation.id)["bad_debt"]) == ("uncollectible", 201)
+    assert "receivable" not in held(organisation.id)
+    assert all(verdict.holds for verdict in audit())
+
+
+def test_a_payment_that_was_none_is_taken_back_once_and_what_it_had_ended_goes_on(
+    organisation, issued
+):
+    for day in (30, 44):
+        after(day, lambda: dun(no_provider))
+    assert standing(organisation.id) == "suspended"
+    wire = paid(issued, 301, "wire")
+    assert standing(organisation.id) == "active"
+    first, again = (taken(issued, wire.id) for _ in range(2))
+    assert (first.id, first.is_new, again.is_new, first.left_minor) == (again.id, True, False, 301)
+    ours = read(organisation.id, issued)
+    assert (ours.status, ours.collection_state) == ("open", "awaiting_payment")
+    assert (ours.paid_at, ours.paid_minor, standing(organisation.id)) == (None, None, "suspended")
+    assert held(organisation.id) == {"receivable": 301, **earned(organisation)}
+    with pytest.raises(CallerError) as refused:
+        paid(issued, 301, "wire")
+    assert refused.value.code == "payment_taken_back"
+    paid(issued, 301, "wire, again")
+    assert (read(organisation.id, issued).status, standing(organisation.id)) == ("paid", "active")
+    assert all(verdict.holds for verdict in audit())
+
+
+def test_one_of_two_payments_that_is_taken_back_leaves_what_the_other_pays(organisation, issued):
+    first, second = paid(issued, 250, "one"), paid(issued, 250, "two")
+    assert held(organisation.id)["customer_balance"] == -199
+    twice = paid(issued, 250, "two, by mistake")
+    assert read(organisation.id, issued).paid_minor == 750
+    taken(issued, twice.id)
+    ours = read(organisation.id, issued)
+    assert (ours.status, ours.paid_minor) == ("paid", 500)
+    assert "1.99 USD more was paid" in ours.collection_note
+    left = taken(issued, first.id).left_minor
+    assert (left, held(organisation.id)["receivable"]) == (51, 51)
+    assert "customer_balance" not in held(organisation.id)
+    with tenant_scope(organisation.id), pytest.raises(CallerError):
+        take_back(issued.id, issued.id, reason="no such", by="test")
+    with tenant_scope(organisation.id), pytest.raises(CallerError):
+        take_back(issued.id, second.id, reason=" ", by="test")
+    assert all(verdict.holds for verdict in audit())
+
+
+def test_however_payments_notes_and_ends_follow_books_and_invoice_agree(organisation, issued):
+    seed = randrange(2**32)
+    print(f"seed {seed}")
+    chance = Random(seed)
+    for step in range(14):
+        ours = read(organisation.id, issued)
+        with tenant_scope(organisation.id):
+            live = RecordedPayment.objects.filter(amount_minor__gt=0, taken_back_by=None)
+            known = list(live.values_list("id", flat=True))
+        act = chance.choice(["pay", "pay", "take", "note", "off", "sweep"])
+        with suppress(CallerError):
+            if act == "pay":
+                paid(issued, chance.randrange(1, 250), f"wire {step}")
+            elif act == "take" and known:
+                taken(issued, chance.choice(known))
+            elif act == "note" and ours.status == "open":
+                noted(issued, chance.randrange(1, 60), f"note {step}")
+            elif act == "off" and chance.random() < 0.3:
+                withdrawn(issued, withdraw.UNCOLLECTIBLE)
+        if act == "sweep":
+            tasks.sweep()
+        agrees(issued)
+    tasks.sweep()
+    agrees(issued)
     assert all(verdict.holds for verdict in audit())
 
 
