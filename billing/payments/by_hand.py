@@ -74,7 +74,8 @@ def issue(tenant_id: UUID, invoice_id: UUID) -> None:
         if fault:
             park(tenant_id, invoice_id, fault)
             return
-        fix_terms(invoice_id)
+        if fix_terms(invoice_id).method != Method.MANUAL:
+            return  # it was said in between, and the next sweep collects it
         uncarry()
         if invoice.status in _UNISSUED:
             advance(invoice_id, News(Invoice.Status.OPEN, clock.now()))

@@ -81,6 +81,8 @@ def collect(
             if carry_if_too_small(invoice, there):
                 return _outcome(tenant_id, invoice_id)
             terms = fix_terms(invoice_id)
+        if terms.method == Method.MANUAL:  # it was said in between, and holds from here on
+            return collect(tenant_id, invoice_id, there)
         customer_id = ensure_account(tenant_id, there)
     except NoProvider as none:
         _park_without_provider(tenant_id, invoice_id, none.message)

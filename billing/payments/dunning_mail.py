@@ -72,7 +72,7 @@ def why(invoice: Invoice) -> str:
     if invoice.payment_attempts:
         return invoice.collection_note or "It could not be charged."
     day = due_at(invoice)
-    return f"It was due on {day:%Y-%m-%d}." if day else ""
+    return f"It was due on {day.day} {day:%b %Y}." if day else ""
 
 
 def how_to_pay(invoice: Invoice) -> str:

@@ -5,6 +5,7 @@ Needs the tenant's door.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.conf import settings
@@ -17,6 +18,9 @@ from billing.payments.dunning_mail import AHEAD, next_act, pay_url, why
 from billing.payments.models import Method
 from billing.payments.terms import due_at, terms, terms_of
 from meterplane.kernel import amounts
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
 
 OWED_MAX = 50
 
@@ -47,15 +51,18 @@ class Owed:
 
 def owed() -> list[Owed]:
     """Every overdue invoice of the organisation, the oldest first."""
-    rows = Invoice.objects.filter(
-        dunning_case__closed_at__isnull=True, dunning_case__isnull=False
-    ).select_related("dunning_case")
-    return [_owed(row) for row in rows.order_by("dunning_case__overdue_at")[:OWED_MAX]]
+    return [_owed(row) for row in _overdue().order_by("dunning_case__overdue_at")[:OWED_MAX]]
 
 
 def owed_of(invoice_id: UUID) -> Owed | None:
     """One of them."""
-    return next((each for each in owed() if each.invoice_id == invoice_id), None)
+    row = _overdue().filter(id=invoice_id).first()
+    return None if row is None else _owed(row)
+
+
+def still_due_minor(invoice_id: UUID) -> int:
+    """What is left to pay of an invoice."""
+    return left_minor(Invoice.objects.get(id=invoice_id))
 
 
 def transfer() -> Transfer | None:
@@ -91,6 +98,12 @@ def to_pay(invoice_id: UUID) -> list[str]:
     elif invoice.hosted_url:
         said.append(f"Pay online: {invoice.hosted_url}")
     return said
+
+
+def _overdue() -> "QuerySet[Invoice]":
+    return Invoice.objects.filter(
+        dunning_case__closed_at__isnull=True, dunning_case__isnull=False
+    ).select_related("dunning_case")
 
 
 def _owed(invoice: Invoice) -> Owed:

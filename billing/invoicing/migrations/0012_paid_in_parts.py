@@ -32,9 +32,22 @@ BEGIN
   RETURN NEW;
 END $body$;
 """
+PAID_GUARD = """
+CREATE OR REPLACE FUNCTION invoice_paid_guard() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+  IF OLD.status = 'paid'{not_in_parts} AND NEW.paid_minor IS DISTINCT FROM OLD.paid_minor THEN
+    RAISE EXCEPTION 'what was paid of invoice % is known', OLD.number
+      USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END $body$;
+"""
 REOPENED = """
     OR (OLD.status = 'paid' AND OLD.paid_in_parts AND NEW.status IN ('open', 'uncollectible'))"""
-GUARD_NOW, GUARD_BEFORE = GUARD.format(reopened=REOPENED), GUARD.format(reopened="")
+GUARD_NOW = GUARD.format(reopened=REOPENED) + PAID_GUARD.format(
+    not_in_parts=" AND NOT OLD.paid_in_parts"
+)
+GUARD_BEFORE = GUARD.format(reopened="") + PAID_GUARD.format(not_in_parts="")
 
 
 class Migration(migrations.Migration):

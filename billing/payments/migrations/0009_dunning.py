@@ -316,7 +316,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='recordedpayment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('amount_minor__gt', 0), ('balance_minor__gte', 0), ('balance_minor__lte', models.F('amount_minor')), ('takes_back__isnull', True)), models.Q(models.Q(('amount_minor__lt', 0), ('balance_minor__gte', models.F('amount_minor')), ('balance_minor__lte', 0), ('takes_back__isnull', False)), models.Q(('reason', ''), _negated=True)), models.Q(('amount_minor', 0), ('balance_minor__gt', 0), ('takes_back__isnull', True)), _connector='OR'), name='recorded_payment_is_one_of_three'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('amount_minor__gt', 0), ('balance_minor__gte', 0), ('balance_minor__lte', models.F('amount_minor')), ('takes_back__isnull', True)), models.Q(('amount_minor__lt', 0), ('balance_minor__gte', models.F('amount_minor')), ('balance_minor__lte', 0), ('takes_back__isnull', False), models.Q(('reason', ''), _negated=True)), models.Q(('amount_minor', 0), ('balance_minor__gt', 0), ('takes_back__isnull', True)), _connector='OR'), name='recorded_payment_is_one_of_three'),
         ),
         migrations.AddConstraint(
             model_name='recordedpayment',

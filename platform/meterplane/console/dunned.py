@@ -10,6 +10,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from django.template.defaultfilters import linebreaksbr
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from billing.payments import dunning_policy
@@ -203,8 +204,17 @@ class StepPage(ReadOnly):
     search_fields = ("invoice__number", "tenant__slug")
     fields = (
         "tenant", "invoice", "step", "kind", "state", "due_at", "begun_at", "done_at", "tries",
-        "recipients", "subject", "body", "note",
+        "told", "subject", "mail", "note",
     )  # fmt: skip
+    readonly_fields = ("told", "mail")
+
+    @shown.column(description="Told")
+    def told(self, row: DunningStep) -> str:
+        return ", ".join(row.recipients) or amounts.NOTHING
+
+    @shown.column(description="Mail")
+    def mail(self, row: DunningStep) -> str:
+        return linebreaksbr(row.body) or amounts.NOTHING
 
     @shown.column(description="State", label=STEP_LABELS, ordering="state")
     def shown_state(self, row: DunningStep) -> tuple[str, str]:

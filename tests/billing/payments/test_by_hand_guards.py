@@ -13,6 +13,7 @@ from billing.invoicing.close import close_period
 from billing.invoicing.credit import LineAsked, create_credit_note
 from billing.invoicing.interim import make_interim
 from billing.invoicing.models import Invoice, InvoiceLine
+from billing.invoicing.parties import set_details
 from billing.invoicing.tax_choice import choose_taxes
 from billing.invoicing.thresholds import set_threshold
 from billing.ledger.audit import audit
@@ -97,6 +98,7 @@ def test_an_open_one_that_is_due_less_waits_again_and_is_paid_with_less(
 def test_one_that_stripe_taxes_is_parked_until_it_may_go_there(organisation, billed, stripe, there):
     pays(organisation, "manual")
     with tenant_scope(organisation.id):
+        set_details(name="", address="", country="DE", tax_ids=[], purchase_order="")
         choose_taxes([], "stripe")
     invoice = billed(organisation)
     tasks.collect(str(organisation.id), str(invoice.id))

@@ -12,7 +12,7 @@ from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
 from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
 from billing.payments import money_in
-from billing.payments.owed import owed, to_pay, transfer
+from billing.payments.owed import owed, still_due_minor, to_pay, transfer
 from meterplane.kernel import amounts
 from meterplane.policy.credit_shown import shown_credit
 from meterplane.portal.access import Acting, member_page, render_page
@@ -64,6 +64,7 @@ def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpRespo
         "currency": found.invoice.currency,
         "lines": found.lines,
         "decimals": _decimals(found.lines),
+        "left_minor": still_due_minor(invoice_id),
         "to_pay": to_pay(invoice_id),
     }
     return render_page(request, acting, "billing", "portal/billing/invoice.html", context)
