@@ -84,3 +84,40 @@ def test_payments_of_an_invoice_that_is_not_theirs_are_missing(operator, overdue
     wire = {"amount": "1", "paid_on": "2026-01-02", "reference": "wire 1"}
     assert operator.get(at).status_code == 404
     assert operator.post(at, wire, format="json").status_code == 404
+
+
+def test_a_payment_is_taken_back_once_and_with_a_reason(operator, overdue):
+    at = f"{AT}/invoices/{overdue}/payments"
+    wire = {"amount": "1.5", "paid_on": "2026-01-02", "reference": "wire 1"}
+    payment = operator.post(at, wire, format="json").json()["payments"][0]["id"]
+    back = f"{at}/{payment}/take-back"
+    for wrong in ({}, {"reason": " "}, {"reason": "x" * 201}):
+        assert operator.post(back, wrong, format="json").status_code == 400
+    first = operator.post(back, {"reason": "it bounced"}, format="json")
+    assert (first.status_code, first.json()["status"], first.json()["left"]) == (
+        201,
+        "open",
+        "1.50",
+    )
+    assert operator.post(back, {"reason": "again"}, format="json").status_code == 200
+    shown = [
+        (row["amount"], row["takes_back"], row["reason"])
+        for row in operator.get(at).json()["payments"]
+    ]
+    assert shown == [("1.50", None, ""), ("-1.50", payment, "it bounced")]
+    again = operator.post(at, wire, format="json")
+    assert (again.status_code, again.json()["code"]) == (409, "payment_taken_back")
+    missing = operator.post(f"{at}/{overdue}/take-back", {"reason": "x"}, format="json")
+    assert missing.status_code == 404
+    assert operator.get(AT).json()["standing"] == "past_due"
+
+
+def test_an_organisation_that_pays_by_transfer_buys_no_credit_online(
+    operator, organisation, settings
+):
+    settings.STRIPE_API_KEY = "sk_test_0123456789abcdef"
+    terms = {"method": "manual", "days_until_due": 7}
+    assert operator.put(f"{AT}/collection-terms", terms, format="json").status_code == 200
+    named = {"HTTP_IDEMPOTENCY_KEY": "one"}
+    refused = operator.post(f"{AT}/top-ups", {"amount": "20"}, format="json", **named)
+    assert (refused.status_code, refused.json()["code"]) == (409, "pays_by_hand")

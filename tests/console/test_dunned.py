@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from billing.invoicing.close import close_period
 from billing.invoicing.models import Invoice
-from billing.payments.by_hand import issue
+from billing.payments.by_hand import issue, record_payment
 from billing.payments.dun import dun
 from billing.payments.dunning_policy import SHIPPED, policy
 from billing.payments.models import DunningOverride, DunningPolicy, RecordedPayment
@@ -97,3 +97,24 @@ def test_cases_say_what_is_next_and_a_payment_is_recorded_once(operator, overdue
     with tenant_scope(overdue.tenant_id):
         assert RecordedPayment.objects.get().recorded_by == "operator op@example.com"
         assert Invoice.objects.get(id=overdue.id).status == "paid"
+
+
+def test_a_recorded_payment_is_taken_back_with_a_reason(operator, overdue):
+    with tenant_scope(overdue.tenant_id):
+        paid = record_payment(
+            overdue.id, amount_minor=150, paid_on=clock.now().date(), reference="wire", by="test"
+        )
+    page = reverse("console:payments_recordedpayment_take_back", args=[paid.id])
+    assert "was none after all" in operator.get(page).text
+    assert operator.post(page, {"reason": ""}).status_code == 200
+    for _ in range(2):
+        assert operator.post(page, {"reason": "it bounced"}).status_code == 302
+    with tenant_scope(overdue.tenant_id):
+        assert Invoice.objects.get(id=overdue.id).status == "open"
+        assert RecordedPayment.objects.get(takes_back=paid.id).recorded_by == (
+            "operator op@example.com"
+        )
+    listed = operator.get(reverse("console:payments_recordedpayment_changelist")).text
+    assert "\u2212$1.50" in listed
+    mails = operator.get(reverse("console:payments_dunningstep_changelist")).text
+    assert "told owner@acme.example" in mails
