@@ -1,7 +1,7 @@
 """Django's settings. Every value that differs between installations comes from `env.py`."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from meterplane.console.theme import UNFOLD as UNFOLD
 from meterplane.settings.env import django_database, environment
@@ -165,14 +165,10 @@ CACHES = {
         "KEY_PREFIX": "web",
     }
 }
-_smtp = urlsplit(_env.smtp_url)
-_sends_by = "smtp" if _smtp.hostname else "console"
-EMAIL_BACKEND = f"django.core.mail.backends.{_sends_by}.EmailBackend"
-EMAIL_HOST, EMAIL_USE_SSL = _smtp.hostname or "", _smtp.scheme == "smtps"
-EMAIL_PORT = _smtp.port or (465 if EMAIL_USE_SSL else 587)
-EMAIL_HOST_USER = unquote(_smtp.username or "")
-EMAIL_HOST_PASSWORD = unquote(_smtp.password or "")
-EMAIL_USE_TLS = bool(EMAIL_HOST_USER) and not EMAIL_USE_SSL
+_mail = _env.mail_server()
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if _mail.host else 'console'}.EmailBackend"
+EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail[:4]
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail.turns_to_tls, _mail.is_tls
 EMAIL_TIMEOUT = 20
 
 LANGUAGE_CODE = "en"

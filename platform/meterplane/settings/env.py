@@ -5,8 +5,8 @@ Guarantees: no secret is empty, no URL of an unknown scheme gets through. Knows 
 
 import re
 from functools import lru_cache
-from typing import Annotated, Literal
-from urllib.parse import parse_qs, quote, urlsplit
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -107,6 +107,17 @@ RedisURL = Annotated[str, AfterValidator(_is_redis)]
 PostgresURL = Annotated[str, AfterValidator(_is_postgres)]
 
 
+class MailServer(NamedTuple):
+    """An SMTP server."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    turns_to_tls: bool
+    is_tls: bool
+
+
 class Environment(BaseSettings):
     """What the web, worker and management processes read from the environment."""
 
@@ -189,6 +200,19 @@ class Environment(BaseSettings):
         """Where to transfer money to, by lines."""
         lines = [part.strip() for part in self.seller_bank_details.split(";")]
         return "\n".join(line for line in lines if line)
+
+    def mail_server(self) -> MailServer:
+        """Who delivers mail; a host that is empty is nobody. A password is only sent over TLS."""
+        parts = urlsplit(self.smtp_url)
+        is_tls = parts.scheme == "smtps"
+        return MailServer(
+            host=parts.hostname or "",
+            port=parts.port or (465 if is_tls else 587),
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            turns_to_tls=bool(parts.username) and not is_tls,
+            is_tls=is_tls,
+        )
 
     def interims(self) -> dict[str, str]:
         """Thresholds of interim invoices by currency."""
