@@ -19,7 +19,7 @@ from billing.payments import steps
 from billing.payments.by_hand import recorded_minor
 from billing.payments.judge import judge
 from billing.payments.mirror import mirror
-from billing.payments.models import PaymentRun, PaymentStep
+from billing.payments.models import CarriedInvoice, PaymentRun, PaymentStep
 from billing.payments.provider import PaymentProvider, ProviderRefused
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -42,7 +42,8 @@ def ask(invoice_id: UUID, status: str, reason: str) -> Invoice:
     """Ask for `void` or `uncollectible`; the invoice, which has moved if no provider has it.
 
     Asked again, it is asked once. Needs the tenant's door. Raises `CallerError`:
-    `invoice_not_found`, `reason_invalid`, `invoice_not_open`, `asked_otherwise`, `partly_paid`.
+    `invoice_not_found`, `reason_invalid`, `invoice_not_open`, `asked_otherwise`, `partly_paid`,
+    `collected_with_another`.
     """
     if not reason.strip() or len(reason) > REASON_CHARS_MAX or "\x00" in reason:
         raise CallerError(
@@ -62,6 +63,7 @@ def ask(invoice_id: UUID, status: str, reason: str) -> Invoice:
         said = f"To be {_IN_WORDS[status]}: {reason.strip()}"
         if run is None or not run.provider_invoice_id:
             _ensure_nothing_arrived(invoice, status)
+            _ensure_not_taken_along(invoice_id, status)
             advance(invoice_id, News(status, clock.now()))
             invoice = _say(invoice_id, said, Invoice.Collection.DONE)
             judge(invoice.tenant_id)
@@ -85,6 +87,18 @@ def _ensure_nothing_arrived(invoice: Invoice, status: str) -> None:
             "partly_paid",
             f"{text} of this invoice arrived, so it is not {_IN_WORDS[status]}: issue a credit"
             " note over the rest, or take the payment back first.",
+            status=409,
+        )
+
+
+def _ensure_not_taken_along(invoice_id: UUID, status: str) -> None:
+    """It is a line of another's there: what becomes of that becomes of it."""
+    carried = CarriedInvoice.objects.filter(invoice_id=invoice_id, run__isnull=False).first()
+    if carried is not None:
+        raise CallerError(
+            "collected_with_another",
+            f"This invoice is collected with {carried.run.invoice}, and is {_IN_WORDS[status]} with"
+            " it alone.",
             status=409,
         )
 

@@ -167,7 +167,11 @@ def test_what_goes_with_another_invoice_stays_with_it(organisation, billed, stri
     with pytest.raises(CallerError) as refused:
         wired(carried, 1)
     assert refused.value.code == "not_paid_by_hand"
-    assert read(organisation.id, carried).collection_state == "carried"
+    with tenant_scope(organisation.id), pytest.raises(CallerError) as kept:
+        withdraw.ask(carried.id, withdraw.VOID, "made twice")
+    assert kept.value.code == "collected_with_another"
+    ours = read(organisation.id, carried)
+    assert (ours.status, ours.collection_state) == ("open", "carried")
 
 
 def test_credit_is_neither_bought_nor_reloaded(organisation, stripe):
