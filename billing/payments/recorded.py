@@ -41,7 +41,7 @@ def _page(after: UUID | None) -> Page:
 
 
 RECORDED_PAYMENTS = Source(
-    "recorded payments",
+    "recorded_payments",
     "every payment that an operator recorded or took back",
     frozenset({RECORDED}),
     _page,
