@@ -1,6 +1,7 @@
 """Move an invoice along its states; the only writer of them.
 
     draft -> finalising -> open -> paid | void | uncollectible      uncollectible -> paid | void
+    paid in parts -> open | uncollectible, when one of them is taken back (`reopen`)
 
 A draft waits to be collected; an invoice is finalising once that has begun and cannot be left
 undone, and open when it has its number. Nothing is skipped: news of a later state goes through the
@@ -49,13 +50,15 @@ _WAY: dict[tuple[str, str], tuple[str, ...]] = {
 @dataclass(frozen=True, slots=True)
 class News:
     """What is known of an invoice now. `attempts` counts failed and successful charges;
-    `paid_minor` is what was paid of it, where somebody says so."""
+    `paid_minor` is what was paid of it, where somebody says so. With `in_parts` each payment has
+    its ledger entry already."""
 
     status: str
     at: datetime
     hosted_url: str = ""
     attempts: int = 0
     paid_minor: int | None = None
+    in_parts: bool = False
 
 
 def advance(invoice_id: UUID, news: News) -> bool:
@@ -76,6 +79,20 @@ def advance(invoice_id: UUID, news: News) -> bool:
     return bool(way)
 
 
+def reopen(invoice_id: UUID, *, is_written_off: bool) -> None:
+    """It was paid in parts, and one of those was none after all: it is owed again.
+
+    Nothing is posted: the parts' entries do that. Needs the tenant's door.
+    """
+    moved = Invoice.objects.filter(id=invoice_id, status=_S.PAID, paid_in_parts=True).update(
+        status=_S.UNCOLLECTIBLE if is_written_off else _S.OPEN,
+        paid_at=None,
+        paid_minor=None,
+        paid_in_parts=False,
+    )
+    ensure(moved == 1, "only what was paid in parts is owed again")
+
+
 def _issue(invoice: Invoice, at: datetime) -> None:
     """Before anything moves: the series' turn comes before credit's, and that before the ledger's,
     or two invoices of a tenant could wait for each other."""
@@ -88,12 +105,14 @@ def _step(invoice: Invoice, status: str, news: News) -> None:
     left = invoice.status
     if status == _S.PAID:
         invoice.paid_at, invoice.paid_minor = news.at, news.paid_minor
+        invoice.paid_in_parts = news.in_parts
     invoice.status = status
     if status == _S.FINALISING:
         invoice.save(update_fields=["status"])  # its number is that of an open invoice
         return
     frozen = ["number", "finalised_at", "buyer", "seller"]
-    invoice.save(update_fields=["status", "paid_at", "paid_minor", *frozen])
+    paid = ["paid_at", "paid_minor", "paid_in_parts"]
+    invoice.save(update_fields=["status", *paid, *frozen])
     record(invoice, news.at, left=left)
 
 

@@ -3,7 +3,7 @@
 Pure: an invoice as values in, entries out. Which accounts move is said in `ledger.movements`.
 
     open             finalised
-    paid             finalised, paid
+    paid             finalised, paid; in parts: finalised, for each part has an entry of its own
     void             finalised, voided
     uncollectible    finalised, written off
 
@@ -44,7 +44,7 @@ class Invoiced:
     it gives back, and `returned_minor` what later ones gave back of its own; `given_back` is the
     difference by account. That stands when the invoice is voided: the credit is the customer's.
 
-    `paid_minor` is what was paid; None: what was due.
+    `paid_minor` is what was paid; None: what was due. What was paid in parts is told by these.
 
     `lowered` is what credit notes took from it while it was open, per account; of that,
     `restored_minor` is credit that was given back, and the rest is not due any more.
@@ -64,6 +64,7 @@ class Invoiced:
     moved_at: datetime
     was_written_off: bool = False
     paid_minor: int | None = None
+    paid_in_parts: bool = False
     drawn_minor: int = 0
     given_back_minor: int = 0
     returned_minor: int = 0
@@ -101,7 +102,7 @@ def entries_of(invoice: Invoiced) -> list[Entry]:
     if is_written_off or was_written_off:
         legs = movements.invoice_written_off(invoice.due_minor)
         moved.append((WRITTEN_OFF, legs, invoice.moved_at))
-    if invoice.status == "paid":
+    if invoice.status == "paid" and not invoice.paid_in_parts:
         legs = movements.invoice_paid(
             invoice.due_minor,
             over_minor=invoice.overpaid_minor,

@@ -174,6 +174,8 @@ class Invoice(TenantModel):
     paid_at = models.DateTimeField(null=True, blank=True)
     # What the provider says was paid; null where it was what was due, or nobody said.
     paid_minor = models.BigIntegerField(null=True, blank=True)
+    # Its payments were recorded one by one, each with a ledger entry of its own.
+    paid_in_parts = models.BooleanField(default=False, db_default=False)
     hosted_url = models.URLField(max_length=500, blank=True, default="")
     # How collecting it stands. A parked invoice says in `collection_note` what differs.
     collection_state = models.CharField(
@@ -254,6 +256,10 @@ class Invoice(TenantModel):
             models.CheckConstraint(
                 condition=Q(paid_minor__isnull=True) | Q(status="paid", paid_minor__gte=0),
                 name="invoice_paid_minor_of_a_paid_one",
+            ),
+            models.CheckConstraint(
+                condition=Q(paid_in_parts=False) | Q(status="paid", paid_minor__isnull=False),
+                name="invoice_paid_in_parts_of_a_paid_one",
             ),
             models.CheckConstraint(
                 condition=Q(taxed_by="rates", taxed_at__isnull=True)

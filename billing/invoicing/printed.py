@@ -5,6 +5,7 @@ more (archived days), the document says so and leaves that appendix out: it neve
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 # serves pages takes to start.
 
 
-def printed_invoice(invoice_id: UUID) -> bytes | None:
-    """The invoice as it stands now; None if the tenant has no such invoice."""
+def printed_invoice(invoice_id: UUID, payment: Sequence[str] = ()) -> bytes | None:
+    """The invoice as it stands now; None if the tenant has no such invoice. `payment` says how to
+    pay it, by lines."""
     from billing.invoicing.pdf.invoice import invoice_pdf
 
     document = invoice_document(invoice_id)
-    return invoice_pdf(document, _appendix(invoice_id)) if document else None
+    return invoice_pdf(document, _appendix(invoice_id), payment) if document else None
 
 
 def printed_credit_note(note_id: UUID) -> bytes | None:

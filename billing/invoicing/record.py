@@ -141,6 +141,7 @@ def _invoiced(
         moved_at=moved_at,
         was_written_off=was_written_off,
         paid_minor=invoice.paid_minor,
+        paid_in_parts=invoice.paid_in_parts,
         drawn_minor=parts.drawn_minor,
         given_back_minor=parts.given_back_minor,
         given_back=parts.given_back,

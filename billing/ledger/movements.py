@@ -9,6 +9,9 @@ act that moves nothing has no legs at all: there is nothing to post of it.
     ... taken back by its period's receivable, deferred_revenue revenue:<meter>, tax:<name>
     invoice paid                   payments                     receivable
     ... more than was due          payments                     receivable, customer_balance
+    payment by hand, or a part     payments                     receivable, customer_balance
+    ... and it was none            receivable, customer_balance payments
+    ... and less is due now        receivable                   customer_balance
     invoice voided                 revenue:<meter>, tax:<name>  receivable
     invoice written off            bad_debt                     receivable
     written off, paid after all    payments                     bad_debt
@@ -57,6 +60,13 @@ def invoice_paid(due_minor: int, *, over_minor: int = 0, was_written_off: bool =
         (owed_in, -due_minor),
         (accounts.CUSTOMER_BALANCE, -over_minor),
     )
+
+
+def payment_recorded(amount_minor: int, *, balance_minor: int, is_recovery: bool) -> Legs:
+    """A part of what an invoice asks for arrived, `balance_minor` of it beyond what is due. Below
+    zero, it is taken back; with no amount, what had arrived is more than is due by now."""
+    owed_minor = amount_minor - balance_minor
+    return invoice_paid(owed_minor, over_minor=balance_minor, was_written_off=is_recovery)
 
 
 def invoice_written_off(total_minor: int) -> Legs:

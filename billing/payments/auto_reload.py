@@ -16,8 +16,10 @@ from django.db.models import Sum
 
 from billing.credits import queries as credit
 from billing.invoicing.queries import upcoming_invoice
-from billing.payments.models import AutoReload, BillingAccount, TopUp
+from billing.payments.models import AutoReload, BillingAccount, Method, TopUp
 from billing.payments.provider import PaymentProvider
+from billing.payments.terms import PAYS_BY_HAND, ensure_pays_online
+from billing.payments.terms import terms as collection_terms
 from billing.payments.top_up_terms import amount_minor, top_up_minor
 from billing.payments.top_ups import pause_auto_reload, settle_top_up
 from meterplane.kernel import clock
@@ -43,9 +45,11 @@ class ReloadTerms:
 def set_auto_reload(tenant_id: UUID, terms: ReloadTerms, *, by: str) -> AutoReload:
     """From now on. It does not lift a pause: `resume_auto_reload` does.
 
-    Raises `CallerError` `top_up_invalid` naming the field, or 409 `no_card`.
+    Raises `CallerError` `top_up_invalid` naming the field, or 409 `no_card` or `pays_by_hand`.
     """
     with tenant_scope(tenant_id):
+        if terms.is_on:
+            ensure_pays_online()
         currency = organisation().currency
         threshold_minor = amount_minor(terms.threshold, currency, "threshold")
         reload_minor = top_up_minor(terms.amount, currency)
@@ -129,6 +133,9 @@ def _begin(rules: AutoReload) -> TopUp | None:
     if reloaded_minor(now) + rules.amount_minor > rules.month_max_minor:
         return None
     if spendable_minor() >= rules.threshold_minor:
+        return None
+    if collection_terms().method == Method.MANUAL:
+        pause_auto_reload(PAYS_BY_HAND)
         return None
     if not _has_card():
         pause_auto_reload("There is no card to charge.")

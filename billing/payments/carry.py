@@ -50,6 +50,17 @@ def carry_if_too_small(invoice: Invoice, provider: PaymentProvider) -> bool:
     return True
 
 
+def uncarry() -> None:
+    """Invoices that wait for the next one get their own turn again, as where the next one is not
+    charged any more. Needs the tenant's door."""
+    waiting = CarriedInvoice.objects.filter(run__isnull=True, invoice__status=Invoice.Status.OPEN)
+    for each in waiting.select_for_update(of=("self",)):
+        each.delete()
+        Invoice.objects.filter(
+            id=each.invoice_id, collection_state=Invoice.Collection.CARRIED
+        ).update(collection_state=Invoice.Collection.PENDING, collection_note="")
+
+
 def waiting_for(invoice: Invoice) -> list[CarriedInvoice]:
     """What a run of the invoice that is about to be made takes along, with what is due of each.
 

@@ -6,7 +6,7 @@ invoice until `resume`; a provider that is away leaves it to the sweep, at growi
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -17,6 +17,7 @@ from django.db.models import Q
 from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.payments.accounts import ensure_account
+from billing.payments.by_hand import issue
 from billing.payments.carry import (
     carry_if_too_small,
     order,
@@ -25,10 +26,11 @@ from billing.payments.carry import (
     waiting_for,
 )
 from billing.payments.mirror import park
-from billing.payments.models import CarriedInvoice, PaymentRun
+from billing.payments.models import CarriedInvoice, Method, PaymentRun
 from billing.payments.orders import line_orders
-from billing.payments.provider import LineOrder, PaymentProvider, ProviderRefused
+from billing.payments.provider import LineOrder, NoProvider, PaymentProvider, ProviderRefused
 from billing.payments.run import LEASE, NO_LOCATION, LeaseLost, Parked, Task, perform_run
+from billing.payments.terms import Terms, fix_terms, terms_of
 from billing.payments.withdraw import asked_of, withdraw
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
@@ -54,47 +56,91 @@ class Outcome:
 
 
 def collect(
-    tenant_id: UUID, invoice_id: UUID, provider: PaymentProvider, *, retry: bool = False
+    tenant_id: UUID,
+    invoice_id: UUID,
+    provider: PaymentProvider | Callable[[], PaymentProvider],
+    *,
+    retry: bool = False,
+    finish: bool = False,
 ) -> Outcome:
-    """Go as far as possible now. With `retry`, an invoice that was declined is charged once more.
+    """Go as far as possible now. With `retry`, an invoice that was declined is charged once more;
+    with `finish`, such a charge that was sent before is sent again under its key, which makes it
+    one. A provider that is given as a function is asked for where one is needed.
 
     Raises `WorldError` when the provider is away: call again later.
     """
+    invoice, terms = _begin(tenant_id, invoice_id)
+    if terms is None:
+        return _outcome(tenant_id, invoice_id)
+    if terms.method == Method.MANUAL:
+        issue(tenant_id, invoice_id)
+        return _outcome(tenant_id, invoice_id)
+    try:
+        there = provider() if callable(provider) else provider
+        with tenant_scope(tenant_id):
+            if carry_if_too_small(invoice, there):
+                return _outcome(tenant_id, invoice_id)
+            terms = fix_terms(invoice_id)
+        if terms.method == Method.MANUAL:  # it was said in between, and holds from here on
+            return collect(tenant_id, invoice_id, there)
+        customer_id = ensure_account(tenant_id, there)
+    except NoProvider as none:
+        _park_without_provider(tenant_id, invoice_id, none.message)
+        return _outcome(tenant_id, invoice_id)
+    except ProviderRefused as refused:
+        park(tenant_id, invoice_id, _in_words(refused))
+        return _outcome(tenant_id, invoice_id)
+    run, lines = _run(tenant_id, invoice, customer_id, there)
+    token = _lease(tenant_id, run.id)
+    if token is not None:
+        task = Task(tenant_id, invoice, lines, run, token, there, retry, terms, finish)
+        _perform(task)
+    return _outcome(tenant_id, invoice_id)
+
+
+def _begin(tenant_id: UUID, invoice_id: UUID) -> tuple[Invoice, Terms | None]:
+    """The invoice, and the terms it is collected under; none where nothing is left to do."""
     with tenant_scope(tenant_id):
         invoice: Invoice = Invoice.objects.get(id=invoice_id)
         if invoice.total_minor == 0 and invoice.status in _UNSETTLED:
             _settle_nothing(invoice)
-        if invoice.collection_state in _FINISHED or carry_if_too_small(invoice, provider):
-            return _outcome(tenant_id, invoice_id)
-    try:
-        customer_id = ensure_account(tenant_id, provider)
-    except ProviderRefused as refused:
-        park(tenant_id, invoice_id, _in_words(refused))
-        return _outcome(tenant_id, invoice_id)
-    run, lines = _run(tenant_id, invoice, customer_id, provider)
-    token = _lease(tenant_id, run.id)
-    if token is None:
-        return _outcome(tenant_id, invoice_id)
+        if invoice.collection_state in _FINISHED:
+            return invoice, None
+        return invoice, terms_of(invoice_id)
+
+
+def _perform(task: Task) -> None:
+    """The run, or what is asked of it; what differs or is refused parks its invoice."""
+    tenant_id, run = task.tenant_id, task.run
     try:
         with tenant_scope(tenant_id):
             asked = asked_of(run.id)
         if asked is not None:
-            withdraw(tenant_id, run, asked, provider)
+            withdraw(tenant_id, run, asked, task.provider)
         else:
-            note = perform_run(Task(tenant_id, invoice, lines, run, token, provider, retry))
-            _await_payment(tenant_id, invoice_id, run.id, note)
+            note = perform_run(task)
+            _await_payment(tenant_id, task.invoice.id, run.id, note)
     except Parked as difference:
-        park(tenant_id, invoice_id, str(difference))
+        park(tenant_id, task.invoice.id, str(difference))
     except ProviderRefused as refused:
-        park(tenant_id, invoice_id, _in_words(refused))
+        park(tenant_id, task.invoice.id, _in_words(refused))
     except LeaseLost:
-        return _outcome(tenant_id, invoice_id)
+        return
     except WorldError:
         _back_off(tenant_id, run.id)
         raise
     finally:
-        _release(tenant_id, run.id, token)
-    return _outcome(tenant_id, invoice_id)
+        _release(tenant_id, run.id, task.token)
+
+
+def _park_without_provider(tenant_id: UUID, invoice_id: UUID, why: str) -> None:
+    """A person has to decide how it is paid. What is the customer's turn is left as it is."""
+    with tenant_scope(tenant_id):
+        waits = Invoice.objects.filter(
+            id=invoice_id, collection_state=Invoice.Collection.PENDING
+        ).exists()
+    if waits:
+        park(tenant_id, invoice_id, why)
 
 
 def resume(tenant_id: UUID, invoice_id: UUID) -> None:

@@ -18,14 +18,12 @@ from billing.invoicing.models import CreditNote, Invoice
 from billing.invoicing.record import overpaid_minor
 from billing.invoicing.said import with_said
 from billing.payments.carry import carried_minor, carried_news
+from billing.payments.judge import judge
 from billing.payments.models import PaymentRun, PaymentStep, Refund
 from billing.payments.provider import ProviderInvoice
 from meterplane.kernel import clock
 from meterplane.kernel.money import minor_to_text
-from tenants.models import Organisation
-from tenants.queries import organisation
 from tenants.scoping import tenant_scope
-from tenants.standing import set_standing
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +61,7 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
                 with_said(invoice.collection_note, said) if is_parked else said
             )
         invoice.save(update_fields=["collection_state", "collection_note"])
-        _judge(tenant_id)
+        judge(tenant_id)
     return moved
 
 
@@ -133,22 +131,3 @@ def _collection(invoice: Invoice) -> str:
     if invoice.status == Invoice.Status.OPEN and invoice.payment_attempts:
         return Invoice.Collection.AWAITING_PAYMENT
     return str(invoice.collection_state)
-
-
-def _judge(tenant_id: UUID) -> None:
-    """Past due while an invoice could not be charged, active again once none is.
-
-    A suspension is somebody's decision: a payment does not lift it, nor does this impose one.
-    """
-    owing = Invoice.objects.filter(
-        status__in=[Invoice.Status.OPEN, Invoice.Status.UNCOLLECTIBLE], payment_attempts__gt=0
-    ).order_by("period_end")
-    standing = organisation().standing
-    if standing == Organisation.Standing.SUSPENDED:
-        return
-    first = owing.first()
-    if first is not None:
-        reason = f"Invoice {first.number} could not be charged"
-        set_standing(tenant_id=tenant_id, standing=Organisation.Standing.PAST_DUE, reason=reason)
-    elif standing == Organisation.Standing.PAST_DUE:
-        set_standing(tenant_id=tenant_id, standing=Organisation.Standing.ACTIVE, reason="")

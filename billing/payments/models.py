@@ -4,18 +4,28 @@ A run per invoice, a row per step. A step's parameters, digest and idempotency k
 it is sent for the first time (a trigger holds that): a key that is sent again always carries the
 same bytes. The inbox of provider events belongs to no tenant and is read by the system role only.
 
-Cards and credit that is paid ahead are in `money_in_models`.
+Cards and credit that is paid ahead are in `money_in_models`, what is done about unpaid invoices in
+`dunning_models`, how they are to be paid and payments by hand in `terms_models`.
 """
 
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from billing.payments.dunning_models import DunningCase as DunningCase
+from billing.payments.dunning_models import DunningOverride as DunningOverride
+from billing.payments.dunning_models import DunningPolicy as DunningPolicy
+from billing.payments.dunning_models import DunningStep as DunningStep
+from billing.payments.dunning_models import DunningSuspension as DunningSuspension
 from billing.payments.money_in_models import AutoReload, CardSetup, TopUp
 from billing.payments.records import EventWatermark as EventWatermark
 from billing.payments.records import PaymentFinding as PaymentFinding
 from billing.payments.records import ReconciledDay as ReconciledDay
 from billing.payments.refund_models import Refund as Refund
+from billing.payments.terms_models import CollectionTerms as CollectionTerms
+from billing.payments.terms_models import InvoiceTerms as InvoiceTerms
+from billing.payments.terms_models import Method as Method
+from billing.payments.terms_models import RecordedPayment as RecordedPayment
 from meterplane.kernel import clock
 from tenants.scoping import TenantModel
 
@@ -91,7 +101,9 @@ class PaymentRun(TenantModel):
         return f"run of {self.invoice_id}"
 
 
-_KINDS_OF_A_RUN = ["draft", "lines", "verify", "finalise", "pay", "mirror", "void", "write_off"]
+_KINDS_OF_A_RUN = [
+    "draft", "lines", "verify", "finalise", "send", "pay", "mirror", "void", "write_off",
+]  # fmt: skip
 _KINDS_OF_A_SUBJECT = ["checkout", "charge", "refund", "credit_note"]
 
 
@@ -138,6 +150,7 @@ class PaymentStep(TenantModel):
         LINES = "lines", "Attach the lines"
         VERIFY = "verify", "Verify line by line"
         FINALISE = "finalise", "Finalise"
+        SEND = "send", "Send it to the customer"
         PAY = "pay", "Charge the customer"
         MIRROR = "mirror", "Mirror the outcome"
         VOID = "void", "Void"

@@ -22,7 +22,7 @@ from billing.payments.tax_port import TaxProvider
 from meterplane.kernel.errors import WorldError
 
 SendKind = Literal[
-    "customer", "draft", "lines", "finalise", "pay", "void", "write_off",
+    "customer", "draft", "lines", "finalise", "send", "pay", "void", "write_off",
     "checkout", "charge", "credit_note", "refund",
 ]  # fmt: skip
 Parameters = Mapping[str, Any]  # JSON: what one call carries
@@ -38,6 +38,10 @@ class ProviderFault(WorldError):
 
 class ProviderNotConfigured(WorldError):
     """Our key or its rights are wrong. Nothing happened there; an operator must act."""
+
+
+class NoProvider(ProviderNotConfigured):
+    """This installation collects through nobody, and means it: later is no better."""
 
 
 class ProviderRefused(Exception):
@@ -70,7 +74,8 @@ class CustomerOrder:
 class DraftOrder:
     """An empty invoice to be filled. `digest` is over everything that must arrive; `lines_url` is
     where all lines are, as the provider may get sums of them. With `is_taxed` the provider computes
-    taxes and puts them on top."""
+    taxes and puts them on top. With `days_until_due` it is sent to the customer to be paid, else
+    charged."""
 
     invoice_id: UUID
     tenant_id: UUID
@@ -80,6 +85,7 @@ class DraftOrder:
     description: str
     lines_url: str
     is_taxed: bool = False
+    days_until_due: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

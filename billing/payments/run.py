@@ -1,7 +1,7 @@
 """The steps that bring one invoice to the provider, in order, each crash-safe (see `steps`).
 
     draft -> lines -> verify -> (taxes, where Stripe computes them) -> finalise -> credit notes
-        -> pay -> mirror
+        -> pay | send -> mirror
 
 Guarantees: one invoice there for one of ours, with the same lines to the cent, however often and
 wherever this runs and is killed. A lease keeps two workers from the same run; it is renewed before
@@ -25,7 +25,7 @@ from billing.invoicing.provider_tax import record_told, told_minor
 from billing.payments import steps
 from billing.payments.credit_notes import NoteDiffers, send_note, waiting
 from billing.payments.mirror import mirror
-from billing.payments.models import PaymentRun, PaymentStep
+from billing.payments.models import Method, PaymentRun, PaymentStep
 from billing.payments.provider import (
     CardDeclined,
     DraftOrder,
@@ -36,6 +36,7 @@ from billing.payments.provider import (
     ProviderRefused,
 )
 from billing.payments.refunds import mirror_refunds
+from billing.payments.terms import Terms
 from billing.payments.verify import Expected, differences
 from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
@@ -64,7 +65,9 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run held by one worker. `retry`: charge again what was charged in vain."""
+    """One run held by one worker. `retry`: charge again what was charged in vain; `finish`: what
+    was sent, and is not known to have come to nothing. `terms`: what is sent to the customer is
+    not charged."""
 
     tenant_id: UUID
     invoice: Invoice
@@ -73,6 +76,12 @@ class Task:
     token: UUID
     provider: PaymentProvider
     retry: bool
+    terms: Terms
+    finish: bool = False
+
+    @property
+    def is_sent(self) -> bool:
+        return self.terms.method == Method.SEND
 
 
 def perform_run(task: Task) -> str:
@@ -101,7 +110,11 @@ def perform_run(task: Task) -> str:
     if _issue_notes(task):
         theirs = task.provider.invoice(their_id)
     note = ""
-    if theirs.status == Invoice.Status.OPEN and (task.retry or not theirs.is_attempted):
+    if theirs.status == Invoice.Status.OPEN and task.is_sent:
+        _send(task, their_id)
+    elif theirs.status == Invoice.Status.OPEN and (
+        task.retry or task.finish or not theirs.is_attempted
+    ):
         note = _pay(task, their_id, theirs.customer_id)
         theirs = task.provider.invoice(their_id)
     mirror(task.tenant_id, task.invoice.id, theirs)
@@ -129,6 +142,7 @@ def _draft(task: Task) -> str:
         description=f"Usage from {invoice.period_start:%Y-%m-%d} to {invoice.period_end:%Y-%m-%d}",
         lines_url=f"{settings.PUBLIC_WEB_URL}/billing/{invoice.id}/?format=csv",
         is_taxed=invoice.taxed_by == TaxedBy.STRIPE,
+        days_until_due=task.terms.days_until_due if task.is_sent else None,
     )
     step = _freeze(task, Kind.DRAFT, provider.draft_parameters(order))
     their_id = steps.perform(
@@ -226,6 +240,14 @@ def _issue_notes(task: Task) -> bool:
     except NoteDiffers as difference:
         raise Parked(str(difference)) from difference
     return bool(notes)
+
+
+def _send(task: Task, their_id: str) -> None:
+    """The provider mails it once. It cannot be read back whether it did: a doubt sends again."""
+    step = _freeze(task, Kind.SEND, {})
+    steps.perform(
+        task.tenant_id, step.id, task.provider, target_id=their_id, recover=lambda _: None
+    )
 
 
 def _pay(task: Task, their_id: str, customer_id: str) -> str:

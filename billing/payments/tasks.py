@@ -15,6 +15,7 @@ from django.db.models import Exists, OuterRef, Q
 from billing.invoicing.models import CreditNote, Invoice
 from billing.payments import collect as collection
 from billing.payments import credit_notes, inbox, money_in_sweep, refunds
+from billing.payments import dun as dunning
 from billing.payments.auto_reload import reload_if_low
 from billing.payments.catch_up import catch_up
 from billing.payments.models import PaymentRun, PaymentStep, Refund
@@ -63,9 +64,15 @@ def catch_up_with_events() -> None:
 def collect(tenant_id: str, invoice_id: str) -> None:
     """Bring one invoice as far as it goes now."""
     try:
-        collection.collect(UUID(tenant_id), UUID(invoice_id), provider())
+        collection.collect(UUID(tenant_id), UUID(invoice_id), provider)
     except WorldError as away:
         log.warning("invoice %s waits: %s", invoice_id, away.message)
+
+
+@shared_task(name="payments.dun")
+def dun() -> None:
+    """Whatever is due of the cases of unpaid invoices."""
+    dunning.dun(provider)
 
 
 @shared_task(name="payments.reconcile")

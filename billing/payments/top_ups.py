@@ -25,6 +25,7 @@ from billing.payments.checkout_port import CheckoutOrder
 from billing.payments.models import AutoReload, BillingAccount, TopUp
 from billing.payments.provider import PaymentProvider, ProviderRefused
 from billing.payments.reload_charge import charge_for
+from billing.payments.terms import ensure_pays_online
 from billing.payments.top_up_found import Found, of_charge, of_checkout
 from billing.payments.top_up_terms import top_up_minor
 from meterplane.kernel import clock
@@ -42,8 +43,9 @@ def buy_credit(
 ) -> TopUp:
     """Ask for credit, once for its key. `checkout_url` says where it is paid.
 
-    Raises `CallerError` `top_up_invalid`, or 409 `idempotency_key_reused` or `top_up_refused`; and
-    `WorldError` when the provider is away: asked again with the same key, it goes on.
+    Raises `CallerError` `top_up_invalid`, or 409 `idempotency_key_reused`, `pays_by_hand` or
+    `top_up_refused`; and `WorldError` when the provider is away: asked again with the same key, it
+    goes on.
     """
     if not 1 <= len(idempotency_key) <= NAME_MAX:
         raise CallerError(
@@ -52,6 +54,7 @@ def buy_credit(
             field="idempotency_key",
         )
     with tenant_scope(tenant_id):
+        ensure_pays_online()
         currency = organisation().currency
         amount_minor = top_up_minor(amount, currency)
         top_up: TopUp

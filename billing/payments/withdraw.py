@@ -3,7 +3,8 @@
 Guarantees: what was asked for is a frozen step before anything happens, so that it is done once,
 whatever dies; from then on nobody charges that invoice. Ours moves by what the provider says
 afterwards (`mirror`), so that both are never of two minds: a customer who paid a moment before has
-paid, and the step has failed and says so. An invoice that is not at a provider moves at once.
+paid, and the step has failed and says so. An invoice that is not at a provider moves at once; one
+of which a part arrived does not, for that part would be forgiven too.
 """
 
 from datetime import datetime
@@ -15,11 +16,14 @@ from billing.invoicing.advance import News, advance
 from billing.invoicing.models import Invoice
 from billing.invoicing.said import with_said
 from billing.payments import steps
+from billing.payments.by_hand import recorded_minor
+from billing.payments.judge import judge
 from billing.payments.mirror import mirror
-from billing.payments.models import PaymentRun, PaymentStep
+from billing.payments.models import CarriedInvoice, PaymentRun, PaymentStep
 from billing.payments.provider import PaymentProvider, ProviderRefused
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
+from meterplane.kernel.money import minor_to_text
 from tenants.scoping import tenant_scope
 
 REASON_CHARS_MAX = 200
@@ -38,7 +42,8 @@ def ask(invoice_id: UUID, status: str, reason: str) -> Invoice:
     """Ask for `void` or `uncollectible`; the invoice, which has moved if no provider has it.
 
     Asked again, it is asked once. Needs the tenant's door. Raises `CallerError`:
-    `invoice_not_found`, `reason_invalid`, `invoice_not_open`, `asked_otherwise`.
+    `invoice_not_found`, `reason_invalid`, `invoice_not_open`, `asked_otherwise`, `partly_paid`,
+    `collected_with_another`.
     """
     if not reason.strip() or len(reason) > REASON_CHARS_MAX or "\x00" in reason:
         raise CallerError(
@@ -57,8 +62,12 @@ def ask(invoice_id: UUID, status: str, reason: str) -> Invoice:
         run = PaymentRun.objects.filter(invoice_id=invoice_id).first()
         said = f"To be {_IN_WORDS[status]}: {reason.strip()}"
         if run is None or not run.provider_invoice_id:
+            _ensure_nothing_arrived(invoice, status)
+            _ensure_not_taken_along(invoice_id, status)
             advance(invoice_id, News(status, clock.now()))
-            return _say(invoice_id, said, Invoice.Collection.DONE)
+            invoice = _say(invoice_id, said, Invoice.Collection.DONE)
+            judge(invoice.tenant_id)
+            return invoice
         known = asked_of(run.id)
         if known is not None and known.kind != _STEPS[status]:
             raise CallerError(
@@ -68,6 +77,30 @@ def ask(invoice_id: UUID, status: str, reason: str) -> Invoice:
             return invoice
         steps.freeze(invoice.tenant_id, run.id, _STEPS[status], {})
         return _say(invoice_id, said, Invoice.Collection.PENDING)
+
+
+def _ensure_nothing_arrived(invoice: Invoice, status: str) -> None:
+    arrived = recorded_minor(invoice.id)
+    if arrived:
+        text = f"{minor_to_text(arrived, invoice.currency)} {invoice.currency}"
+        raise CallerError(
+            "partly_paid",
+            f"{text} of this invoice arrived, so it is not {_IN_WORDS[status]}: issue a credit"
+            " note over the rest, or take the payment back first.",
+            status=409,
+        )
+
+
+def _ensure_not_taken_along(invoice_id: UUID, status: str) -> None:
+    """It is a line of another's there: what becomes of that becomes of it."""
+    carried = CarriedInvoice.objects.filter(invoice_id=invoice_id, run__isnull=False).first()
+    if carried is not None:
+        raise CallerError(
+            "collected_with_another",
+            f"This invoice is collected with {carried.run.invoice}, and is {_IN_WORDS[status]} with"
+            " it alone.",
+            status=409,
+        )
 
 
 def asked_of(run_id: UUID) -> PaymentStep | None:

@@ -125,16 +125,19 @@ def test_no_page_shows_a_digest_or_a_password_hash(operator, two_tenants):
 
 @pytest.mark.parametrize("route", CHANGELISTS)
 def test_nothing_can_be_added_or_deleted_by_a_form(operator, route):
-    """But a plan, where exports are sent, credit, a tax rate and an interim threshold: their forms
-    call the verb."""
+    """But a plan, where exports are sent, credit, a tax rate, an interim threshold and what is done
+    about unpaid invoices: their forms call the verb."""
     forms = (
         "tenants_plan", "metering_exportdestination", "metering_exportschedule",
         "credits_creditgrant", "invoicing_taxrate", "invoicing_interimthreshold",
+        "payments_dunningpolicy", "payments_dunningoverride",
     )  # fmt: skip
+    deletes = ("invoicing_interimthreshold", "payments_dunningoverride")
     may = 200 if route in [f"console:{name}_changelist" for name in forms] else 403
     assert operator.get(reverse(route.replace("changelist", "add"))).status_code == may
     page = operator.get(reverse(route)).text
-    assert ("delete_selected" in page) is (route == "console:invoicing_interimthreshold_changelist")
+    may_delete = route in [f"console:{name}_changelist" for name in deletes]
+    assert ("delete_selected" in page) is may_delete
 
 
 def test_a_published_version_cannot_be_changed(operator, db):

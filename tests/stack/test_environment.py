@@ -83,3 +83,16 @@ def test_a_step_that_pays_nobody_gets_no_key_and_needs_none(layout: Layout):
     values = environment.control_plane(layout, located, SECRETS) | environment.without_payments()
     assert SECRETS.stripe_api_key not in values.values()
     assert values["PAYMENT_PROVIDER"] == "none"
+
+
+def test_who_collects_through_nobody_gets_no_key_and_the_mail_servers_word_is_the_control_planes(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SMTP_URL", "smtp://us:word@mail.example:587")
+    located = servers.locate(layout, PORTS, SECRETS, {})
+    assert environment.control_plane(layout, located, SECRETS)["STRIPE_API_KEY"]
+    monkeypatch.setenv("PAYMENT_PROVIDER", "none")
+    values = environment.control_plane(layout, located, SECRETS)
+    assert (values["PAYMENT_PROVIDER"], values["STRIPE_API_KEY"]) == ("none", "")
+    assert values["SMTP_URL"] == "smtp://us:word@mail.example:587"
+    assert "SMTP_URL" not in environment.inherited()

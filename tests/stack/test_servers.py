@@ -49,6 +49,14 @@ def test_a_given_server_is_not_started_here(tmp_path: Path, name: str, given: di
     assert SERVER_COMPONENTS - names(tmp_path, **given) == {name}
 
 
+def test_who_collects_through_nobody_gets_no_sandbox_and_no_webhook_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usual = names(tmp_path)
+    monkeypatch.setenv("PAYMENT_PROVIDER", "none")
+    assert usual - names(tmp_path) == {"stripe", "webhook"}
+
+
 def test_grpc_is_served_where_triton_speaks_it(tmp_path: Path):
     assert "gateway-grpc" in names(tmp_path)
     assert located().grpc_address == "127.0.0.1:8702"

@@ -57,11 +57,14 @@ class Appendix:
     note: str = ""
 
 
-def invoice_pdf(document: InvoiceDocument, appendix: Appendix) -> bytes:
-    """The whole document."""
+def invoice_pdf(
+    document: InvoiceDocument, appendix: Appendix, payment: Sequence[str] = ()
+) -> bytes:
+    """The whole document; `payment` says how to pay, by lines."""
     invoice = document.invoice
     name = invoice.number or "Draft"
-    story = [*_head(document), *_lines(document), *_sums(document), *_notes(document)]
+    story = [*_head(document), *_lines(document), *_sums(document)]
+    story += [*_to_pay(payment), *_notes(document)]
     story += _appendix(document, appendix)
     story += sheet.boxes(
         *sheet.said_of(document.seller),
@@ -177,6 +180,13 @@ def _sums(document: InvoiceDocument) -> list[Any]:
     if document.invoice.number:
         rows.append(("Amount due", shown(document.due_minor), True))
     return [Spacer(1, 10), KeepTogether(sheet.totals(rows, WIDTH // 2)), Spacer(1, 14)]
+
+
+def _to_pay(payment: Sequence[str]) -> list[Any]:
+    if not payment:
+        return []
+    block = [text("Payment", STRONG), *(text(line, BODY) for line in payment)]
+    return [KeepTogether(block), Spacer(1, 14)]
 
 
 def _notes(document: InvoiceDocument) -> list[Any]:

@@ -25,6 +25,7 @@ from billing.payments.reconcile.note_kind import credit_notes
 from billing.payments.reconcile.refund_kind import refunds
 from billing.payments.reconcile.top_up_kind import top_ups
 from billing.payments.reconcile_port import TheirInvoice, TheirPayment
+from billing.payments.terms import by_hand
 from meterplane.kernel import clock
 from tenants.scoping import system_scope
 
@@ -72,7 +73,8 @@ def invoices(provider: PaymentProvider) -> Kind:
                 created_at__lt=clock.now() - BROUGHT_WITHIN,
                 collection_state__in=_WAITING,
             )
-            return rows + [_row_of(invoice, "", 0) for invoice in late.exclude(total_minor=0)]
+            late = late.exclude(total_minor=0).exclude(by_hand())  # those are not brought there
+            return rows + [_row_of(invoice, "", 0) for invoice in late]
 
     return Kind(
         PaymentFinding.Kind.INVOICE, made, one, own, own_made, lambda each: _refresh(provider, each)

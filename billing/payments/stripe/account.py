@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 
 from billing.payments.pace import Pace
-from billing.payments.provider import Parameters, SendKind
+from billing.payments.provider import NoProvider, Parameters, SendKind
 from billing.payments.stripe import charges, checkouts, corrections, customers, invoices
 from billing.payments.stripe.amounts import MINIMUM_CHARGE_MINOR
 from billing.payments.stripe.charges import Charges
@@ -23,6 +23,11 @@ from billing.payments.stripe_settings import API_VERSION, is_live
 
 # Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
 SECOND = timedelta(seconds=1)
+NO_PROVIDER = "none"
+WITHOUT_PROVIDER = (
+    "This installation has no payment provider (PAYMENT_PROVIDER=none). Have the organisation pay"
+    " by bank transfer, or configure a provider; then resume collecting."
+)
 LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 
 _SENDS = {
@@ -65,7 +70,10 @@ class Stripe(Customers, Invoices, Checkouts, Charges, Corrections, EventList, Re
 
 
 def provider() -> Stripe:
-    """The account of this installation. Raises `ProviderNotConfigured`."""
+    """The account of this installation. Raises `ProviderNotConfigured`; `NoProvider` where it is
+    said that there is none."""
+    if settings.PAYMENT_PROVIDER == NO_PROVIDER:
+        raise NoProvider("no_provider", WITHOUT_PROVIDER)
     key, base = settings.STRIPE_API_KEY, settings.STRIPE_API_BASE
     account = hashlib.sha256(f"{key} {base}".encode()).hexdigest()[:16]
     overall = LIVE_RATE_MAX if is_live(key) else TEST_RATE_MAX

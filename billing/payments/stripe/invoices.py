@@ -25,12 +25,18 @@ class Invoices(Client):
     def draft_parameters(self, order: DraftOrder) -> Parameters:
         """Nothing pending is swept in, and Stripe does not finalise by itself."""
         taxed = {"automatic_tax": {"enabled": True}} if order.is_taxed else {}
+        collected: dict[str, Any] = {"collection_method": "charge_automatically"}
+        if order.days_until_due is not None:
+            collected = {
+                "collection_method": "send_invoice",
+                "days_until_due": order.days_until_due,
+            }
         return {
             **taxed,
+            **collected,
             "customer": order.customer_id,
             "currency": order.currency.lower(),
             "auto_advance": False,
-            "collection_method": "charge_automatically",
             "pending_invoice_items_behavior": "exclude",
             "description": order.description,
             "footer": f"Every line as CSV: {order.lines_url}",
@@ -100,6 +106,7 @@ SENDS: Mapping[SendKind, Send] = {
     "draft": lambda v1, _, body, options: v1.invoices.create(body, options).id,
     "lines": lambda v1, to, body, options: v1.invoices.add_lines(to, body, options).id,
     "finalise": lambda v1, to, body, options: v1.invoices.finalize_invoice(to, body, options).id,
+    "send": lambda v1, to, body, options: v1.invoices.send_invoice(to, body, options).id,
     "pay": lambda v1, to, body, options: v1.invoices.pay(to, body, options).id,
     "void": lambda v1, to, body, options: v1.invoices.void_invoice(to, body, options).id,
     "write_off": lambda v1, to, body, options: v1.invoices.mark_uncollectible(to, body, options).id,

@@ -20,8 +20,8 @@ from billing.invoicing import invoice_csv
 from billing.invoicing.documents import InvoiceDocument, invoice_document
 from billing.invoicing.event_csv import events_csv
 from billing.invoicing.line_events import line_source
-from billing.invoicing.printed import printed_invoice
 from billing.invoicing.queries import TaxView
+from billing.payments.owed import printed_to_pay
 from meterplane.api import invoice_shapes as shapes
 from meterplane.api.exports import AnyBytes
 from meterplane.api.organisations import named_organisation
@@ -93,7 +93,7 @@ class InvoicePDF(APIView):
         """The PDF, with usage by project and key."""
         with tenant_scope(named_organisation(slug).id):
             name = _name(_document(invoice_id))
-            content = printed_invoice(invoice_id)
+            content = printed_to_pay(invoice_id)
         return file_response(f"{name}.pdf", "application/pdf", content or b"")
 
 

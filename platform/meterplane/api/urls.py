@@ -5,6 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from meterplane.api import (
     alerts,
+    collection,
     contracts,
     corrections,
     credit_grants,
@@ -137,6 +138,7 @@ urlpatterns = [
     path("v1/meters/<slug:slug>", meters.MeterDetail.as_view(), name="meter"),
     path("v1/meters/<slug:slug>/usage", meters.MeterUsageView.as_view(), name="meter_usage"),
     path("v1/organisations/<slug:slug>/invoices", views.Invoices.as_view(), name="invoices"),
+    path("v1/dunning-policy", collection.InstallationPolicy.as_view(), name="dunning_policy"),
     path("v1/tax-rates", documents.TaxRates.as_view(), name="tax_rates"),
     path("v1/tax-rates/<uuid:rate_id>", documents.TaxRateDetail.as_view(), name="tax_rate"),
     *[
@@ -144,6 +146,9 @@ urlpatterns = [
         for address, view, name in (
             ("taxes", documents.OrganisationTaxes, "organisation_taxes"),
             ("interim-threshold", interims.InterimThresholds, "interim_threshold"),
+            ("collection-terms", collection.Terms, "collection_terms"),
+            ("dunning-policy", collection.OrganisationPolicy, "organisation_dunning_policy"),
+            ("dunning", collection.OrganisationDunning, "organisation_dunning"),
             ("billing-details", documents.OrganisationBillingDetails, "billing_details"),
             ("credit-notes", documents.CreditNotes, "credit_notes"),
             ("credit-notes/<uuid:note_id>", documents.CreditNoteDetail, "credit_note"),
@@ -165,6 +170,12 @@ urlpatterns = [
             ("/void", corrections.InvoiceVoid, "_void"),
             ("/write-off", corrections.InvoiceWriteOff, "_write_off"),
             ("/refunds", corrections.InvoiceRefunds, "_refunds"),
+            ("/payments", collection.InvoicePayments, "_payments"),
+            (
+                "/payments/<uuid:payment_id>/take-back",
+                collection.InvoicePaymentTakenBack,
+                "_payment_take_back",
+            ),
             ("/lines/<uuid:line_id>/events", invoices.LineEvents, "_line_events"),
             ("/lines/<uuid:line_id>/events.csv", invoices.LineEventsCSV, "_line_events_csv"),
         )

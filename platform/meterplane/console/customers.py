@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 
 from billing.credits.models import CreditHold
 from meterplane.console import shown
+from meterplane.console.collected import organisation_terms
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
 from meterplane.console.site import site
 from meterplane.console.taxed import organisation_taxes, taxes_in_words
@@ -65,7 +66,7 @@ class OrganisationPage(ReadOnly):
         "held_to_credit", "priority", "weight", "taxes", "is_demo", "created_at",
     )  # fmt: skip
     readonly_fields = ("id", "budget", "held_to_credit", "taxes")
-    actions_detail = ("change_taxes",)
+    actions_detail = ("change_taxes", "change_terms")
     list_select_related = ("plan",)
 
     @shown.column(description="Organisation", header=True, ordering="name")
@@ -109,6 +110,10 @@ class OrganisationPage(ReadOnly):
             messages.success(request, f"{row.name} is {what}")
         else:
             messages.info(request, f"{row.name} was {what} already")
+
+    @shown.action(description="Payment", url_path="payment", icon="account_balance")
+    def change_terms(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return organisation_terms(request, self.row_or_404(request, object_id))
 
     @admin.action(description="Suspend: their keys stop working at once")
     def suspend(self, request: HttpRequest, rows: "QuerySet[Organisation]") -> None:

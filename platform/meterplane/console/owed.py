@@ -1,6 +1,7 @@
 """Invoices with their lines, and how collecting them stands.
 
-To look at, but for what is given back of them (`given_back`) and done about them (`corrected`).
+To look at, but for what is given back of them (`given_back`), done about them (`corrected`) and
+payments by hand (`collected`).
 """
 
 from django.contrib import admin
@@ -12,6 +13,7 @@ from billing.invoicing.models import BillingPeriod, CreditNote, Invoice, Invoice
 from billing.payments.models import PaymentRun, PaymentStep
 from billing.payments.withdraw import UNCOLLECTIBLE, VOID
 from meterplane.console import shown
+from meterplane.console.collected import invoice_payment
 from meterplane.console.corrected import refund_invoice, withdraw_invoice
 from meterplane.console.given_back import give_back
 from meterplane.console.read_only import ReadOnly, ReadOnlyInline
@@ -96,7 +98,7 @@ class InvoicePage(ReadOnly):
     list_filter = ("status", "kind", "collection_state", "tenant")
     search_fields = ("number", "tenant__slug", "tenant__name")
     inlines = (LineInline, CreditNoteInline)
-    actions_detail = ("give_back", "refund", "write_off", "void")
+    actions_detail = ("record_payment", "give_back", "refund", "write_off", "void")
     fields = (
         "id", "tenant", "kind", "number", "period_start", "period_end", "status", "total",
         "currency", "created_at", "finalised_at", "paid_at", "hosted_url", "collection_state",
@@ -119,6 +121,10 @@ class InvoicePage(ReadOnly):
     @shown.action(description="Void", url_path="void", icon="block")
     def void(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return withdraw_invoice(request, self.row_or_404(request, object_id), VOID)
+
+    @shown.action(description="Record payment", url_path="payment", icon="payments")
+    def record_payment(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return invoice_payment(request, self.row_or_404(request, object_id))
 
     @shown.column(description="Collection note")
     def shown_note(self, row: Invoice) -> str:

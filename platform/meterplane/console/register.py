@@ -16,6 +16,7 @@ PAGES = (
     "heard",
     "settled",
     "interims",
+    "dunned",
     "credited",
     "given_back",
     "corrected",

@@ -27,6 +27,7 @@ CANARY_EVERY_S = _env.canary_every_s
 CANARY_MODELS = [name.strip() for name in _env.canary_models.split(",") if name.strip()]
 PROVIDER_NAME = _env.provider_name
 SELLER = _env.seller()
+SELLER_BANK_DETAILS = _env.bank_details()
 INTERIM_THRESHOLDS = _env.interims()
 EXPORT_DAYS = _env.export_days
 EVENT_OVERLAYS = _env.overlays()
@@ -164,7 +165,11 @@ CACHES = {
         "KEY_PREFIX": "web",
     }
 }
-EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+_mail = _env.mail_server()
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if _mail.host else 'console'}.EmailBackend"
+EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail[:4]
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail.turns_to_tls, _mail.is_tls
+EMAIL_TIMEOUT = 20
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

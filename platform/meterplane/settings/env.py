@@ -5,8 +5,8 @@ Guarantees: no secret is empty, no URL of an unknown scheme gets through. Knows 
 
 import re
 from functools import lru_cache
-from typing import Annotated, Literal
-from urllib.parse import parse_qs, quote, urlsplit
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -91,6 +91,13 @@ def _refuse(fault: str) -> None:
         raise ValueError(fault)
 
 
+def _is_mail_server(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in {"smtp", "smtps"} or not parts.hostname):
+        raise ValueError("must be smtp://user:password@host:587, smtps://..., or empty")
+    return url
+
+
 def _are_thresholds(text: str) -> str:
     thresholds(text)
     return text
@@ -98,6 +105,17 @@ def _are_thresholds(text: str) -> str:
 
 RedisURL = Annotated[str, AfterValidator(_is_redis)]
 PostgresURL = Annotated[str, AfterValidator(_is_postgres)]
+
+
+class MailServer(NamedTuple):
+    """An SMTP server."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    turns_to_tls: bool
+    is_tls: bool
 
 
 class Environment(BaseSettings):
@@ -148,6 +166,11 @@ class Environment(BaseSettings):
     seller_address: str = Field(default="", max_length=600)
     seller_tax_id: str = Field(default="", max_length=60)
     seller_email: str = Field(default="", max_length=120)
+    # Where invoices that nobody collects are paid to. By lines, which a semicolon ends.
+    seller_bank_details: str = Field(default="", max_length=600)
+    # Who delivers mail, such as smtp://user:password@host:587 (which turns to TLS) or smtps://...;
+    # where it is empty, mails are written to the log of the process that sends them.
+    smtp_url: Annotated[str, AfterValidator(_is_mail_server)] = Field(default="", repr=False)
     # From which unbilled spend on an organisation is invoiced before its month is over, such as
     # "USD 500, JPY 50000"; with another currency, and where this is empty, it is not.
     interim_thresholds: Annotated[str, AfterValidator(_are_thresholds)] = ""
@@ -172,6 +195,24 @@ class Environment(BaseSettings):
             "tax_id": self.seller_tax_id,
             "email": self.seller_email,
         }
+
+    def bank_details(self) -> str:
+        """Where to transfer money to, by lines."""
+        lines = [part.strip() for part in self.seller_bank_details.split(";")]
+        return "\n".join(line for line in lines if line)
+
+    def mail_server(self) -> MailServer:
+        """Who delivers mail; a host that is empty is nobody. A password is only sent over TLS."""
+        parts = urlsplit(self.smtp_url)
+        is_tls = parts.scheme == "smtps"
+        return MailServer(
+            host=parts.hostname or "",
+            port=parts.port or (465 if is_tls else 587),
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            turns_to_tls=bool(parts.username) and not is_tls,
+            is_tls=is_tls,
+        )
 
     def interims(self) -> dict[str, str]:
         """Thresholds of interim invoices by currency."""

@@ -30,6 +30,7 @@ OURS = (
     "STRIPE_API_BASE",
     "STRIPE_API_KEY",
     "STRIPE_WEBHOOK_SECRET",
+    "SMTP_URL",
     "API_KEY_PEPPER",
     "RECEIPT_SIGNING_KEYS",
     "DJANGO_SECRET_KEY",
@@ -81,6 +82,8 @@ def control_plane(layout: Layout, servers: "Servers", secrets: Secrets) -> dict[
         "STRIPE_WEBHOOK_SECRET": servers.stripe_webhook_secret or secrets.stripe_webhook_secret,
         "STRIPE_ACCOUNT_ID": os.environ.get("STRIPE_ACCOUNT_ID", ""),
         "PAYMENT_PROVIDER": os.environ.get("PAYMENT_PROVIDER", "stripe"),
+        **({} if has_provider() else without_payments()),
+        "SMTP_URL": os.environ.get("SMTP_URL", ""),
         "API_KEY_PEPPER": secrets.api_key_pepper,
         "RECEIPT_SIGNING_KEYS": secrets.receipt_signing_keys,
         "DJANGO_SECRET_KEY": secrets.django_secret_key,
@@ -99,6 +102,11 @@ def migration(servers: "Servers") -> dict[str, str]:
         "DATABASE_URL": servers.owner_database_url,
         "MIGRATION_DATABASE_URL": servers.owner_database_url,
     }
+
+
+def has_provider() -> bool:
+    """Whether invoices are collected through one; PAYMENT_PROVIDER=none says that they are not."""
+    return os.environ.get("PAYMENT_PROVIDER", "") != "none"
 
 
 def without_payments() -> dict[str, str]:

@@ -22,6 +22,7 @@ BROKER_SILENCE_S = 30
 SWEEP_EVERY_S = 30
 CATCH_UP_WITH_EVENTS_EVERY_S = 3600
 RECONCILE_PAYMENTS_EVERY_S = 60  # recent days are due each ten minutes, the others each night
+DUN_EVERY_S = 60
 PARTITIONS_EVERY_S = 3600
 ARCHIVE_EVERY_S = 3600  # a day is due once; what was cut short is finished within the hour
 CREDIT_GRANTS_EVERY_S = 10
@@ -87,6 +88,11 @@ app.conf.update(
             "task": "payments.reconcile",
             "schedule": RECONCILE_PAYMENTS_EVERY_S,
             "options": {"expires": RECONCILE_PAYMENTS_EVERY_S},
+        },
+        "dun": {
+            "task": "payments.dun",
+            "schedule": DUN_EVERY_S,
+            "options": {"expires": DUN_EVERY_S},
         },
         "sweep batches": {"task": "batches.sweep", "schedule": SWEEP_EVERY_S},
         "sweep exports": {"task": "metering.sweep_exports", "schedule": SWEEP_EVERY_S},

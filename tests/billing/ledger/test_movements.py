@@ -44,6 +44,20 @@ ACTS = dedent("""
 
     invoice_paid(0)
 
+    payment_recorded(250, balance_minor=45, is_recovery=False)
+        payments               250
+        receivable            -205
+        customer_balance       -45
+
+    payment_recorded(-250, balance_minor=-45, is_recovery=True)
+        payments              -250
+        bad_debt               205
+        customer_balance        45
+
+    payment_recorded(0, balance_minor=5, is_recovery=False)
+        receivable               5
+        customer_balance        -5
+
     invoice_written_off(205)
         bad_debt               205
         receivable            -205

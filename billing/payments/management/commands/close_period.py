@@ -11,6 +11,7 @@ from billing.invoicing.close import close_period
 from billing.invoicing.models import Invoice
 from billing.invoicing.queries import invoice_with_lines
 from billing.payments.collect import collect
+from billing.payments.owed import to_pay
 from billing.payments.stripe import provider
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError, WorldError
@@ -85,16 +86,21 @@ class Command(BaseCommand):
         """To the end. A worker's sweep may hold the run already: then we wait for what it does."""
         self.stdout.write("collecting ...")
         deadline = time.monotonic() + COLLECTED_WITHIN_S
-        outcome = collect(organisation.id, invoice.id, provider())
+        outcome = collect(organisation.id, invoice.id, provider)
         while outcome.collection_state == Invoice.Collection.PENDING:
             if time.monotonic() > deadline:
                 raise CommandError("another worker holds this invoice and does not finish.")
             time.sleep(POLL_S)
-            outcome = collect(organisation.id, invoice.id, provider())
+            outcome = collect(organisation.id, invoice.id, provider)
         self._result(organisation, invoice)
         if outcome.collection_state == Invoice.Collection.PARKED:
             raise CommandError(f"the invoice is parked for a person to look at:\n{outcome.note}")
         if outcome.collection_state == Invoice.Collection.AWAITING_PAYMENT:
+            with tenant_scope(organisation.id):
+                lines = to_pay(invoice.id)
+            if lines:  # that it waits is how it is paid
+                self.stdout.write("\n".join(lines))
+                return
             raise CommandError(outcome.note or "the customer has not paid yet.")
 
     def _result(self, organisation: Organisation, invoice: Invoice) -> None:

@@ -12,6 +12,7 @@ from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
 from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
 from billing.payments import money_in
+from billing.payments.owed import owed, still_due_minor, to_pay, transfer
 from meterplane.kernel import amounts
 from meterplane.policy.credit_shown import shown_credit
 from meterplane.portal.access import Acting, member_page, render_page
@@ -35,6 +36,8 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "lines": lines,
         "decimals": _decimals(lines),
         "invoices": list_invoices(),
+        "owed": owed(),
+        "transfer": transfer(),
         "details": details(),
         "credit": credit.balance(),
         "held": shown_credit(),
@@ -61,6 +64,8 @@ def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpRespo
         "currency": found.invoice.currency,
         "lines": found.lines,
         "decimals": _decimals(found.lines),
+        "left_minor": still_due_minor(invoice_id),
+        "to_pay": to_pay(invoice_id),
     }
     return render_page(request, acting, "billing", "portal/billing/invoice.html", context)
 

@@ -8,7 +8,8 @@ from django.views.decorators.http import require_GET
 from billing.invoicing import invoice_csv
 from billing.invoicing.documents import credit_note, invoice_document
 from billing.invoicing.event_csv import events_csv
-from billing.invoicing.printed import printed_credit_note, printed_invoice
+from billing.invoicing.printed import printed_credit_note
+from billing.payments.owed import printed_to_pay
 from meterplane.kernel.errors import CallerError
 from meterplane.metering.exports import serve
 from meterplane.portal.access import Acting, member_action, member_page, render_page
@@ -19,7 +20,7 @@ from tenants.scoping import tenant_scope
 @member_page
 def pdf(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpResponse:
     """The invoice to print and to keep."""
-    content = printed_invoice(invoice_id)
+    content = printed_to_pay(invoice_id)
     if content is None:
         raise Http404
     return _attached(content, f"{_name(invoice_id)}.pdf")

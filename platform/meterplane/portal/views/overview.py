@@ -5,6 +5,7 @@ from datetime import timedelta
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
+from billing.payments.owed import owed
 from meterplane.kernel import amounts, clock
 from meterplane.portal import periods
 from meterplane.portal.access import Acting, member_page, render_page
@@ -32,6 +33,7 @@ def overview(request: HttpRequest, acting: Acting) -> HttpResponse:
     context = {
         "currency": own.currency,
         "standing": own.standing,
+        "owed": owed(),
         "standing_reason": own.standing_reason,
         "today": figures,
         "yesterday": totals_of(today.start - timedelta(days=1), today.start),
