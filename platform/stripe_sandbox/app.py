@@ -194,7 +194,7 @@ class Sandbox:
         if rule.kind == "slow":
             await asyncio.sleep(rule.delay_ms / 1000)
         instead = faults.refusal(rule)
-        if instead is not None and rule.kind != "error_500_stored":
+        if instead is not None and rule.kind not in faults.STORED:
             error, headers = instead
             return self._answer(request_id, error.status, error.body(), headers)
         answer = await self._keyed(endpoint, request, request_id, rule)
@@ -242,9 +242,7 @@ class Sandbox:
                     path=request.path_params,
                     params=params,
                 )
-                answer = _instead(rule) or execute(
-                    endpoint, test_clocks.placed(call, endpoint.path)
-                )
+                answer = _answered(rule, endpoint, test_clocks.placed(call, endpoint.path))
                 result = idempotency.Saved(request_id, answer.status, answer.body)
                 if key is not None:
                     idempotency.save(store, key, asked, result, now)
@@ -295,10 +293,14 @@ def execute(endpoint: Endpoint, call: Call) -> Answer:
         return Answer(500, _OUR_FAULT.body())
 
 
-def _instead(rule: faults.Rule | None) -> Answer | None:
-    """The 500 that is answered, and kept for replay, instead of executing."""
-    refusal = faults.refusal(rule) if rule and rule.kind == "error_500_stored" else None
-    return None if refusal is None else Answer(refusal[0].status, refusal[0].body())
+def _answered(rule: faults.Rule | None, endpoint: Endpoint, call: Call) -> Answer:
+    """The act's answer, or the 500 kept for replay in its place: before the act, or after it."""
+    refusal = faults.refusal(rule) if rule and rule.kind in faults.STORED else None
+    if rule is None or refusal is None:
+        return execute(endpoint, call)
+    if rule.kind == "error_500_after":
+        execute(endpoint, call)
+    return Answer(refusal[0].status, refusal[0].body())
 
 
 async def _body(request: Request) -> str:

@@ -10,6 +10,7 @@ a `seed`, so that a run can be repeated. Rules live in memory: a restart has non
     reset_mid_body    it was done and kept; half the answer arrives, then a reset
     error_500         500, nothing done, nothing stored: the same key may be tried again
     error_500_stored  500, nothing done, and stored under the key: the same key replays it
+    error_500_after   it was done and kept; 500, stored under the key: the same key replays it
     conflict_409      409 `idempotency_key_in_use`; nothing done
     rate_limit        429 `rate_limit`, without `Stripe-Should-Retry`
     rate_limit_retry  429 with `Stripe-Should-Retry: true`
@@ -37,7 +38,8 @@ from stripe_sandbox.errors import StripeError
 BEFORE = ("drop_before", "error_500", "conflict_409", "rate_limit", "rate_limit_retry",
           "rate_limit_final", "slow")  # fmt: skip
 AFTER = ("drop_after", "timeout_after", "reset_mid_body", "webhook_first")
-KINDS = (*BEFORE, "error_500_stored", *AFTER)
+STORED = ("error_500_stored", "error_500_after")  # the key's answer is the 500
+KINDS = (*BEFORE, *STORED, *AFTER)
 
 MAX_RULES = 100
 MAX_DELAY_MS = 600_000
@@ -115,8 +117,8 @@ class Faults:
 
 
 def refusal(rule: Rule) -> tuple[StripeError, dict[str, str]] | None:
-    """The error a rule answers instead of doing anything, with its headers."""
-    if rule.kind in ("error_500", "error_500_stored"):
+    """The error a rule answers instead of what the act would have, with its headers."""
+    if rule.kind in ("error_500", *STORED):
         return StripeError(500, "An unknown error occurred (on demand).", kind="api_error"), {}
     if rule.kind == "conflict_409":
         return StripeError(
