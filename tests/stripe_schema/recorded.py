@@ -32,25 +32,25 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-_DIGIT = re.compile("[0-9]")
+# What is in an id or a number, and neither in a name nor in a word that Stripe means something by.
+_VARIES = re.compile("[0-9A-Z]")
 _NO_LETTERS = str.maketrans("", "", string.ascii_letters + string.digits)
-# A word of a form with a digit in it: a number, an id, a digest.
-_VARYING = re.compile(r"(?<![0-9A-Za-z_])(?:[A-Za-z_][A-Za-z_-]*+)?[0-9][0-9A-Za-z_-]*+")
+_VARYING_WORD = re.compile(r"(?<![0-9A-Za-z_])(?:[a-z_][a-z_-]*+)?[0-9A-Z][0-9A-Za-z_-]*+")
 
 
 def shape_of(line: Mapping[str, Any]) -> int:
     """The same for lines that are alike but for the ids and numbers in them.
 
-    Names, words without a digit, structure and signs count; of a text with a digit in it, such as
-    an id or what describes a line, only its punctuation does.
+    Names, words in small letters, structure and signs count; of a text with a digit or a capital
+    letter in it, such as an id or what describes a line, only its punctuation does.
     """
     asked = unquote(f"{line.get('target', '')} {line.get('body', '')}")
     said = line.get("answer") or line.get("event") or ""
     texts = [
-        text.translate(_NO_LETTERS) if _DIGIT.search(text) else text for text in said.split('"')
+        text.translate(_NO_LETTERS) if _VARIES.search(text) else text for text in said.split('"')
     ]
     names = (*line.get("headers", ()), line.get("method"), line.get("status"))
-    return hash((*names, _VARYING.sub("", asked), *texts))
+    return hash((*names, _VARYING_WORD.sub("", asked), *texts))
 
 
 class Record:
