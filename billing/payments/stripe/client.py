@@ -25,6 +25,7 @@ from billing.payments.provider import (
     ProviderRefused,
     ProviderUnavailable,
 )
+from meterplane.kernel.failpoints import failpoint
 
 API_VERSION = "2026-10-28.endive"
 CONNECT_TIMEOUT_S = 5
@@ -90,7 +91,9 @@ class _Requests(stripe.RequestsClient):
         for pause_s in (*PAUSES_S, None):
             if self._pace is not None:
                 self._pace.take_turn(endpoint)
+            failpoint("payments.call.before_send")
             answer = super().request(method, url, headers, post_data)
+            failpoint("payments.call.after_answer")  # and before anybody has noted it
             if answer[1] != TOO_FAST or pause_s is None:
                 break
             if self._pace is None or _is_locked(answer[0]):
