@@ -4,11 +4,12 @@ Workers are processes that sweep, as in production, at a sandbox that is told to
 after it has done what it was asked, to hang, to tear its answers, to say "later", and to replay
 errors that it has stored. Amid that it is cut off: it does all that it is asked and nobody hears of
 it; the workers are killed, and 25 hours later, when every key is forgotten, others go on. When
-three in four are collected, the faults stop, and the rest must follow within ten minutes.
+nine in ten are collected, the faults stop, and the rest must follow within ten minutes.
 
 All but one worker have Stripe's client try nothing again, so that every fault comes through. Of
 exchanges that are alike one is judged (`tests.stripe_schema.recorded`). Calls do not wait for their
-turns here: at the permitted 25 a second 10,000 invoices would take two hours.
+turns here: at the permitted 25 a second 10,000 invoices would take two hours. A seed repeats
+what is asked and struck, not which worker is first.
 `METERPLANE_FAULTY_INVOICES` says how many invoices, `METERPLANE_FAULTY_WORKERS` how many workers.
 """
 
@@ -96,7 +97,7 @@ def test_both_sides_agree_after_faults_and_an_outage(onboard, prices, stripe, th
     there.sandbox.control("/clock", {"advance_s": int(OUTAGE.total_seconds())})
     disturb(there.sandbox, chance)
     start(workers, "--later-s", str(int(OUTAGE.total_seconds())))
-    until(lambda: left() <= INVOICES // 4, workers)
+    until(lambda: left() <= INVOICES // 10, workers)
     struck += struck_until_now(there.sandbox)
     rest, stopped = left(), time.monotonic()
     tell(clocked, f"25 h later all but {rest} are collected: no faults any more")
