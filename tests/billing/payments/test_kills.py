@@ -17,13 +17,14 @@ from billing.invoicing.models import InvoiceLine
 from billing.ledger.audit import audit
 from billing.payments import tasks
 from billing.payments.accounts import attach_test_card
+from billing.payments.collect import collect
 from billing.payments.run import LEASE
 from billing.payments.stripe import Stripe
 from meterplane.kernel import clock
 from tenants.scoping import tenant_scope
 from tests.billing.ledger.rig import held
 from tests.billing.payments.processes import Workers
-from tests.billing.payments.rig import There, read, steps_of
+from tests.billing.payments.rig import Faulty, Killed, There, read, steps_of
 from tests.billing.payments.test_collect import assert_collected
 from tests.billing.payments.test_credit_notes import credited, notes_there, paid, refunds_of
 from tests.billing.payments.test_refunds import asked as refund_asked
@@ -179,8 +180,9 @@ def kill_and_go_on(act: str, scene: Scene, workers: Workers, moment: str, at: in
         with clock.frozen(clock.now() + LEASE + timedelta(seconds=1)):
             tasks.sweep()
     afterwards(scene, invoice)
-    done = {kind for kind, _, state in steps_of(scene.tenant.id) if state == "done"}
-    assert sends <= done
+    found = steps_of(scene.tenant.id)
+    assert sends <= {kind for kind, _, state in found if state == "done"}
+    assert {state for _, _, state in found} == {"done"}
     return code != 0
 
 
@@ -189,6 +191,20 @@ def test_a_killed_worker_leaves_a_draft_that_the_next_one_fills(
 ):
     scene = Scene(organisation, billed, stripe, there)
     assert kill_and_go_on("charge", scene, workers, "after_answer", 1)
+
+
+@pytest.mark.parametrize("last", ["finalise", "pay"])
+def test_a_call_that_the_next_one_need_not_make_is_not_left_without_an_outcome(
+    organisation, billed, stripe, there, last
+):
+    attach_test_card(organisation.id, stripe)
+    invoice = billed(organisation)
+    with pytest.raises(Killed):
+        collect(organisation.id, invoice.id, Faulty(stripe, last, after=True, fail=Killed))
+    assert (last, 1, "sent") in steps_of(organisation.id)
+    tasks.sweep()
+    assert_collected(organisation, invoice, there)
+    assert {state for _, _, state in steps_of(organisation.id)} == {"done"}
 
 
 @pytest.mark.long

@@ -105,6 +105,7 @@ def test_both_sides_agree_after_faults_and_an_outage(onboard, prices, stripe, th
     tell(clocked, f"{rest} were left and took {time.monotonic() - stopped:.0f} s")
     print(f"{sum(struck.values())} calls had a fault: {dict(sorted(struck.items()))}")
     workers.end()
+    assert unheard_of() == 0
     assert sum(struck.values()) > INVOICES * FAULTS
     assert INVOICES < 100 or set(struck) == set(KINDS)
     assert_one_to_one(tenants, there)
