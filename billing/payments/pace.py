@@ -21,6 +21,7 @@ Does not bound what others do with the same key; a refusal tells of it.
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection
 
@@ -84,17 +85,15 @@ class Pace:
 
     def _turn(self, endpoint: str) -> timedelta:
         """Take the next turn; how long it is until then."""
+        asked: dict[str, Any] = {
+            "account": self.account,
+            "overall": OVERALL,
+            "overall_spacing": self.overall_spacing,
+            "endpoint": endpoint,
+            "spacing": self.endpoint_spacing,
+        }
         with connection.cursor() as cursor:
-            cursor.execute(
-                _TURN,
-                {
-                    "account": self.account,
-                    "overall": OVERALL,
-                    "overall_spacing": self.overall_spacing,
-                    "endpoint": endpoint,
-                    "spacing": self.endpoint_spacing,
-                },
-            )
+            cursor.execute(_TURN, asked)
             wait: timedelta = cursor.fetchone()[0]
         return wait
 
