@@ -52,16 +52,17 @@ def _runs(folder: Path, invoices: int) -> bool:
             attach_test_card(each.id, Stripe(KEY, sandbox.url))
         scene = paced.Scene(sandbox, arrivals, customers, publish_prices(), folder / "workers.log")
         print(f"\n  Invoices to the provider, paced; seed {SEED}\n{paced.HEAD}")
-        met = True
+        kept = used = True
         for account in paced.ACCOUNTS:
             for workers in WORKERS:
                 found = paced.run(scene, account, workers, invoices, random.Random(SEED))
                 print(found.row())
-                met = met and found.keeps_to_limits and (found.saturates or invoices < INVOICES)
+                kept = kept and found.keeps_to_limits
+                used = used and found.saturates
     finally:
         sandbox.stop()
-    print(f"  {'kept to the limits and used them' if met else 'MISSED'}")
-    return met
+    print(f"  limits: {'kept' if kept else 'EXCEEDED'}, {'used' if used else 'NOT USED UP'}")
+    return kept and (used or invoices < INVOICES)  # a short run is mostly its beginning and end
 
 
 def _customers() -> list[Any]:
