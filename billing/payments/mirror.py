@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 
 READ_AGE_MAX = timedelta(minutes=5)  # longer than any call takes with its retries
 _FINAL = {Invoice.Status.PAID, Invoice.Status.VOID, Invoice.Status.UNCOLLECTIBLE}
+# The calls that an invoice shows to have happened, by its status there.
+_SHOWN: dict[str, list[str]] = {
+    Invoice.Status.OPEN: [PaymentStep.Kind.FINALISE],
+    Invoice.Status.PAID: [PaymentStep.Kind.FINALISE, PaymentStep.Kind.PAY],
+    Invoice.Status.VOID: [PaymentStep.Kind.FINALISE, PaymentStep.Kind.VOID],
+    Invoice.Status.UNCOLLECTIBLE: [PaymentStep.Kind.FINALISE, PaymentStep.Kind.WRITE_OFF],
+}
 
 
 def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
@@ -49,6 +56,8 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
     )
     with tenant_scope(tenant_id):
         moved = advance(invoice_id, news)
+        if run is not None:
+            _conclude(run, theirs)
         if run is not None and carried:
             carried_news(run, news)
         invoice = Invoice.objects.select_for_update().get(id=invoice_id)
@@ -63,6 +72,21 @@ def mirror(tenant_id: UUID, invoice_id: UUID, theirs: ProviderInvoice) -> bool:
         invoice.save(update_fields=["collection_state", "collection_note"])
         judge(tenant_id)
     return moved
+
+
+def _conclude(run: PaymentRun, theirs: ProviderInvoice) -> None:
+    """What was sent by somebody who did not live to note its answer has happened, as is seen."""
+    unheard_of = PaymentStep.objects.filter(
+        run=run,
+        kind__in=_SHOWN.get(theirs.status, []),
+        state__in=[PaymentStep.State.SENT, PaymentStep.State.UNCLEAR],
+    )
+    unheard_of.update(
+        state=PaymentStep.State.DONE,
+        result_id=theirs.provider_invoice_id,
+        done_at=clock.now(),
+        note="found there",
+    )
 
 
 def park(tenant_id: UUID, invoice_id: UUID, note: str) -> None:

@@ -1,12 +1,11 @@
 """One Stripe account, or the sandbox: the same code, another key and base address."""
 
 import hashlib
-from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 
-from billing.payments.pace import Pace
+from billing.payments.pace import Pace, apart
 from billing.payments.provider import NoProvider, Parameters, SendKind
 from billing.payments.stripe import charges, checkouts, corrections, customers, invoices
 from billing.payments.stripe.amounts import MINIMUM_CHARGE_MINOR
@@ -21,13 +20,12 @@ from billing.payments.stripe.reconciling import Reconciling
 from billing.payments.stripe.taxes import Taxes
 from billing.payments.stripe_settings import API_VERSION, is_live
 
-# Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
-SECOND = timedelta(seconds=1)
 NO_PROVIDER = "none"
 WITHOUT_PROVIDER = (
     "This installation has no payment provider (PAYMENT_PROVIDER=none). Have the organisation pay"
     " by bank transfer, or configure a provider; then resume collecting."
 )
+# Calls a second that Stripe documents: of an account, live and in a sandbox, and of one endpoint.
 LIVE_RATE_MAX, TEST_RATE_MAX, ENDPOINT_RATE_MAX = 100, 25, 25
 
 _SENDS = {
@@ -77,4 +75,4 @@ def provider() -> Stripe:
     key, base = settings.STRIPE_API_KEY, settings.STRIPE_API_BASE
     account = hashlib.sha256(f"{key} {base}".encode()).hexdigest()[:16]
     overall = LIVE_RATE_MAX if is_live(key) else TEST_RATE_MAX
-    return Stripe(key, base, Pace(account, SECOND / ENDPOINT_RATE_MAX, SECOND / overall))
+    return Stripe(key, base, Pace(account, apart(ENDPOINT_RATE_MAX), apart(overall)))

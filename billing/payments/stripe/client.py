@@ -34,6 +34,7 @@ from billing.payments.stripe_settings import (
     key_fault,
     place_fault,
 )
+from meterplane.kernel.failpoints import failpoint
 from meterplane.kernel.invariant import ensure
 
 CONNECT_TIMEOUT_S = 5
@@ -121,7 +122,9 @@ class _Requests(stripe.RequestsClient):
         for pause_s in (*self._pauses_s, None):
             if self._pace is not None:
                 self._pace.take_turn(endpoint)
+            failpoint("payments.call.before_send")
             answer = super().request(method, url, headers, post_data)
+            failpoint("payments.call.after_answer")  # and before anybody has noted it
             if answer[1] != TOO_FAST or pause_s is None:
                 break
             if self._pace is None or _is_locked(answer[0]):

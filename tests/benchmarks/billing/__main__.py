@@ -7,9 +7,9 @@ are met; `--quick` is smaller. Parts may be named: `make bench-billing ARGS=calc
 import argparse
 import sys
 
-from tests.benchmarks.billing import calculator, closing
+from tests.benchmarks.billing import calculator, closing, pacing
 
-PARTS = {"calculator": calculator.measure, "closing": closing.measure}
+PARTS = {"calculator": calculator.measure, "closing": closing.measure, "pacing": pacing.measure}
 
 
 def main() -> int:

@@ -482,6 +482,23 @@ def test_a_provider_that_is_away_is_tried_again_at_growing_distances(
     assert_collected(organisation, invoice, there)
 
 
+def test_a_provider_that_was_away_for_a_day_is_used_within_minutes_of_its_return(
+    organisation, billed, stripe
+):
+    attach_test_card(organisation.id, stripe)
+    invoice = billed(organisation)
+    with pytest.raises(Killed):  # so that there is a run
+        collect(organisation.id, invoice.id, Faulty(stripe, 3, after=False, fail=Killed))
+    with tenant_scope(organisation.id):
+        PaymentRun.objects.update(attempts=100)
+    away = Faulty(stripe, 1, after=False, fail=lambda: ProviderUnavailable("away", "no answer"))
+    with pytest.raises(ProviderUnavailable):
+        collect(organisation.id, invoice.id, away)
+    with clock.frozen(clock.now() + timedelta(minutes=5)):
+        tasks.sweep()
+    assert read(organisation.id, invoice).status == "paid"
+
+
 def test_the_provider_is_never_called_inside_a_transaction(organisation, billed, stripe):
     invoice = billed(organisation)
     with (

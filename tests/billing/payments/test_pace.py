@@ -1,6 +1,7 @@
 """Calls to the provider take turns, over all workers; too fast is slowed, and not given up."""
 
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import pytest
 from django.db import connection
 
 from billing.payments import pace as pacing
-from billing.payments.pace import Pace
+from billing.payments.pace import LATE, SECOND, Pace, apart
 from billing.payments.provider import ProviderUnavailable
 from billing.payments.stripe import Stripe
 from billing.payments.stripe.client import endpoint_of
+from tests.billing.payments.arrivals import most_within
+from tests.seeds import drawn_seed
 from tests.stripe_sandbox.rig import KEY
 
 MOMENT, MINUTE = timedelta(milliseconds=1), timedelta(minutes=1)
@@ -78,6 +81,14 @@ def test_all_endpoints_together_keep_to_what_the_account_may(waits):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_what_waited_for_the_account_is_an_interval_of_its_endpoint_apart_all_the_same(waits):
+    pace = a_pace(endpoint=2 * MINUTE, overall=MINUTE)
+    for endpoint in ("GET /a", "GET /b", "GET /c", "GET /c"):
+        pace.take_turn(endpoint)
+    assert in_minutes(waits) == [1, 2, 4]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_workers_share_their_turns():
     """The n-th of all their calls begins no earlier than n - 1 intervals after the first."""
     pace, workers, each, rate = a_pace(endpoint=10 * MOMENT), 4, 10, 100
@@ -98,6 +109,51 @@ def test_workers_share_their_turns():
         n for n, at in enumerate(begun) if n and at - first < (n - workers) / rate
     ]  # whoever sleeps a little longer begins beside the next
     assert not early
+
+
+def arrivals(spacing: timedelta, chance: random.Random) -> list[float]:
+    """Calls that leave at their turns and are on their way for as long as is allowed for."""
+    late_s = (LATE - timedelta(microseconds=1)).total_seconds()
+    return sorted(
+        n * spacing.total_seconds() + chance.choice([0, late_s, chance.uniform(0, late_s)])
+        for n in range(1_000)
+    )
+
+
+@pytest.mark.parametrize("permitted", [25, 100])
+def test_no_second_has_more_calls_than_permitted_though_some_come_late(permitted):
+    chance = random.Random(drawn_seed())
+    found = [most_within(arrivals(apart(permitted), chance), 1.0) for _ in range(20)]
+    assert max(found) == permitted
+    # As far apart as is permitted and no further, there are more.
+    bare = SECOND / permitted
+    assert max(most_within(arrivals(bare, chance), 1.0) for _ in range(20)) > permitted
+
+
+class Sleepy:
+    """Time that passes only in sleep, which is longer than it was to be as often as told."""
+
+    def __init__(self, oversleeps: int) -> None:
+        self._left, self._now = oversleeps, 0.0
+        self.slept: list[int] = []
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds + (0.05 if self._left > 0 else 0.001)
+        self._left -= 1
+        self.slept.append(round(seconds / 60))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("oversleeps", "slept"), [(0, [1]), (1, [1, 2]), (2, [1, 2, 3])])
+def test_who_wakes_too_late_waits_for_another_turn(monkeypatch, oversleeps, slept):
+    pace, time_ = a_pace(endpoint=MINUTE), Sleepy(oversleeps)
+    monkeypatch.setattr(pacing, "time", time_)
+    for _ in range(2):
+        pace.take_turn("GET /a")
+    assert time_.slept == slept
 
 
 @pytest.mark.django_db(transaction=True)
