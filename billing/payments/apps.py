@@ -1,4 +1,4 @@
-"""Django app `payments`. Tells the ledger's audit what refunds must have there."""
+"""Django app `payments`. Tells the ledger's audit what refunds and disputes must have there."""
 
 from django.apps import AppConfig
 
@@ -10,6 +10,8 @@ class PaymentsConfig(AppConfig):
 
     def ready(self) -> None:
         from billing.ledger import sources
+        from billing.payments.dispute_entries import DISPUTES
         from billing.payments.refund_entries import REFUNDS
 
         sources.register(REFUNDS)
+        sources.register(DISPUTES)

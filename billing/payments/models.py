@@ -11,6 +11,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from billing.payments.dispute_models import Dispute as Dispute
+from billing.payments.dispute_models import DisputeMovement as DisputeMovement
 from billing.payments.money_in_models import AutoReload, CardSetup, TopUp
 from billing.payments.records import EventWatermark as EventWatermark
 from billing.payments.records import PaymentFinding as PaymentFinding

@@ -54,6 +54,7 @@ class PaymentFinding(models.Model):
         PAYMENT = "payment", "Payment"
         REFUND = "refund", "Refund"
         CREDIT_NOTE = "credit_note", "Credit note"
+        DISPUTE = "dispute", "Dispute"
         CLEARING = "clearing", "Clearing account"
 
     class Problem(models.TextChoices):

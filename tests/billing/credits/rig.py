@@ -47,7 +47,7 @@ def moved(tenant: OnboardedOrganisation) -> list[tuple[str, str, int]]:
 
     What is drawn first comes first, then what is given back, refunded, rolled over, written off.
     """
-    rank = ["drawn", "restored", "refunded", "rolled_over", "expired"]
+    rank = ["drawn", "restored", "refunded", "rolled_over", "expired", "disputed", "reinstated"]
     with tenant_scope(tenant.id):
         rows = sorted(
             CreditMovement.objects.select_related("grant"),
