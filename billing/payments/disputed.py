@@ -43,6 +43,16 @@ class DisputeView:
     invoice_number: str
     opened_at: datetime
 
+    @property
+    def is_inquiry(self) -> bool:
+        """A bank that only asks takes nothing."""
+        return self.status.startswith("warning_")
+
+    @property
+    def what(self) -> str:
+        """What was paid for."""
+        return f"invoice {self.invoice_number}" if self.invoice_id is not None else "credit"
+
 
 def taken_of_invoice(invoice_id: UUID) -> Taken:
     """By all disputes of an invoice's payment."""

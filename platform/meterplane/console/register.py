@@ -19,6 +19,7 @@ PAGES = (
     "credited",
     "given_back",
     "corrected",
+    "disputed",
     "taxed",
     "entered",
     "people",

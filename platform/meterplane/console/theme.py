@@ -109,6 +109,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
                     _item("Credit notes", "undo", "invoicing_creditnote_changelist"),
                     _item("Refunds", "currency_exchange", "payments_refund_changelist"),
+                    _item("Disputes", "gavel", "payments_dispute_changelist"),
                     _item("Tax rates", "percent", "invoicing_taxrate_changelist"),
                     _item("Interim thresholds", "speed", "invoicing_interimthreshold_changelist"),
                     _item("Credit", "savings", "credits_creditgrant_changelist"),
