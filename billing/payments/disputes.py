@@ -158,12 +158,32 @@ def _apply(dispute_id: UUID, theirs: ProviderDispute) -> bool:
     invoice = None
     if of_invoice is not None:
         invoice = Invoice.objects.select_for_update().get(id=of_invoice)
-    dispute: Dispute = Dispute.objects.select_for_update(of=("self",)).get(id=dispute_id)
+    dispute, others = _locked(dispute_id)
     moved = _advance(dispute, theirs)
     dispute.save()
+    made = _come_of(dispute, invoice, theirs)
+    for other in others:
+        _come_of(other, None)
+    return moved or made
+
+
+def _locked(dispute_id: UUID) -> tuple[Dispute, list[Dispute]]:
+    """The dispute and the others of its top-up: what one gives back to it, another may take."""
+    top_up = Dispute.objects.filter(id=dispute_id, top_up__isnull=False).values("top_up")
+    which = Q(id=dispute_id) | Q(top_up__in=top_up)
+    rows = list(Dispute.objects.select_for_update().filter(which).order_by("id"))
+    dispute = next(row for row in rows if row.id == dispute_id)
+    return dispute, [row for row in rows if row is not dispute]
+
+
+def _come_of(
+    dispute: Dispute, invoice: Invoice | None, theirs: ProviderDispute | None = None
+) -> bool:
+    """Write what follows now; True if there was anything."""
     known = list(dispute.movements.all())
     before = len(known)
-    _transactions(dispute, theirs, known)
+    if theirs is not None:
+        _transactions(dispute, theirs, known)
     if dispute.top_up_id is not None:
         _credit(dispute, known)
     _settle(dispute, invoice, known)
@@ -171,7 +191,7 @@ def _apply(dispute_id: UUID, theirs: ProviderDispute) -> bool:
         entry = entry_of_movement(row)
         if entry is not None:
             post_entry(entry)
-    return moved or len(known) > before
+    return len(known) > before
 
 
 def _transactions(dispute: Dispute, theirs: ProviderDispute, known: list[DisputeMovement]) -> None:

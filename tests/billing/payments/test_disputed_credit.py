@@ -51,12 +51,15 @@ def test_what_is_unspent_goes_what_is_spent_is_lost_and_other_grants_stay(
     rest = bank.disputes(charge_id)
     assert remaining(organisation) == {"welcome": 500}
     assert booked(organisation)["disputed"] == 301
-    bank.decides(part, "won")
     bank.decides(rest, "lost")
-    assert remaining(organisation) == {"Top-up": 1000, "welcome": 500}
+    assert booked(organisation)["dispute_losses"] == 301
+    # Ten of twenty are paid after all: they pay for the three that were spent, whoever is first.
+    bank.decides(part, "won")
+    assert remaining(organisation) == {"Top-up": 699, "welcome": 500}
     held = booked(organisation)
-    assert (held["dispute_losses"], held["dispute_fees"]) == (301, 2 * FEE)
-    assert (held["payments"], held["credits:purchased"]) == (1000 - 2 * FEE, -1000)
+    assert (held["payments"], held["dispute_fees"]) == (1000 - 2 * FEE, 2 * FEE)
+    assert held["credits:purchased"] == -699
+    assert not {"dispute_losses", "disputed"} & set(held)
     bank.decides(rest, "won")
     assert remaining(organisation) == {"Top-up": 1699, "welcome": 500}
     assert "dispute_losses" not in booked(organisation)

@@ -105,7 +105,8 @@ def test_two_disputes_of_one_charge_after_a_refund(organisation, billed, stripe,
     first = bank.disputes(charge_id, amount=100)
     second = bank.disputes(charge_id)
     assert dispute_of(second).amount_minor == 150
-    assert "error" in there.sandbox.control(f"/charges/{charge_id}/dispute", {})
+    with pytest.raises(AssertionError, match="is left to be disputed"):
+        bank.disputes(charge_id, amount=1)
     with tenant_scope(organisation.id), pytest.raises(CallerError) as refused:
         refunds.ask(invoice.id, amount_minor=1, reason="sorry", idempotency_key="after")
     assert refused.value.code == "payment_disputed"
@@ -151,14 +152,15 @@ def test_events_in_any_order_doubled_late_or_never_sent_end_in_one_state(
     happened: list[str] = []
 
     def deliver() -> None:
-        told = there.client.v1.events.list({"limit": 100}).data
-        about = [each for each in told if each.data.object.get("id") == their_id]
-        happened[:] = [each.id for each in about]
+        found = there.client.v1.events.list({"limit": 100}).data
+        told = [each.to_dict(for_json=True) for each in found]
+        about = [each for each in told if each["data"]["object"].get("id") == their_id]
+        happened[:] = [each["id"] for each in about]
         for each in chance.choices(about, k=2):
             with system_scope("test"):
-                inbox.take_in(each.id, each.type, each.to_dict(for_json=True), "delivered")
-                WebhookEvent.objects.filter(event_id=each.id).update(processed_at=None)
-            assert process_event(each.id, stripe).startswith("dispute")
+                inbox.take_in(each["id"], each["type"], each, "delivered")
+                WebhookEvent.objects.filter(event_id=each["id"]).update(processed_at=None)
+            assert process_event(each["id"], stripe).startswith("dispute")
 
     for move in ("under_review", "lost", "won"):
         if chance.random() < 0.7:
@@ -169,7 +171,7 @@ def test_events_in_any_order_doubled_late_or_never_sent_end_in_one_state(
     tasks.sweep()
     with system_scope("test"):
         stored = WebhookEvent.objects.filter(event_id__in=happened, processed_at__isnull=False)
-        assert stored.count() == len(happened) == 7
+        assert stored.count() == len(happened) == 6
     assert dispute_of(their_id).status == "won"
     assert books(organisation) == "payments -1199, dispute_fees 1500"
     assert_sound()
@@ -221,8 +223,8 @@ def test_a_dispute_of_a_payment_that_is_not_known_is_parked_until_it_is(
 ):
     invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe)
     charge_id = bank.charge(organisation, invoice)
-    runs = PaymentRun.objects.filter(invoice_id=invoice.id)
     with tenant_scope(organisation.id):
+        runs = PaymentRun.objects.filter(invoice_id=invoice.id)
         their_invoice = runs.get().provider_invoice_id
         runs.update(provider_invoice_id="in_not_it")
     their_id = bank.disputes(charge_id)
