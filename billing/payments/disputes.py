@@ -4,7 +4,8 @@ Guarantees. An event is a hint: the dispute is read again, and applied forward o
 late and in whichever order one hears of it, and wherever this is killed, it ends in one state:
 each transaction of the provider's is written once, and the rest follows from what is written.
 
-    money is taken away     `disputed` holds it; unspent credit that it bought is taken back
+    money is taken away     `disputed` holds it; unspent credit that it bought is taken back, and
+                            auto-reload buys no more until a person or another card says so
     it is given back        it is ours again, and so is the credit
     the dispute is lost     what is still held is a loss, less what we owed that customer anyway
     lost, given back later  that much of the loss is undone
@@ -34,6 +35,7 @@ from billing.payments.disputed import SIGN, sums_by_kind
 from billing.payments.models import Dispute, DisputeMovement, TopUp
 from billing.payments.provider import PaymentProvider, ProviderRefused
 from billing.payments.refunds import taken_from
+from billing.payments.top_ups import pause_auto_reload
 from meterplane.kernel import clock
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.money import minor_to_text
@@ -164,7 +166,10 @@ def _apply(dispute_id: UUID, theirs: ProviderDispute) -> bool:
     made = _come_of(dispute, invoice, theirs)
     for other in others:
         _come_of(other, None)
-    return moved or made
+    if dispute.top_up_id is not None and _K.WITHDRAWN in [row.kind for row in made]:
+        # Or the credit that is gone would be bought again, from the card whose holder disputes.
+        pause_auto_reload("A payment for credit is disputed at the bank that it came from.")
+    return moved or bool(made)
 
 
 def _locked(dispute_id: UUID) -> tuple[Dispute, list[Dispute]]:
@@ -178,8 +183,8 @@ def _locked(dispute_id: UUID) -> tuple[Dispute, list[Dispute]]:
 
 def _come_of(
     dispute: Dispute, invoice: Invoice | None, theirs: ProviderDispute | None = None
-) -> bool:
-    """Write what follows now; True if there was anything."""
+) -> list[DisputeMovement]:
+    """Write what follows now, and return that."""
     known = list(dispute.movements.all())
     before = len(known)
     if theirs is not None:
@@ -191,7 +196,7 @@ def _come_of(
         entry = entry_of_movement(row)
         if entry is not None:
             post_entry(entry)
-    return len(known) > before
+    return known[before:]
 
 
 def _transactions(dispute: Dispute, theirs: ProviderDispute, known: list[DisputeMovement]) -> None:

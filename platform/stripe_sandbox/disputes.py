@@ -161,7 +161,7 @@ def decide(call: Call, dispute: Document, status: str, *, moves_money: bool = Tr
     _write(call, dispute, f"charge.dispute.{'closed' if status in OVER else 'updated'}")
     if moves_money and status == "needs_response":
         withdraw(call, dispute)
-    if moves_money and status == "won":
+    if moves_money and status == "won" and _taken_minor(dispute):
         reinstate(call, dispute)
 
 
@@ -179,7 +179,7 @@ def reinstate(
     call: Call, dispute: Document, *, amount_minor: int | None = None, fee_minor: int = 0
 ) -> None:
     """Give back what was taken, or `amount_minor` of it; a fee below zero is given back too."""
-    taken_minor = -sum(row["amount"] for row in dispute["balance_transactions"])
+    taken_minor = _taken_minor(dispute)
     if not 0 < (amount_minor or taken_minor) <= taken_minor:
         raise refused(f"Of this dispute's funds {taken_minor} can be reinstated.")
     _move(call, dispute, amount_minor or taken_minor, fee_minor)
@@ -240,6 +240,10 @@ def _undisputed_minor(call: Call, charge: Document) -> int:
     known = call.store.select("dispute", where, limit=10_000)
     disputed = sum(row["amount"] for row in known if row["status"] not in ("won", "warning_closed"))
     return int(charge["amount_captured"] - charge["amount_refunded"] - disputed)
+
+
+def _taken_minor(dispute: Document) -> int:
+    return -sum(row["amount"] for row in dispute["balance_transactions"])
 
 
 def _move(call: Call, dispute: Document, amount_minor: int, fee_minor: int) -> None:

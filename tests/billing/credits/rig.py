@@ -90,6 +90,8 @@ def check_conservation(tenant: OnboardedOrganisation) -> None:
                 + went["expired"]
                 + went["refunded"]
                 + went["rolled_over"]
+                + went["disputed"]
+                - went["reinstated"]
             )
             sums[row.grant.kind] += row.remaining_minor
         derived = queries.remaining_derived()

@@ -43,6 +43,11 @@ class Bank:
             mirror_dispute(their_id, self.provider)
         return their_id
 
+    def holds(self, their_id: str) -> bool:
+        """Whether money of it is gone there."""
+        found = self.there.client.v1.disputes.retrieve(their_id)
+        return sum(moved.amount for moved in found.balance_transactions) < 0
+
     def gone_minor(self, tenant) -> int:
         """What disputes have taken from the tenant's payments there, with their fees."""
         charges = self.there.client.v1.charges.list({"customer": customer_of(tenant.id)})

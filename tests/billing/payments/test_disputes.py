@@ -1,11 +1,12 @@
 """A disputed payment: gone, back again or lost, once each, and the ledger balanced at each step."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from django.db import IntegrityError, connections
+from django.db import IntegrityError, ProgrammingError, connections
 
 from billing.payments import disputes, inbox, refunds, tasks
 from billing.payments.accounts import attach_test_card
@@ -14,13 +15,13 @@ from billing.payments.collect import collect
 from billing.payments.disputes import mirror_dispute
 from billing.payments.models import Dispute, DisputeMovement, PaymentRun, WebhookEvent
 from billing.payments.process import process_event
-from billing.payments.provider import ProviderRefused, ProviderUnavailable
+from billing.payments.provider import ProviderRefused
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants.scoping import system_scope, tenant_scope
 from tests.billing.credits.rig import booked
 from tests.billing.payments.disputing import FEE, Bank, dispute_of, moved_by
-from tests.billing.payments.rig import Killed
+from tests.billing.payments.rig import Killed, customer_of
 from tests.billing.payments.test_credit_notes import assert_sound, credited, paid
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -78,7 +79,13 @@ def act(bank: Bank, charge_id: str, their_id: str, told: str) -> str:
     return their_id
 
 
-@pytest.mark.parametrize("life", LIVES)
+FAST = ("lost in part, and won on appeal", "an inquiry that becomes a dispute")
+
+
+@pytest.mark.parametrize(
+    "life",
+    [life if life in FAST else pytest.param(life, marks=pytest.mark.long) for life in LIVES],
+)
 def test_the_ledger_has_it_at_each_step(organisation, billed, stripe, there, life):
     invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe)
     charge_id, their_id = bank.charge(organisation, invoice), ""
@@ -246,8 +253,6 @@ def test_a_payment_made_without_us_is_parked_and_says_whose_customer_paid(
     organisation, stripe, there
 ):
     attach_test_card(organisation.id, stripe)
-    from tests.billing.payments.rig import customer_of
-
     customer = customer_of(organisation.id)
     method = stripe.customer(customer).default_payment_method
     intent = there.client.v1.payment_intents.create(
@@ -271,20 +276,8 @@ def test_a_payment_made_without_us_is_parked_and_says_whose_customer_paid(
     assert "unheard_of is not known" in mirror_dispute("x", Odd())  # type: ignore[arg-type]
 
 
-def test_away_is_said_and_leaves_the_event_for_later(organisation, billed, stripe, there):
-    class Away:
-        name = "stripe"
-
-        def dispute(self, _their_id):
-            raise ProviderUnavailable("away", "no answer")
-
-    with pytest.raises(ProviderUnavailable):
-        mirror_dispute("du_1", Away())  # type: ignore[arg-type]
-
-
+@pytest.mark.long
 def test_two_workers_at_once_write_each_movement_once(organisation, billed, stripe, there):
-    from concurrent.futures import ThreadPoolExecutor
-
     invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe, reads=False)
     their_id = bank.disputes(bank.charge(organisation, invoice))
 
@@ -316,8 +309,6 @@ def test_postgresql_holds_what_a_dispute_is(organisation, onboard, billed, strip
     ):
         with pytest.raises(IntegrityError), system_scope("test"):
             Dispute.objects.filter(provider_dispute_id=their_id).update(**change)
-    from django.db import ProgrammingError
-
     with pytest.raises(ProgrammingError), system_scope("test"):
         DisputeMovement.objects.update(amount_minor=1)
     dispute = dispute_of(their_id)
