@@ -1,5 +1,6 @@
 """Operators see disputes with their deadlines in the console and through the control API, as JSON
 and as CSV; a tenant is told in its portal."""
+# ruff: noqa: F811 (fixtures are imported)
 
 import csv
 import io
@@ -12,6 +13,7 @@ from rest_framework.test import APIClient
 
 from billing.payments.dispute_models import Dispute
 from billing.payments.disputes import mirror_dispute
+from meterplane.console.disputed import open_disputes
 from meterplane.kernel import clock
 from tenants.keys import issue_operator_key
 from tenants.scoping import system_scope
@@ -23,6 +25,7 @@ from tests.billing.payments.conftest import (  # noqa: F401
     there,
 )
 from tests.billing.payments.disputing import Bank, dispute_of
+from tests.billing.payments.rig import read
 from tests.billing.payments.test_credit_notes import paid
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -52,20 +55,23 @@ def test_an_operator_sees_disputes_and_when_evidence_is_due(
     stripe,
     there,
     operator,
-    api,  # noqa: F811
+    api,
 ):
-    home = reverse("console:index")
-    assert "Open disputes" not in operator.get(home).text
-    invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe)
+    with system_scope("test"):
+        assert open_disputes() == []
+    bank, invoice = Bank(there, stripe), paid(organisation, billed, stripe)
+    invoice = read(organisation.id, invoice)  # with its number
     their_id = bank.disputes(bank.charge(organisation, invoice), amount=100)
     dispute = dispute_of(their_id)
     due = f"{dispute.evidence_due_at:%Y-%m-%d %H:%M:%S}"
-    assert f"evidence is due by {due}" in operator.get(home).text
-    with clock.frozen(dispute.evidence_due_at - timedelta(days=2)):
-        alarmed = operator.get(home)
-    assert alarmed.context["figures"][5]["alarm"] == f"evidence is due by {due}"
+    with system_scope("test"):
+        [told] = open_disputes()
+        with clock.frozen(dispute.evidence_due_at - timedelta(days=2)):
+            [alarmed] = open_disputes()
+    assert (told["value"], told["note"], told["alarm"]) == ("1", f"evidence is due by {due}", "")
+    assert alarmed["alarm"] == told["note"]
     parked()
-    assert "1 of payments that are not known" in operator.get(home).text
+    assert "1 of payments that are not known" in operator.get(reverse("console:index")).text
 
     page = operator.get(reverse(LIST)).text
     assert page.index(their_id) < page.index("du_parked")  # what must be answered comes first
@@ -114,9 +120,10 @@ def test_a_tenant_is_told_that_a_payment_is_disputed(
     onboard,
     billed,
     stripe,
-    there,  # noqa: F811
+    there,
 ):
-    invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe)
+    bank, invoice = Bank(there, stripe), paid(organisation, billed, stripe)
+    invoice = read(organisation.id, invoice)  # with its number
     client = Client()
     client.force_login(organisation.owner, backend="django.contrib.auth.backends.ModelBackend")
     pages = ("/billing/", f"/billing/{invoice.id}/")

@@ -79,7 +79,7 @@ def act(bank: Bank, charge_id: str, their_id: str, told: str) -> str:
     return their_id
 
 
-FAST = ("lost in part, and won on appeal", "an inquiry that becomes a dispute")
+FAST = ("lost in part, and won on appeal",)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,17 @@ def test_events_in_any_order_doubled_late_or_never_sent_end_in_one_state(
             deliver()
         bank.decides(their_id, move)
     deliver()
-    catch_up(stripe)  # whatever was never sent
+
+    class Listing:
+        """Their list, without what other tests did there."""
+
+        name = "stripe"
+
+        def events_between(self, *window):
+            found = stripe.events_between(*window)
+            return [each for each in found if each.payload["data"]["object"]["id"] == their_id]
+
+    catch_up(Listing())  # type: ignore[arg-type]  # whatever was never sent
     tasks.sweep()
     with system_scope("test"):
         stored = WebhookEvent.objects.filter(event_id__in=happened, processed_at__isnull=False)
@@ -184,6 +194,7 @@ def test_events_in_any_order_doubled_late_or_never_sent_end_in_one_state(
     assert_sound()
 
 
+@pytest.mark.long
 def test_what_a_slow_worker_read_does_not_turn_it_back(organisation, billed, stripe, there):
     invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe)
     their_id = bank.disputes(bank.charge(organisation, invoice))
@@ -221,7 +232,7 @@ def test_a_worker_that_dies_leaves_it_to_the_next(organisation, billed, stripe, 
     assert books(organisation) == "payments 301"
     with clock.frozen(clock.now() + timedelta(hours=7)):
         tasks.sweep()
-    assert moved_by(their_id) == [("withdrawn", 301), ("fee_charged", FEE)]
+    assert sorted(moved_by(their_id)) == [("fee_charged", FEE), ("withdrawn", 301)]
     assert_sound()
 
 

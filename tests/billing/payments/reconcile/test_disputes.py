@@ -10,13 +10,6 @@ from billing.payments.reconcile.days import reconcile_day
 from meterplane.kernel import clock
 from tenants.scoping import system_scope, tenant_scope
 from tests.billing.credits.rig import booked
-from tests.billing.payments.conftest import (  # noqa: F401
-    billed,
-    prices,
-    sandbox,
-    stripe,
-    there,
-)
 from tests.billing.payments.disputing import Bank, dispute_of
 from tests.billing.payments.test_credit_notes import paid
 
@@ -26,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class Only:
     """A provider with this tenant's disputes alone: others of the sandbox are other tests'."""
 
-    def __init__(self, stripe, *ids: str) -> None:  # noqa: F811
+    def __init__(self, stripe, *ids: str) -> None:
         self._stripe, self.ids, self.more = stripe, ids, 0
 
     def __getattr__(self, name):
@@ -55,10 +48,7 @@ def found(provider) -> list[tuple[str, str, str]]:
 
 
 def test_what_was_never_told_is_brought_in_and_what_differs_is_found(
-    organisation,
-    billed,
-    stripe,
-    there,  # noqa: F811
+    organisation, billed, stripe, there
 ):
     invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe, reads=False)
     their_id = bank.disputes(bank.charge(organisation, invoice))
@@ -76,12 +66,7 @@ def test_what_was_never_told_is_brought_in_and_what_differs_is_found(
     assert found(provider) == []
 
 
-def test_a_parked_one_is_told_until_its_payment_is_known(
-    organisation,
-    billed,
-    stripe,
-    there,  # noqa: F811
-):
+def test_a_parked_one_is_told_until_its_payment_is_known(organisation, billed, stripe, there):
     invoice, bank = paid(organisation, billed, stripe), Bank(there, stripe, reads=False)
     their_id = bank.disputes(bank.charge(organisation, invoice))
     provider = Only(stripe, their_id)
