@@ -62,7 +62,7 @@ def mirror_dispute(their_id: str, provider: PaymentProvider) -> str:
         dispute = _known(theirs, provider) or _new(theirs, provider)
     except ProviderRefused as refused:
         return f"cannot be read: {refused.code}"
-    if dispute.is_parked:
+    if dispute.tenant_id is None:
         return f"parked: {dispute.note}"
     with tenant_scope(dispute.tenant_id):
         moved = _apply(dispute.id, theirs)

@@ -243,7 +243,7 @@ def _undisputed_minor(call: Call, charge: Document) -> int:
 
 
 def _taken_minor(dispute: Document) -> int:
-    return -sum(row["amount"] for row in dispute["balance_transactions"])
+    return -int(sum(row["amount"] for row in dispute["balance_transactions"]))
 
 
 def _move(call: Call, dispute: Document, amount_minor: int, fee_minor: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from django.contrib import admin
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
@@ -46,7 +46,7 @@ class StateFilter(admin.SimpleListFilter):
         return [(state, state.capitalize()) for state in STATES]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Dispute]") -> "QuerySet[Dispute]":
-        return queryset.filter(STATES[self.value()]) if self.value() in STATES else queryset
+        return queryset.filter(STATES.get(self.value() or "", Q()))
 
 
 class MovementInline(ReadOnlyInline):
