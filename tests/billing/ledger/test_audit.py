@@ -19,7 +19,7 @@ from tests.billing.ledger.rig import held, role, tamper
 pytestmark = pytest.mark.django_db(transaction=True)
 CHECKS = [
     "sums", "contents", "balances", "trial", "credit_grants", "credit_movements",
-    "credit_notes", "invoices", "refunds", "kinds",
+    "credit_notes", "disputes", "invoices", "refunds", "kinds",
 ]  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_a_sound_ledger_is_proved(invoices):
     assert [(v.check, v.examined, v.holds) for v in audit()] == [
         ("sums", 3, True), ("contents", 3, True), ("balances", 4, True), ("trial", 1, True),
         ("credit_grants", 0, True), ("credit_movements", 0, True), ("credit_notes", 0, True),
-        ("invoices", 3, True), ("refunds", 0, True), ("kinds", 2, True),
+        ("disputes", 0, True), ("invoices", 3, True), ("refunds", 0, True), ("kinds", 2, True),
     ]  # fmt: skip
 
 
@@ -234,7 +234,8 @@ def test_the_command_prints_a_table_and_succeeds(invoices):
         ["sums", "3", "0", "pass"], ["contents", "3", "0", "pass"], ["balances", "4", "0", "pass"],
         ["trial", "1", "0", "pass"], ["credit_grants", "0", "0", "pass"],
         ["credit_movements", "0", "0", "pass"], ["credit_notes", "0", "0", "pass"],
-        ["invoices", "3", "0", "pass"], ["refunds", "0", "0", "pass"],
+        ["disputes", "0", "0", "pass"], ["invoices", "3", "0", "pass"],
+        ["refunds", "0", "0", "pass"],
         ["kinds", "2", "0", "pass"],
     ]  # fmt: skip
     assert out.endswith("The ledger is proved.\n")
@@ -244,7 +245,7 @@ def test_the_command_names_what_is_wrong_and_fails(invoices, acme):
     changed = found_id(invoices[1])
     tamper(f"DELETE FROM ledger_leg WHERE entry_id = {entry(invoices[1])} AND position = 2")
     out, failed = told()
-    assert failed == "5 of 10 checks fail: sums, contents, balances, trial, invoices"
+    assert failed == "5 of 11 checks fail: sums, contents, balances, trial, invoices"
     assert f"    organisation {acme.id}: entry {changed}: has 1 legs, it says 2\n" in out
     assert "proved" not in out
     out, failed = told("--json")
@@ -263,7 +264,7 @@ def test_the_command_names_what_is_wrong_and_fails(invoices, acme):
 
 def test_the_command_posts_what_is_missing_when_told_to(invoices):
     tamper(*[f"DELETE FROM {table}" for table in ("ledger_balance", "ledger_leg", "ledger_entry")])
-    assert told()[1] == "1 of 10 checks fail: invoices"
+    assert told()[1] == "1 of 11 checks fail: invoices"
     out, failed = told("--post-missing")
     assert (failed, out.splitlines()[0]) == ("", "3 missing entries posted.")
     assert json.loads(told("--post-missing", "--json")[0])["posted"] == 0
