@@ -19,6 +19,7 @@ SIGN = {
     _K.WITHDRAWN: 1, _K.REINSTATED: -1, _K.CREDIT_TAKEN: -1, _K.CREDIT_RETURNED: 1,
     _K.LOST: -1, _K.RECOVERED: 1,
 }  # fmt: skip
+_HARMLESS = (Dispute.Status.WON, Dispute.Status.PREVENTED)
 PAGE_MAX = 200
 
 
@@ -81,9 +82,6 @@ def held_back(invoice_id: UUID) -> bool:
     """Whether a bank decides over the payment of an invoice, or has decided against us."""
     statuses = set(Dispute.objects.filter(invoice_id=invoice_id).values_list("status", flat=True))
     return any(not each.startswith("warning_") and each not in _HARMLESS for each in statuses)
-
-
-_HARMLESS = (Dispute.Status.WON, Dispute.Status.PREVENTED)
 
 
 def open_disputes(invoice_id: UUID | None = None) -> list[DisputeView]:
