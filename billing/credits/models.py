@@ -4,9 +4,9 @@ Invariants held by PostgreSQL, beside the checks below:
 - A grant and a movement are written once: no role may change or delete one, a trigger refuses it.
 - What remains of a grant is never negative. `CreditRemaining` is a projection that only the trigger
   on movements writes: one update of one row, which also makes movements of a grant take turns.
-- No more comes back to a grant from an invoice than that invoice drew. Only purchased credit is
-  refunded, once. What is drawn is drawn while the grant is live, what expires does so no earlier
-  than its expiry.
+- No more comes back to a grant from an invoice than that invoice drew, nor from disputes than they
+  took. Only purchased credit is refunded, once, or disputed. What is drawn is drawn while the grant
+  is live, what expires does so no earlier than its expiry.
 - The n-th grant of a recurrence, and the successor of a grant that rolled over, exist once.
 - No block of a budget is granted above what the credit of an organisation held to it covers: a
   trigger on `budget_window` reads `CreditHold.amount_nano`.
@@ -176,6 +176,8 @@ class CreditMovement(TenantModel):
         EXPIRED = "expired", "Expired"
         REFUNDED = "refunded", "Refunded"
         ROLLED_OVER = "rolled_over", "Rolled over"
+        DISPUTED = "disputed", "Disputed"
+        REINSTATED = "reinstated", "Reinstated"
 
     grant = models.ForeignKey(CreditGrant, on_delete=models.DO_NOTHING, related_name="movements")
     kind = models.CharField(max_length=16, choices=Kind)
@@ -199,7 +201,10 @@ class CreditMovement(TenantModel):
             ),
             models.CheckConstraint(
                 condition=Q(kind__in=["drawn", "restored"], invoice_id__isnull=False)
-                | Q(kind__in=["expired", "refunded", "rolled_over"], invoice_id__isnull=True),
+                | Q(
+                    kind__in=["expired", "refunded", "rolled_over", "disputed", "reinstated"],
+                    invoice_id__isnull=True,
+                ),
                 name="credit_movement_kind",
             ),
             models.CheckConstraint(

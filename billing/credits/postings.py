@@ -12,13 +12,14 @@ from uuid import UUID
 
 from billing.credits.models import CreditGrant, CreditMovement, Kind
 from billing.ledger import movements
-from billing.ledger.entry import Entry
+from billing.ledger.entry import Entry, reversed_legs
 from billing.ledger.post import post_entry
 from billing.ledger.sources import Expected, Page, Source
 
 Moved = Iterable[tuple[CreditGrant, int]]
 
 _K = CreditMovement.Kind
+_POSTED = (_K.DRAWN, _K.RESTORED, _K.EXPIRED, _K.REFUNDED, _K.DISPUTED, _K.REINSTATED)
 GRANTED = "credit.granted"
 SOURCES_PER_PAGE = 500
 
@@ -37,7 +38,8 @@ def post_granted(row: CreditGrant) -> None:
 
 
 def post_moved(kind: str, source_id: UUID, moved: Moved, at: datetime) -> None:
-    """What one act moved: drawn, restored, expired or refunded. One grant at least."""
+    """What one act moved: drawn, restored, expired, refunded, disputed or reinstated. One grant at
+    least."""
     post_entry(_moved(kind, source_id, list(moved), at))
 
 
@@ -58,8 +60,12 @@ def _moved(kind: str, source_id: UUID, moved: list[tuple[CreditGrant, int]], at:
         legs = movements.credit_restored(purchased_minor=purchased, promotional_minor=promotional)
     elif kind == _K.EXPIRED:
         legs = movements.credit_expired(purchased_minor=purchased, promotional_minor=promotional)
-    else:
+    elif kind == _K.REFUNDED:
         legs = movements.credit_refunded(purchased)
+    else:
+        legs = movements.credit_disputed(purchased)
+        if kind == _K.REINSTATED:
+            legs = reversed_legs(legs)
     return Entry(f"credit.{kind}", str(source_id), moved[0][0].currency, legs, at, f"Credit {kind}")
 
 
@@ -101,7 +107,7 @@ def _page_of_movements(after: UUID | None) -> Page:
 GRANTS = Source("credit_grants", "every grant of credit", frozenset({GRANTED}), _page_of_grants)
 MOVEMENTS = Source(
     "credit_movements",
-    "everything drawn, given back, expired and refunded",
-    frozenset(f"credit.{kind}" for kind in (_K.DRAWN, _K.RESTORED, _K.EXPIRED, _K.REFUNDED)),
+    "everything drawn, given back, expired, refunded and disputed",
+    frozenset(f"credit.{kind}" for kind in _POSTED),
     _page_of_movements,
 )

@@ -18,6 +18,7 @@ from meterplane.kernel.invariant import ensure
 
 PAGE_MAX = 200
 HISTORY_MAX = 100
+_COMES_BACK = (CreditMovement.Kind.RESTORED, CreditMovement.Kind.REINSTATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def as_drawn_from(of: CreditGrant, remaining_minor: int) -> Grant:
 def remaining_derived() -> dict[UUID, int]:
     """What remains of each grant by its movements: what the projection must say."""
     back = Case(
-        When(movements__kind=CreditMovement.Kind.RESTORED, then=F("movements__amount_minor")),
+        When(movements__kind__in=_COMES_BACK, then=F("movements__amount_minor")),
         default=-F("movements__amount_minor"),
         output_field=BigIntegerField(),
     )

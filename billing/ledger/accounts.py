@@ -74,6 +74,9 @@ BREAKAGE = "breakage"
 PROMOTIONS = "promotions"
 GOODWILL = "goodwill"
 BAD_DEBT = "bad_debt"
+DISPUTED = "disputed"
+DISPUTE_LOSSES = "dispute_losses"
+DISPUTE_FEES = "dispute_fees"
 ROUNDING = "rounding"
 
 _G = Group
@@ -83,6 +86,10 @@ ACCOUNTS: tuple[Account, ...] = (
         PAYMENTS, _G.ASSET,
         "a customer paid at the provider, which has the money until it is in our bank",
         "money was paid back, or arrived in our bank",
+    ),
+    Account(
+        DISPUTED, _G.ASSET, "a bank took back what was paid, which may yet be ours",
+        "it gave it back, credit that was bought with it is gone, or the dispute is lost",
     ),
     Account(
         CREDITS_PURCHASED, _G.LIABILITY, "credit was bought, or given back after a correction",
@@ -114,6 +121,12 @@ ACCOUNTS: tuple[Account, ...] = (
         "paying it back failed",
     ),
     Account(BAD_DEBT, _G.EXPENSE, "an invoice is written off", "it is paid or voided after all"),
+    Account(
+        DISPUTE_LOSSES, _G.EXPENSE, "a dispute is lost", "its money came back after all"
+    ),
+    Account(
+        DISPUTE_FEES, _G.EXPENSE, "the provider asked a fee for a dispute", "it gave the fee back"
+    ),
     Account(
         ROUNDING, _G.EXPENSE, "parts that were rounded are less than their whole",
         "they are more than it",

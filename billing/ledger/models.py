@@ -26,7 +26,8 @@ CURRENCY = r"^[A-Z]{3}$"
 KIND = r"^[a-z][a-z0-9_.]{0,63}$"
 ACCOUNT = (
     r"^(receivable|payments|credits:purchased|credits:promotional|deferred_revenue|refunds"
-    r"|customer_balance|breakage|promotions|goodwill|bad_debt|rounding|(revenue|tax):[A-Za-z0-9][A-Za-z0-9_.-]{0,63})$"
+    r"|customer_balance|breakage|promotions|goodwill|bad_debt"
+    r"|disputed|dispute_losses|dispute_fees|rounding|(revenue|tax):[A-Za-z0-9][A-Za-z0-9_.-]{0,63})$"
 )
 
 

@@ -27,6 +27,13 @@ act that moves nothing has no legs at all: there is nothing to post of it.
     money paid back                refunds | customer_balance   payments
     ... that nothing stands for    goodwill                     payments
     paying it back failed          payments                     what it was taken from
+    payment taken by a dispute     disputed                     payments
+    ... given back                 payments                     disputed
+    ... its fee                    dispute_fees                 payments
+    unspent credit of it taken     credits:purchased            disputed
+    ... given back                 disputed                     credits:purchased
+    dispute lost                   dispute_losses | refunds |   disputed
+                                   customer_balance
 
 A draw is an entry of its own beside the finalised one, so revenue is what was used, whoever paid
 for it, and what is left in `receivable` is what the customer has to pay.
@@ -133,6 +140,12 @@ def credit_refunded(amount_minor: int) -> Legs:
     return legs((accounts.CREDITS_PURCHASED, amount_minor), (accounts.REFUNDS, -amount_minor))
 
 
+def credit_disputed(amount_minor: int) -> Legs:
+    """The payment of credit is disputed: what is unspent of it is taken back, and is no loss. If
+    the dispute is won, `reversed_legs` of it follows."""
+    return legs((accounts.CREDITS_PURCHASED, amount_minor), (accounts.DISPUTED, -amount_minor))
+
+
 def credit_note(
     corrected: Mapping[str, int], *, refunded_minor: int = 0, credited_minor: int = 0
 ) -> Legs:
@@ -158,4 +171,26 @@ def refund_paid(owed_minor: int, *, balance_minor: int = 0, goodwill_minor: int 
         (accounts.CUSTOMER_BALANCE, balance_minor),
         (accounts.GOODWILL, goodwill_minor),
         (accounts.PAYMENTS, -owed_minor - balance_minor - goodwill_minor),
+    )
+
+
+def dispute_withdrawn(amount_minor: int) -> Legs:
+    """The provider took a disputed payment out of what it has of ours. When it gives it back,
+    `reversed_legs` of it follows."""
+    return legs((accounts.DISPUTED, amount_minor), (accounts.PAYMENTS, -amount_minor))
+
+
+def dispute_fee(amount_minor: int) -> Legs:
+    """What the provider asks for a dispute, whoever wins it; `reversed_legs` where it is waived."""
+    return legs((accounts.DISPUTE_FEES, amount_minor), (accounts.PAYMENTS, -amount_minor))
+
+
+def dispute_lost(loss_minor: int, *, owed_minor: int = 0, balance_minor: int = 0) -> Legs:
+    """The money is gone. What we had said we would pay back, and what had been paid too much, the
+    customer has by that; the rest is our loss. `reversed_legs` where it comes back after all."""
+    return legs(
+        (accounts.DISPUTE_LOSSES, loss_minor),
+        (accounts.REFUNDS, owed_minor),
+        (accounts.CUSTOMER_BALANCE, balance_minor),
+        (accounts.DISPUTED, -loss_minor - owed_minor - balance_minor),
     )

@@ -1,4 +1,6 @@
-"""Django app `payments`. Tells the ledger's audit what refunds and recorded payments have there."""
+"""Django app `payments`. Tells the ledger's audit what its refunds, disputes and recorded payments
+must have there.
+"""
 
 from django.apps import AppConfig
 
@@ -10,8 +12,10 @@ class PaymentsConfig(AppConfig):
 
     def ready(self) -> None:
         from billing.ledger import sources
+        from billing.payments.dispute_entries import DISPUTES
         from billing.payments.recorded import RECORDED_PAYMENTS
         from billing.payments.refund_entries import REFUNDS
 
         sources.register(REFUNDS)
+        sources.register(DISPUTES)
         sources.register(RECORDED_PAYMENTS)

@@ -18,6 +18,7 @@ from billing.invoicing.models import CreditNote, Invoice
 from billing.invoicing.record import overpaid_minor
 from billing.invoicing.said import with_said
 from billing.payments.carry import carried_minor, carried_news
+from billing.payments.disputed import taken_of_invoice
 from billing.payments.judge import judge
 from billing.payments.models import PaymentRun, PaymentStep, Refund
 from billing.payments.provider import ProviderInvoice
@@ -140,6 +141,7 @@ def _overpaid(invoice: Invoice) -> str:
         state__in=[Refund.State.FAILED, Refund.State.REFUSED]
     )
     gone_back = refunds.aggregate(sum=Sum("balance_minor"))["sum"] or 0
+    gone_back += taken_of_invoice(invoice.id).balance_minor
     over_minor = overpaid_minor(invoice) - int(gone_back)
     if over_minor <= 0:
         return ""

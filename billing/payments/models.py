@@ -12,6 +12,8 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from billing.payments.dispute_models import Dispute as Dispute
+from billing.payments.dispute_models import DisputeMovement as DisputeMovement
 from billing.payments.dunning_models import DunningCase as DunningCase
 from billing.payments.dunning_models import DunningOverride as DunningOverride
 from billing.payments.dunning_models import DunningPolicy as DunningPolicy

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from billing.payments.correction_events import HEARD
+from billing.payments.disputes import mirror_dispute
 from billing.payments.heard import MONEY_IN, heard
 from billing.payments.inbox import note_processed
 from billing.payments.mirror import mirror
@@ -75,6 +76,7 @@ def refresh(tenant_id: UUID, invoice_id: UUID, their_id: str, provider: PaymentP
 
 ACTS: Mapping[str, Act] = {
     "invoice": _invoice,
+    "dispute": mirror_dispute,
 }
 
 # By the object that is acted on: the types that tell of each change that matters here. A webhook

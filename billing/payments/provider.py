@@ -16,6 +16,7 @@ from uuid import UUID
 from billing.payments.charge_port import Charges
 from billing.payments.checkout_port import Checkouts
 from billing.payments.correction_port import Corrections
+from billing.payments.dispute_port import Disputes
 from billing.payments.events_port import Events
 from billing.payments.reconcile_port import Reconciling
 from billing.payments.tax_port import TaxProvider
@@ -167,7 +168,9 @@ class ProviderEvent:
     object_id: str
 
 
-class PaymentProvider(Checkouts, Charges, Corrections, Events, Reconciling, TaxProvider, Protocol):
+class PaymentProvider(
+    Checkouts, Charges, Corrections, Disputes, Events, Reconciling, TaxProvider, Protocol
+):
     """One account at one provider."""
 
     name: str

@@ -62,6 +62,7 @@ class PaymentFinding(models.Model):
         CREDIT_NOTE = "credit_note", "Credit note"
         TOP_UP = "top_up", "Top-up"
         CUSTOMER = "customer", "Customer"
+        DISPUTE = "dispute", "Dispute"
         CLEARING = "clearing", "Clearing account"
 
     class Problem(models.TextChoices):

@@ -25,6 +25,7 @@ from billing.invoicing.record import overpaid_minor
 from billing.ledger.post import post_entry
 from billing.payments import steps
 from billing.payments.correction_port import ProviderNote, ProviderRefund, RefundOrder
+from billing.payments.disputed import held_back, taken_of_invoice
 from billing.payments.models import PaymentRun, PaymentStep, Refund
 from billing.payments.provider import PaymentProvider, ProviderRefused
 from billing.payments.refund_entries import entries_of_refund
@@ -45,8 +46,9 @@ def ask(invoice_id: UUID, *, amount_minor: int | None, reason: str, idempotency_
     """Ask for so much of an invoice's payment to go back; without an amount, all that is left.
 
     The sweep sends it (`send`). The same key asks once. Needs the tenant's door. Raises
-    `CallerError`: `invoice_not_found`, `invoice_not_paid`, `nothing_to_refund`,
-    `refund_exceeds_payment`, `reason_invalid`, `idempotency_key_invalid`, `idempotency_conflict`.
+    `CallerError`: `invoice_not_found`, `invoice_not_paid`, `payment_disputed`,
+    `nothing_to_refund`, `refund_exceeds_payment`, `reason_invalid`, `idempotency_key_invalid`,
+    `idempotency_conflict`.
     """
     _check_asked(reason, idempotency_key)
     with transaction.atomic():
@@ -63,8 +65,15 @@ def ask(invoice_id: UUID, *, amount_minor: int | None, reason: str, idempotency_
                 "Only what was paid at the provider goes back there.",
                 status=409,
             )
+        if held_back(invoice_id):
+            raise CallerError(
+                "payment_disputed",
+                "This payment is disputed at the customer's bank: nothing of it can be paid back"
+                " beside that.",
+                status=409,
+            )
         asked = _within(invoice, amount_minor)
-        owed, balance = _taken_from(invoice, asked)
+        owed, balance = taken_from(invoice, asked)
         refund: Refund = Refund.objects.create(
             tenant_id=invoice.tenant_id,
             invoice=invoice,
@@ -178,7 +187,7 @@ def _row(invoice: Invoice, provider: str, found: ProviderRefund, note: CreditNot
         known = rows.filter(id=found.our_refund_id, invoice_id=invoice.id).first()
     if known is not None:
         return known
-    owed, balance = _taken_from(invoice, found.amount_minor, note)
+    owed, balance = taken_from(invoice, found.amount_minor, note)
     return Refund(
         tenant_id=invoice.tenant_id,
         invoice=invoice,
@@ -213,7 +222,7 @@ def _advance(refund: Refund, found: ProviderRefund) -> None:
 def _within(invoice: Invoice, amount_minor: int | None) -> int:
     """The amount, if so much of the payment is left, as far as we know."""
     paid = invoice.total_minor if invoice.paid_minor is None else invoice.paid_minor
-    left = paid - _sum(invoice.id, "amount_minor")
+    left = paid - _sum(invoice.id, "amount_minor") - taken_of_invoice(invoice.id).gone_minor
     if left <= 0:
         raise CallerError(
             "nothing_to_refund", "Nothing of this payment is left to pay back.", status=409
@@ -230,17 +239,20 @@ def _within(invoice: Invoice, amount_minor: int | None) -> int:
     return int(asked)
 
 
-def _taken_from(
+def taken_from(
     invoice: Invoice, amount_minor: int, note: CreditNote | None = None
 ) -> tuple[int, int]:
-    """What of it had been said to be paid back, and what had been paid too much."""
+    """What of it had been said to be paid back, and what had been paid too much.
+
+    What went back to the customer through a dispute that was lost is paid back too.
+    """
     if note is not None and note.effect == CreditNote.Effect.REFUND:
         return amount_minor, 0
-    owed = 0
+    owed, lost = 0, taken_of_invoice(invoice.id)
     if note is None:
-        promised = _promised(invoice.id) - _sum(invoice.id, "owed_minor")
+        promised = _promised(invoice.id) - _sum(invoice.id, "owed_minor") - lost.owed_minor
         owed = max(0, min(amount_minor, promised))
-    over = overpaid_minor(invoice) - _sum(invoice.id, "balance_minor")
+    over = overpaid_minor(invoice) - _sum(invoice.id, "balance_minor") - lost.balance_minor
     return owed, max(0, min(amount_minor - owed, over))
 
 

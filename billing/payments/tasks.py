@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef, Q
 
 from billing.invoicing.models import CreditNote, Invoice
 from billing.payments import collect as collection
-from billing.payments import credit_notes, inbox, money_in_sweep, refunds
+from billing.payments import credit_notes, disputes, inbox, money_in_sweep, refunds
 from billing.payments import dun as dunning
 from billing.payments.auto_reload import reload_if_low
 from billing.payments.catch_up import catch_up
@@ -117,6 +117,8 @@ def sweep() -> None:
         _guarded(issue_credit_note, str(tenant_id), str(note_id))
     for tenant_id, refund_id in _unrefunded():
         _guarded(send_refund, str(tenant_id), str(refund_id))
+    for their_id in disputes.left(clock.now()):
+        _guarded(_look_again, disputes.mirror_dispute, their_id)
 
 
 @shared_task(name="payments.reload")
@@ -126,7 +128,7 @@ def reload() -> None:
         _guarded(_look_again, reload_if_low, tenant_id)
 
 
-def _look_again(act: Callable[..., object], *ids: UUID) -> None:
+def _look_again(act: Callable[..., object], *ids: UUID | str) -> None:
     """If the provider is away, the next sweep comes again."""
     try:
         act(*ids, provider())

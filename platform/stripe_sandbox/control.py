@@ -9,8 +9,10 @@
     POST   /_sandbox/webhooks/release      {"order": "created" | "reverse" | "random", "seed": 1}
     POST   /_sandbox/events/{id}/resend    to every endpoint that wants it, now
     POST   /_sandbox/webhook_endpoints/{id}/rotate_secret   {"old_expires_in_s": 86400}
-    POST   /_sandbox/charges/{id}/dispute  {"reason": "fraudulent"}
-    POST   /_sandbox/disputes/{id}         {"status": "won" | "lost"}
+    POST   /_sandbox/charges/{id}/dispute  {"reason": "fraudulent", "amount": all, "inquiry": false,
+                                            "moves_money": true}
+    POST   /_sandbox/disputes/{id}         {"status": "won" | "lost" | ..., "moves_money": true}
+    POST   /_sandbox/disputes/{id}/funds   {"move": "withdraw" | "reinstate", "amount": all, "fee"}
     POST   /_sandbox/objects/{id}          {"amount": 302, ...}, behind everybody's back
     POST   /_sandbox/objects/{id}/double   the same once more
     DELETE /_sandbox/objects/{id}          as if it had never been
@@ -41,10 +43,13 @@ from stripe_sandbox import (
 )
 from stripe_sandbox.errors import StripeError, no_such, refused
 from stripe_sandbox.page_frame import call_of, sandbox_of
+from stripe_sandbox.params import MAX_AMOUNT_MINOR
 from stripe_sandbox.store import Document, Store
 
 MAX_BODY_BYTES = 65_536
 MAX_OFFSET_S = 50 * 366 * 86_400
+MAX_FEE_MINOR = 1_000_000
+_ANY_AMOUNT = (1, MAX_AMOUNT_MINOR)
 RELEASE_SPACING_MS = 30  # far enough apart that concurrent posts keep their order
 
 _Act = Callable[[Request, Store, dict[str, Any]], Any]
@@ -166,19 +171,50 @@ def rotate_secret(request: Request, store: Store, body: dict[str, Any]) -> Any:
 
 
 def open_dispute(request: Request, store: Store, body: dict[str, Any]) -> Any:
-    fields = _checked(body, {"reason": (str, None)})
+    known: dict[str, tuple[Any, Any]] = {
+        "amount": (int, _ANY_AMOUNT), "inquiry": (bool, None), "moves_money": (bool, None),
+        "reason": (str, None),
+    }  # fmt: skip
+    fields = _checked(body, known)
     charge = _found(store, "charge", request)
     if not charge["paid"]:
         raise refused("Only a paid charge can be disputed.")
-    return disputes.open_over(call_of(request, store), charge, fields.get("reason", "fraudulent"))
+    return disputes.open_over(
+        call_of(request, store),
+        charge,
+        fields.get("reason", "fraudulent"),
+        amount_minor=fields.get("amount"),
+        is_inquiry=fields.get("inquiry", False),
+        takes_money=fields.get("moves_money", True),
+    )
 
 
 def decide_dispute(request: Request, store: Store, body: dict[str, Any]) -> Any:
-    fields = _checked(body, {"status": (str, disputes.DECIDED)})
+    known = {"status": (str, tuple(disputes.MOVES)), "moves_money": (bool, None)}
+    fields = _checked(body, known)
     if "status" not in fields:
-        raise refused("Say the status: won or lost.", param="status")
+        raise refused("Say the status: won or lost, as a rule.", param="status")
     dispute = _found(store, "dispute", request)
-    disputes.decide(call_of(request, store), dispute, fields["status"])
+    moves_money = fields.get("moves_money", True)
+    disputes.decide(call_of(request, store), dispute, fields["status"], moves_money=moves_money)
+    return dispute
+
+
+def move_funds(request: Request, store: Store, body: dict[str, Any]) -> Any:
+    """A dispute's money by itself, whatever its status."""
+    known: dict[str, tuple[Any, Any]] = {
+        "amount": (int, _ANY_AMOUNT), "fee": (int, (-MAX_FEE_MINOR, MAX_FEE_MINOR)),
+        "move": (str, ("withdraw", "reinstate")),
+    }  # fmt: skip
+    fields = _checked(body, known)
+    dispute, call = _found(store, "dispute", request), call_of(request, store)
+    if fields.get("move") == "withdraw":
+        disputes.withdraw(call, dispute, fee_minor=fields.get("fee"))
+    elif fields.get("move") == "reinstate":
+        fee_minor = fields.get("fee", 0)
+        disputes.reinstate(call, dispute, amount_minor=fields.get("amount"), fee_minor=fee_minor)
+    else:
+        raise refused("Say the move: withdraw or reinstate.", param="move")
     return dispute
 
 
@@ -271,6 +307,7 @@ ROUTES = tuple(
         ("POST", "/webhook_endpoints/{id}/rotate_secret", rotate_secret),
         ("POST", "/charges/{id}/dispute", open_dispute),
         ("POST", "/disputes/{id}", decide_dispute),
+        ("POST", "/disputes/{id}/funds", move_funds),
         ("POST", "/objects/{id}", alter_object),
         ("POST", "/objects/{id}/double", double_object),
         ("DELETE", "/objects/{id}", remove_object),

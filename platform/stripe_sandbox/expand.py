@@ -42,6 +42,7 @@ _LINKS: dict[str, dict[str, str]] = {
     },
     "refund": {"charge": "charge", "customer": "customer", "payment_intent": "payment_intent"},
     "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
+    "balance_transaction": {"source": "dispute"},
     "credit_note": {
         "customer": "customer",
         "customer_balance_transaction": "customer_balance_transaction",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stripe_sandbox import (
+    account_transactions,
     accounts,
     balance_transactions,
     charges,
@@ -236,6 +237,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("GET", "/{id}", disputes.RETRIEVE, disputes.retrieve),
         ("POST", "/{id}", disputes.UPDATE, disputes.update),
         ("POST", "/{id}/close", disputes.CLOSE, disputes.close),
+    ),
+    *_under(
+        "balance_transactions",
+        ("GET", "", account_transactions.LIST, account_transactions.list_all),
+        ("GET", "/{id}", account_transactions.RETRIEVE, account_transactions.retrieve),
     ),
     *_under(
         "credit_notes",

@@ -85,6 +85,62 @@ def test_evidence_decides_a_dispute(books: Books, evidence: str, submit: bool, s
     assert ("charge.dispute.funds_reinstated" in told) is (status == "won")
 
 
+def _moved(books: Books, dispute_id: str) -> list[tuple[int, int, str]]:
+    """(amount, fee, reporting category) of what a dispute moved, the same wherever it is asked."""
+    inside = books.client.v1.disputes.retrieve(dispute_id).balance_transactions
+    listed = books.client.v1.balance_transactions.list({"source": dispute_id, "type": "adjustment"})
+    assert [each.id for each in inside] == [each.id for each in reversed(listed.data)]
+    assert all(each.net == each.amount - each.fee for each in listed.data)
+    for each in inside:
+        one = books.client.v1.balance_transactions.retrieve(each.id, {"expand": ["source"]})
+        assert one.source.id == dispute_id  # type: ignore[union-attr]
+    return [(each.amount, each.fee, each.reporting_category) for each in inside]
+
+
+def test_a_dispute_takes_its_amount_and_a_fee_and_gives_back_the_amount(books: Books):
+    charge, control = _charge(books), books.sandbox.control
+    first = control(f"/charges/{charge.id}/dispute", {"amount": 200})["id"]
+    assert _moved(books, first) == [(-200, 1500, "dispute")]
+    second = control(f"/charges/{charge.id}/dispute", {"moves_money": False})["id"]
+    assert books.client.v1.disputes.retrieve(second).amount == 1000
+    with pytest.raises(AssertionError, match="is left to be disputed"):
+        control(f"/charges/{charge.id}/dispute", {})
+    assert _moved(books, second) == []
+    control(f"/disputes/{second}/funds", {"move": "withdraw", "fee": 0})
+    with pytest.raises(AssertionError, match="withdrawn already"):
+        control(f"/disputes/{second}/funds", {"move": "withdraw"})
+    control(f"/disputes/{second}", {"status": "won", "moves_money": False})
+    assert _moved(books, second) == [(-1000, 0, "dispute")]
+    control(f"/disputes/{second}/funds", {"move": "reinstate", "amount": 400})
+    with pytest.raises(AssertionError, match="600 can be reinstated"):
+        control(f"/disputes/{second}/funds", {"move": "reinstate", "amount": 601})
+    control(f"/disputes/{second}/funds", {"move": "reinstate", "fee": -10})
+    assert _moved(books, second)[1:] == [
+        (400, 0, "dispute_reversal"),
+        (600, -10, "dispute_reversal"),
+    ]
+    # What it has won back may be disputed again.
+    assert control(f"/charges/{charge.id}/dispute", {})["amount"] == 1000
+
+
+def test_an_inquiry_takes_nothing_until_it_is_a_dispute(books: Books):
+    charge, control = _charge(books), books.sandbox.control
+    asked = control(f"/charges/{charge.id}/dispute", {"inquiry": True})["id"]
+    disputes = books.client.v1.disputes
+    opened = disputes.retrieve(asked)
+    assert (opened.status, opened.is_charge_refundable) == ("warning_needs_response", True)
+    assert books.client.v1.charges.retrieve(charge.id).disputed is False
+    assert books.client.v1.refunds.create({"charge": charge.id, "amount": 1}).status == "succeeded"
+    answered = disputes.update(asked, {"evidence": {"uncategorized_text": "hello"}})
+    assert answered.status == "warning_under_review"
+    with pytest.raises(AssertionError, match="does not go from"):
+        control(f"/disputes/{asked}", {"status": "won"})
+    control(f"/disputes/{asked}", {"status": "needs_response"})
+    assert disputes.retrieve(asked).is_charge_refundable is False
+    assert _moved(books, asked) == [(-1200, 1500, "dispute")]
+    assert books.client.v1.charges.retrieve(charge.id).disputed is True
+
+
 def test_giving_in_loses_a_dispute_once_and_no_refund_follows(books: Books):
     charge = _charge(books, "pm_card_createDispute")
     disputes = books.client.v1.disputes

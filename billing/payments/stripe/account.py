@@ -14,6 +14,7 @@ from billing.payments.stripe.checkouts import Checkouts
 from billing.payments.stripe.client import LIST_PAGE, translated
 from billing.payments.stripe.corrections import Corrections
 from billing.payments.stripe.customers import Customers
+from billing.payments.stripe.disputes import Disputes
 from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
 from billing.payments.stripe.reconciling import Reconciling
@@ -37,7 +38,9 @@ _SENDS = {
 }
 
 
-class Stripe(Customers, Invoices, Checkouts, Charges, Corrections, EventList, Reconciling, Taxes):
+class Stripe(
+    Customers, Invoices, Checkouts, Charges, Corrections, Disputes, EventList, Reconciling, Taxes
+):
     """See the port, `billing.payments.provider.PaymentProvider`."""
 
     name = "stripe"

@@ -11,7 +11,7 @@ from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import minor_digits, minor_to_text
 
 TEXT_MAX = 40
-_MOVED = ["drawn", "restored", "expired", "refunded", "rolled_over"]
+_MOVED = ["drawn", "restored", "expired", "refunded", "rolled_over", "disputed", "reinstated"]
 
 
 def minor_of(text: str, currency: str, field: str = "amount") -> int:

@@ -17,6 +17,7 @@ from billing.ledger.audit_night import last_audit
 from billing.payments.inbox import ALARM_FAILURES
 from billing.payments.models import PaymentFinding, ReconciledDay, WebhookEvent
 from meterplane.console import shown
+from meterplane.console.disputed import open_disputes
 from meterplane.console.entered import audit_alarm
 from meterplane.console.journals import age
 from meterplane.kernel import amounts, clock
@@ -85,6 +86,7 @@ def _figures(midnight: datetime) -> list[dict[str, str]]:
             "url": reverse("console:payments_webhookevent_changelist"),
         },
         _payments(),
+        *open_disputes(),
         *_metering(),
         *_ledger(),
     ]

@@ -20,6 +20,7 @@ PAGES = (
     "credited",
     "given_back",
     "corrected",
+    "disputed",
     "taxed",
     "entered",
     "people",

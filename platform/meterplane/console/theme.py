@@ -109,6 +109,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Invoices", "receipt_long", "invoicing_invoice_changelist"),
                     _item("Credit notes", "undo", "invoicing_creditnote_changelist"),
                     _item("Refunds", "currency_exchange", "payments_refund_changelist"),
+                    _item("Disputes", "gavel", "payments_dispute_changelist"),
                     _item("Overdue", "alarm", "payments_dunningcase_changelist"),
                     _item("Dunning steps", "mail", "payments_dunningstep_changelist"),
                     _item("Dunning policy", "tune", "payments_dunningpolicy_changelist"),

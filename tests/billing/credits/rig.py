@@ -47,7 +47,7 @@ def moved(tenant: OnboardedOrganisation) -> list[tuple[str, str, int]]:
 
     What is drawn first comes first, then what is given back, refunded, rolled over, written off.
     """
-    rank = ["drawn", "restored", "refunded", "rolled_over", "expired"]
+    rank = ["drawn", "restored", "refunded", "rolled_over", "expired", "disputed", "reinstated"]
     with tenant_scope(tenant.id):
         rows = sorted(
             CreditMovement.objects.select_related("grant"),
@@ -90,6 +90,8 @@ def check_conservation(tenant: OnboardedOrganisation) -> None:
                 + went["expired"]
                 + went["refunded"]
                 + went["rolled_over"]
+                + went["disputed"]
+                - went["reinstated"]
             )
             sums[row.grant.kind] += row.remaining_minor
         derived = queries.remaining_derived()

@@ -268,7 +268,8 @@ def walk(tenant, prices, seed: int, steps: int) -> dict[str, int]:
 
 def test_on_a_random_walk_every_cent_of_credit_is_accounted_for(acme, prices):
     done = walk(acme, prices, WALK_SEED, steps=36)
-    assert min(done[kind] for kind in CreditMovement.Kind.values) > 0, done
+    by_payments = {"disputed", "reinstated"}  # their walks have these
+    assert min(done[kind] for kind in set(CreditMovement.Kind.values) - by_payments) > 0, done
 
 
 @pytest.mark.long

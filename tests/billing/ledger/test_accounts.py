@@ -9,6 +9,7 @@ from tests.billing.ledger.rig import role
 CHART = """
     receivable            asset      debit
     payments              asset      debit
+    disputed              asset      debit
     credits:purchased     liability  credit  never turns
     credits:promotional   liability  credit  never turns
     deferred_revenue      liability  credit
@@ -20,6 +21,8 @@ CHART = """
     promotions            expense    debit
     goodwill            expense    debit
     bad_debt              expense    debit
+    dispute_losses        expense    debit
+    dispute_fees          expense    debit
     rounding              expense    debit
 """
 UNKNOWN = [

@@ -19,7 +19,7 @@ from tests.billing.ledger.rig import held, role, tamper
 pytestmark = pytest.mark.django_db(transaction=True)
 CHECKS = [
     "sums", "contents", "balances", "trial", "credit_grants", "credit_movements",
-    "credit_notes", "invoices", "recorded_payments", "refunds", "kinds",
+    "credit_notes", "disputes", "invoices", "recorded_payments", "refunds", "kinds",
 ]  # fmt: skip
 
 
@@ -69,8 +69,8 @@ def test_a_sound_ledger_is_proved(invoices):
     assert [(v.check, v.examined, v.holds) for v in audit()] == [
         ("sums", 3, True), ("contents", 3, True), ("balances", 4, True), ("trial", 1, True),
         ("credit_grants", 0, True), ("credit_movements", 0, True), ("credit_notes", 0, True),
-        ("invoices", 3, True), ("recorded_payments", 0, True), ("refunds", 0, True),
-        ("kinds", 2, True),
+        ("disputes", 0, True), ("invoices", 3, True), ("recorded_payments", 0, True),
+        ("refunds", 0, True), ("kinds", 2, True),
     ]  # fmt: skip
 
 
@@ -235,8 +235,9 @@ def test_the_command_prints_a_table_and_succeeds(invoices):
         ["sums", "3", "0", "pass"], ["contents", "3", "0", "pass"], ["balances", "4", "0", "pass"],
         ["trial", "1", "0", "pass"], ["credit_grants", "0", "0", "pass"],
         ["credit_movements", "0", "0", "pass"], ["credit_notes", "0", "0", "pass"],
-        ["invoices", "3", "0", "pass"], ["recorded_payments", "0", "0", "pass"],
-        ["refunds", "0", "0", "pass"], ["kinds", "2", "0", "pass"],
+        ["disputes", "0", "0", "pass"], ["invoices", "3", "0", "pass"],
+        ["recorded_payments", "0", "0", "pass"], ["refunds", "0", "0", "pass"],
+        ["kinds", "2", "0", "pass"],
     ]  # fmt: skip
     assert out.endswith("The ledger is proved.\n")
 

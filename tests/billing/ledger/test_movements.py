@@ -106,6 +106,30 @@ ACTS = dedent("""
         refunds               2500
         payments             -2500
 
+    dispute_withdrawn(301)
+        disputed               301
+        payments              -301
+
+    dispute_fee(1500)
+        dispute_fees          1500
+        payments             -1500
+
+    # What was unspent of it is no loss.
+    credit_disputed(200)
+        credits:purchased      200
+        disputed              -200
+
+    dispute_lost(101)
+        dispute_losses         101
+        disputed              -101
+
+    # We had said that we would pay 100 back, and 50 had been paid too much.
+    dispute_lost(151, owed_minor=100, balance_minor=50)
+        dispute_losses         151
+        refunds                100
+        customer_balance        50
+        disputed              -301
+
     # Not paid yet: it is owed less.
     credit_note({"revenue:requests": 50, "tax:vat": 10})
         revenue:requests        50
