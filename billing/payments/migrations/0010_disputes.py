@@ -89,7 +89,7 @@ KINDS = [
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("payments", "0008_carried"),
+        ("payments", "0009_dunning"),
         ("credits", "0003_disputes"),
         ("ledger", "0005_disputes"),
         ("invoicing", "0011_carried"),

@@ -15,7 +15,7 @@ DROP INDEX invoice_uncollected, invoice_created, payment_step_finalised, payment
 
 
 class Migration(migrations.Migration):
-    dependencies = [("payments", "0008_carried")]
+    dependencies = [("payments", "0010_disputes")]
 
     operations = [
         migrations.RunSQL("SET lock_timeout = '5s'", migrations.RunSQL.noop),

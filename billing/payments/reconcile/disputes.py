@@ -18,7 +18,7 @@ from billing.payments.disputes import mirror_dispute
 from billing.payments.models import Dispute, DisputeMovement, PaymentFinding
 from billing.payments.provider import PaymentProvider, ProviderRefused
 from billing.payments.reconcile.compare import Row
-from billing.payments.reconcile.kinds import Kind
+from billing.payments.reconcile.kind import Kind
 from tenants.scoping import system_scope
 
 PARKED = "parked"

@@ -20,6 +20,7 @@ from billing.payments.process import refresh
 from billing.payments.provider import PaymentProvider
 from billing.payments.reconcile.compare import Row
 from billing.payments.reconcile.customer_kind import customers
+from billing.payments.reconcile.disputes import disputes
 from billing.payments.reconcile.kind import BROUGHT_WITHIN, Kind, customers_of
 from billing.payments.reconcile.note_kind import credit_notes
 from billing.payments.reconcile.refund_kind import refunds
@@ -138,7 +139,7 @@ def payments(provider: PaymentProvider) -> Kind:
 
 
 KINDS: tuple[Callable[[PaymentProvider], Kind], ...] = (
-    *(customers, invoices, payments, top_ups, refunds, credit_notes),
+    *(customers, invoices, payments, top_ups, refunds, credit_notes, disputes),
 )
 
 

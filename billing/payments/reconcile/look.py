@@ -11,7 +11,6 @@ from datetime import datetime
 
 from billing.payments.provider import PaymentProvider, ProviderRefused
 from billing.payments.reconcile.compare import Found, Row, compare
-from billing.payments.reconcile.disputes import disputes
 from billing.payments.reconcile.kind import Kind
 from billing.payments.reconcile.kinds import KINDS
 from billing.payments.reconcile.looked import Looked
@@ -23,7 +22,7 @@ UNDER_WAY = 2 * LEASE  # a worker that died has been succeeded by then
 
 def look(provider: PaymentProvider, start: datetime, end: datetime) -> list[Looked]:
     """Compare what was made in [start, end). Raises `WorldError` when the provider is away."""
-    return [_look(kind(provider), start, end) for kind in (*KINDS, disputes)]
+    return [_look(kind(provider), start, end) for kind in KINDS]
 
 
 def _look(kind: Kind, start: datetime, end: datetime) -> Looked:

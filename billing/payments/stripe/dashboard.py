@@ -4,7 +4,7 @@ import re
 
 from django.conf import settings
 
-from billing.payments.stripe.client import LIVE_PREFIXES
+from billing.payments.stripe_settings import is_live
 
 DASHBOARD = "https://dashboard.stripe.com"
 _ID = re.compile(r"(cus|in|pi|re|cn|dp|du|cs)_[A-Za-z0-9_]+")
@@ -19,7 +19,7 @@ def page_of(their_id: str) -> str:
         return ""
     if settings.STRIPE_API_BASE:
         return f"{settings.STRIPE_API_BASE.rstrip('/')}/objects/{their_id}"
-    mode = "" if settings.STRIPE_API_KEY.startswith(LIVE_PREFIXES) else "/test"
+    mode = "" if is_live(settings.STRIPE_API_KEY) else "/test"
     folder = _FOLDERS.get(shape[1])
     if folder is None:
         return f"{DASHBOARD}{mode}/search?query={their_id}"

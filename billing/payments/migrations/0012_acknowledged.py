@@ -6,7 +6,7 @@ from django.db.models import Q
 KINDS = [
     ("invoice", "Invoice"), ("payment", "Payment"), ("refund", "Refund"),
     ("credit_note", "Credit note"), ("top_up", "Top-up"), ("customer", "Customer"),
-    ("clearing", "Clearing account"),
+    ("dispute", "Dispute"), ("clearing", "Clearing account"),
 ]  # fmt: skip
 
 
@@ -16,7 +16,7 @@ def _text(chars: int) -> models.CharField:
 
 class Migration(migrations.Migration):
 
-    dependencies = [("payments", "0008_carried")]
+    dependencies = [("payments", "0011_progress")]
 
     operations = [
         migrations.RunSQL("SET lock_timeout = '5s'", migrations.RunSQL.noop),
