@@ -125,7 +125,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {line.description[:64]:<64} {amount:>12}")
                 continue
             unit = pico_to_text(line.unit_price_pico)
-            use = f"{line.model:<20} {line.meter:<14} {line.quantity:>14,} x {unit:<12}"
+            served = "" if line.service_tier == "standard" else f" ({line.service_tier})"
+            use = f"{line.model + served:<20} {line.meter:<14} {line.quantity:>14,} x {unit:<12}"
             self.stdout.write(f"  {use} {amount:>12}")
         total = minor_to_text(view.total_minor, view.currency)
         self.stdout.write(f"  {'total':<64} {total:>12} {view.currency}")
