@@ -246,7 +246,7 @@ def test_the_command_names_what_is_wrong_and_fails(invoices, acme):
     changed = found_id(invoices[1])
     tamper(f"DELETE FROM ledger_leg WHERE entry_id = {entry(invoices[1])} AND position = 2")
     out, failed = told()
-    assert failed == "5 of 11 checks fail: sums, contents, balances, trial, invoices"
+    assert failed == "5 of 12 checks fail: sums, contents, balances, trial, invoices"
     assert f"    organisation {acme.id}: entry {changed}: has 1 legs, it says 2\n" in out
     assert "proved" not in out
     out, failed = told("--json")
@@ -265,7 +265,7 @@ def test_the_command_names_what_is_wrong_and_fails(invoices, acme):
 
 def test_the_command_posts_what_is_missing_when_told_to(invoices):
     tamper(*[f"DELETE FROM {table}" for table in ("ledger_balance", "ledger_leg", "ledger_entry")])
-    assert told()[1] == "1 of 11 checks fail: invoices"
+    assert told()[1] == "1 of 12 checks fail: invoices"
     out, failed = told("--post-missing")
     assert (failed, out.splitlines()[0]) == ("", "3 missing entries posted.")
     assert json.loads(told("--post-missing", "--json")[0])["posted"] == 0

@@ -39,10 +39,10 @@ class Command(BaseCommand):
     def _table(self, verdicts: list[Verdict], posted: int | None) -> None:
         if posted is not None:
             self.stdout.write(f"{posted:,} missing entries posted.")
-        self.stdout.write(f"{'check':<12} {'examined':>10} {'wrong':>7}  verdict  what it proves")
+        self.stdout.write(f"{'check':<18} {'examined':>10} {'wrong':>7}  verdict  what it proves")
         for verdict in verdicts:
             self.stdout.write(
-                f"{verdict.check:<12} {verdict.examined:>10,} {_count(verdict):>7}"
+                f"{verdict.check:<18} {verdict.examined:>10,} {_count(verdict):>7}"
                 f"  {_word(verdict):<7}  {verdict.proves}"
             )
             for finding in verdict.findings[:SHOWN_MAX]:
