@@ -92,6 +92,13 @@ EVENTS_NEEDED: Mapping[str, Sequence[str]] = {
         "invoice.voided",
     ),
     "charge": ("charge.refunded",),
+    "dispute": (
+        "charge.dispute.closed",
+        "charge.dispute.created",
+        "charge.dispute.funds_reinstated",
+        "charge.dispute.funds_withdrawn",
+        "charge.dispute.updated",
+    ),
     "refund": ("refund.created", "refund.failed", "refund.updated"),
     "credit_note": ("credit_note.created", "credit_note.updated", "credit_note.voided"),
     "checkout.session": (

@@ -83,6 +83,7 @@ RESOURCES = (
     Resource("checkout", "/v1/checkout/sessions", "rak_checkout_session_write"),
     Resource("customer portal", PORTALS, "rak_customer_portal_write"),
     Resource("refunds", "/v1/refunds", "rak_charge_write"),
+    Resource("disputes", "/v1/disputes", "rak_dispute_read"),
     Resource("tax rates", "/v1/tax_rates", "rak_tax_rate_read"),
     Resource("events", "/v1/events", "rak_event_read"),
     Resource("webhook endpoints", ENDPOINTS, "rak_webhook_read"),
