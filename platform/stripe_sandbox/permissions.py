@@ -15,6 +15,7 @@ MAX_KEYS = 100
 # What Stripe calls the right to what a path begins with. Refunds are read with their charges.
 RESOURCES: Mapping[str, str] = {
     "account": "accounts_kyc_basic",
+    "balance_transactions": "balance_transaction_source",
     "billing_portal": "customer_portal",
     "charges": "charge",
     "checkout": "checkout_session",

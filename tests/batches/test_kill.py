@@ -27,7 +27,7 @@ from tests.conftest import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-LINES = 400
+LINES = 240
 WORKER = """
 import sys, uuid, django
 django.setup()

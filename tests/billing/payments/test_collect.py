@@ -100,7 +100,7 @@ def test_collecting_again_does_nothing(organisation, billed, stripe, there):
     ("fail", "after"),
     [
         ("killed", True),
-        ("fault", True),
+        pytest.param("fault", True, marks=pytest.mark.long),
         pytest.param("killed", False, marks=pytest.mark.long),
         pytest.param("fault", False, marks=pytest.mark.long),
         pytest.param("away", False, marks=pytest.mark.long),
