@@ -99,7 +99,7 @@ def test_a_run_that_is_voided_leaves_them_to_the_next(organisation, billed, smal
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("at", [1, 5, 9])
+@pytest.mark.parametrize("at", [5, *(pytest.param(at, marks=pytest.mark.long) for at in (1, 9))])
 def test_killed_at_any_call_both_are_paid_once(
     organisation, billed, small, stripe, there, at, after
 ):

@@ -145,8 +145,8 @@ def own(tmp_path):
         ({"status": "disabled"}, "broken", "we_1 is disabled", "Enable it"),
         ({"api_version": "2023-08-16"}, "broken", "sends version 2023-08-16", "Make a new"),
         ({"api_version": None}, "note", "follows the account's version", "Make a new"),
-        ({"enabled_events": ["invoice.paid", "customer.updated"]}, "broken", "lacks 20 events",
-         "charge.refunded, checkout.session.async_payment_failed"),
+        ({"enabled_events": ["invoice.paid", "customer.updated"]}, "broken", "lacks 25 events",
+         "charge.dispute.closed, charge.dispute.created"),
     ],
 )  # fmt: skip
 def test_an_endpoint_is_held_to_what_we_need(changes, verdict, said, advice):

@@ -186,6 +186,7 @@ def kill_and_go_on(act: str, scene: Scene, workers: Workers, moment: str, at: in
     return code != 0
 
 
+@pytest.mark.long
 def test_a_killed_worker_leaves_a_draft_that_the_next_one_fills(
     organisation, billed, stripe, there, workers
 ):
