@@ -19,6 +19,7 @@ _PLURALS = {
     PaymentFinding.Kind.TOP_UP: "top-ups",
     PaymentFinding.Kind.REFUND: "refunds",
     PaymentFinding.Kind.CREDIT_NOTE: "credit notes",
+    PaymentFinding.Kind.DISPUTE: "disputes",
 }
 
 
