@@ -1,5 +1,6 @@
 """The control plane's ASGI entry: portal, control API, console, webhooks."""
 
+import gc
 import os
 from importlib import import_module
 
@@ -13,3 +14,6 @@ import_module(settings.ROOT_URLCONF)  # what cannot work fails here, and not at 
 from meterplane.batches.bounded_body import bounded  # noqa: E402  its imports need Django set up
 
 application = bounded(django_application)
+# What was loaded stays: a collection need not walk it while somebody waits for a page.
+gc.collect()
+gc.freeze()

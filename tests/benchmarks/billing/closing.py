@@ -6,6 +6,7 @@ smaller run of the same says whether it grows in line with their number. Afterwa
 held against the sums: quantities and amounts, to the cent, by SQL that knows nothing of rating.
 """
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -123,6 +124,8 @@ def _close(server: Server, customers: int) -> tuple[bool, float]:
         admin.execute("VACUUM ANALYZE")
     print(f"\n  {customers:,} customers with {AGGREGATES:,} aggregates each: written in"
           f" {time.monotonic() - began:.0f} s")  # fmt: skip
+    gc.collect()
+    gc.freeze()  # as web processes and workers do
     with clock.frozen(END + timedelta(hours=2)):
         spend_ms = _spend(server)
         assert due.count_due(END) == customers
