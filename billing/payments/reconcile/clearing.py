@@ -30,7 +30,7 @@ from billing.invoicing.models import CreditNote, Invoice
 from billing.invoicing.record import as_recorded
 from billing.ledger.accounts import CUSTOMER_BALANCE, PAYMENTS, RECEIVABLE, REFUNDS
 from billing.ledger.models import LedgerBalance, LedgerLeg
-from billing.payments.models import PaymentFinding, Refund
+from billing.payments.models import DisputeMovement, PaymentFinding, RecordedPayment, Refund
 from billing.payments.reconcile.compare import Found
 from billing.payments.reconcile.looked import Looked
 from meterplane.kernel.money import minor_to_text
@@ -113,29 +113,30 @@ def holdings() -> list[Holding]:
 
 
 def open_invoices() -> Iterator[Item]:
-    """What is due of each invoice that is open."""
+    """What is due of each invoice that is open, less what arrived of it by bank transfer."""
+    arrived = dict(
+        RecordedPayment.objects.filter(invoice__status=Invoice.Status.OPEN)
+        .order_by()
+        .values_list("invoice_id")
+        .annotate(sum=Sum(F("amount_minor") - F("balance_minor")))
+    )
     for invoice, due_minor, _ in _recorded(Q(status=Invoice.Status.OPEN)):
-        if due_minor:
-            yield _item(invoice, f"invoice {invoice.number} is open", due_minor)
+        left_minor = due_minor - int(arrived.get(invoice.id, 0))
+        if left_minor:
+            yield _item(invoice, f"invoice {invoice.number} is open", left_minor)
 
 
 def promised() -> Iterator[Item]:
     """What credit notes promise to pay back, less what was paid back of it; and unused credit."""
     notes = CreditNote.objects.filter(effect=CreditNote.Effect.REFUND, total_minor__gt=0)
-    paid_back = dict(
-        Refund.objects.exclude(state__in=_NOT_THERE_YET)
-        .filter(owed_minor__gt=0)
-        .order_by()
-        .values_list("invoice_id")
-        .annotate(sum=Sum("owed_minor"))
-    )
+    paid_back = _gone_back("owed_minor")
     rows = (
         notes.order_by("invoice__number")
         .values_list("tenant_id", "currency", "invoice_id", "invoice__number")
         .annotate(sum=Sum("total_minor"))
     )
     for tenant_id, currency, invoice_id, number, promised_minor in rows:
-        left_minor = int(promised_minor) - int(paid_back.pop(invoice_id, 0))
+        left_minor = int(promised_minor) - paid_back.get(invoice_id, 0)
         if left_minor:
             yield Item(
                 tenant_id,
@@ -156,20 +157,30 @@ def promised() -> Iterator[Item]:
 
 def overpaid() -> Iterator[Item]:
     """What was paid of an invoice beyond what was due, less what went back of it."""
-    gone_back = dict(
-        Refund.objects.exclude(state__in=_NOT_THERE_YET)
-        .filter(balance_minor__gt=0)
-        .order_by()
-        .values_list("invoice_id")
-        .annotate(sum=Sum("balance_minor"))
-    )
+    gone_back = _gone_back("balance_minor")
     lowered = CreditNote.objects.filter(effect=CreditNote.Effect.LOWERS_DUE).values("invoice_id")
     may_be = Q(paid_minor__gt=F("total_minor")) | Q(id__in=lowered)
     for invoice, _, over_minor in _recorded(may_be & Q(status=Invoice.Status.PAID)):
-        left_minor = over_minor - int(gone_back.get(invoice.id, 0))
+        left_minor = over_minor - gone_back.get(invoice.id, 0)
         if left_minor:
             name = f"too much was paid of invoice {invoice.number}"
             yield _item(invoice, name, -left_minor)
+
+
+def _gone_back(column: str) -> dict[UUID, int]:
+    """By invoice: what refunds paid back of that, and what of it a bank that decided for the
+    customer has taken instead."""
+    sums: dict[UUID, int] = defaultdict(int)
+    lost, recovered = DisputeMovement.Kind.LOST, DisputeMovement.Kind.RECOVERED
+    of_disputes = DisputeMovement.objects.filter(dispute__invoice__isnull=False)
+    for rows, invoice, sign in (
+        (Refund.objects.exclude(state__in=_NOT_THERE_YET), "invoice_id", 1),
+        (of_disputes.filter(kind=lost), "dispute__invoice_id", 1),
+        (of_disputes.filter(kind=recovered), "dispute__invoice_id", -1),
+    ):
+        for invoice_id, sum_minor in rows.order_by().values_list(invoice).annotate(sum=Sum(column)):
+            sums[invoice_id] += sign * int(sum_minor)
+    return dict(sums)
 
 
 def moved() -> Iterator[Item]:

@@ -30,6 +30,7 @@ from billing.payments.dunning_policy import SHIPPED, set_policy
 from billing.payments.models import BillingAccount, DunningStep, RecordedPayment
 from billing.payments.owed import owed, printed_to_pay
 from billing.payments.provider import PaymentProvider, ProviderNotConfigured
+from billing.payments.reconcile.clearing import holdings
 from billing.payments.terms import set_terms, terms
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -119,6 +120,7 @@ def test_a_manual_invoice_is_issued_without_a_provider_and_paid_in_parts(organis
     assert (first.left_minor, first.is_new) == (201, True)
     balances = held(organisation.id)
     assert (balances["payments"], balances["receivable"]) == (100, 201)
+    assert [each for each in holdings() if each.rest_minor] == []
     again = paid(issued, 100, " wire  1 ")
     assert (again.id, again.left_minor, again.is_new) == (first.id, 201, False)
     with tenant_scope(organisation.id):
@@ -126,6 +128,7 @@ def test_a_manual_invoice_is_issued_without_a_provider_and_paid_in_parts(organis
     assert paid(issued, 201, "wire 2").left_minor == 0
     ours = read(organisation.id, issued)
     assert (ours.status, ours.collection_state, ours.paid_minor) == ("paid", "done", 301)
+    assert [each for each in holdings() if each.rest_minor] == []
     balances = held(organisation.id)
     assert (balances["payments"], balances.get("receivable", 0)) == (301, 0)
     assert all(verdict.holds for verdict in audit())

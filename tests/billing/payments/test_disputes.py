@@ -16,6 +16,7 @@ from billing.payments.disputes import mirror_dispute
 from billing.payments.models import Dispute, DisputeMovement, PaymentRun, WebhookEvent
 from billing.payments.process import process_event
 from billing.payments.provider import ProviderRefused
+from billing.payments.reconcile.clearing import holdings
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from tenants.scoping import system_scope, tenant_scope
@@ -141,7 +142,9 @@ def test_what_was_owed_to_the_customer_anyway_is_no_loss(organisation, billed, s
     assert booked(organisation)["refunds"] == -100
     bank.decides(dispute, "lost")
     assert books(organisation) == "payments -1500, dispute_losses 151, dispute_fees 1500"
+    assert [each for each in holdings() if each.rest_minor] == []
     bank.decides(dispute, "won")
+    assert [each for each in holdings() if each.rest_minor] == []
     assert books(organisation) == (
         "payments -1199, dispute_fees 1500, refunds -100, customer_balance -50"
     )
