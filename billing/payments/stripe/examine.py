@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import stripe
@@ -27,6 +27,7 @@ from billing.payments.stripe_settings import (
     is_live,
 )
 from meterplane.kernel import clock
+from meterplane.kernel.finding import Finding, Verdict
 
 WITHIN_S = 20.0
 HURRIED = Patience(connect_s=3, read_s=5, retries=0, pauses_s=())
@@ -37,18 +38,6 @@ _ACCOUNT = re.compile(r"on account '(acct_[A-Za-z0-9]+)'")
 _RIGHT = re.compile(r"'(rak_[a-z_]+)'")
 _KEYS = "in Stripe's dashboard under Developers, API keys"
 _WEBHOOKS = "in Stripe's dashboard under Developers, Webhooks"
-
-Verdict = Literal["ok", "note", "broken"]
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One thing that was looked at. `fix` is empty when there is nothing to do."""
-
-    subject: str
-    verdict: Verdict
-    saying: str
-    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +108,7 @@ class _Account(Client):
         return _Read(found.code, body=found.data, headers=headers)
 
 
-def examine(key: str, base: str, wanted: Wanted) -> Iterator[Observation]:
+def examine(key: str, base: str, wanted: Wanted) -> Iterator[Finding]:
     """What there is to say. Raises `ProviderNotConfigured` for a key that cannot be meant."""
     deadline = time.monotonic() + WITHIN_S
     account = _Account(key, base, patience=HURRIED)
@@ -135,7 +124,7 @@ def examine(key: str, base: str, wanted: Wanted) -> Iterator[Observation]:
     for resource in RESOURCES:
         if time.monotonic() > deadline:
             fix = "Stripe answers slowly now: run this again later."
-            yield Observation("Stripe", "note", f"{resource.title} and more not looked at", fix)
+            yield Finding("Stripe", "note", f"{resource.title} and more not looked at", fix)
             break
         reads[resource.path] = account.read(resource.path, limit=100)
         yield _allowed(resource, reads[resource.path], key)
@@ -147,50 +136,48 @@ def examine(key: str, base: str, wanted: Wanted) -> Iterator[Observation]:
     yield _telemetry()
 
 
-def _reached(first: _Read, base: str) -> Observation:
+def _reached(first: _Read, base: str) -> Finding:
     where = base or "https://api.stripe.com"
     if first.status == 0:
         fix = "Check STRIPE_API_BASE and this machine's way out (DNS, proxy, firewall)."
-        return Observation("Stripe", "broken", f"{where} cannot be reached: {first.said}", fix)
+        return Finding("Stripe", "broken", f"{where} cannot be reached: {first.said}", fix)
     if first.status == NOT_OURS:
         fix = f"Set STRIPE_API_KEY to a key that is there {_KEYS}."
-        return Observation("Stripe", "broken", f"{where} does not know this key", fix)
+        return Finding("Stripe", "broken", f"{where} does not know this key", fix)
     spoken = first.headers.get("stripe-version", API_VERSION)
     if spoken != API_VERSION:
         fix = "Put nothing in between that changes the Stripe-Version header."
-        return Observation("Stripe", "broken", f"answers as {spoken}, not {API_VERSION}", fix)
+        return Finding("Stripe", "broken", f"answers as {spoken}, not {API_VERSION}", fix)
     what = "the sandbox at " if urlsplit(base).hostname in LOOPBACK_HOSTS else ""
-    return Observation("Stripe", "ok", f"{what}{where} answers, API version {API_VERSION}")
+    return Finding("Stripe", "ok", f"{what}{where} answers, API version {API_VERSION}")
 
 
-def _key(key: str) -> Observation:
+def _key(key: str) -> Finding:
     mode = "live" if is_live(key) else "test"
     kind = "restricted" if key.startswith(RESTRICTED_PREFIX) else "secret"
-    return Observation("Stripe key", "ok", f"{mode} mode, a {kind} key")
+    return Finding("Stripe key", "ok", f"{mode} mode, a {kind} key")
 
 
-def _whose(first: _Read, wanted_id: str) -> Observation:
+def _whose(first: _Read, wanted_id: str) -> Finding:
     """A refusal names the account too."""
     named = _ACCOUNT.search(first.said)
     found = str(first.body.get("id") or (named[1] if named else ""))
     if not found:
         right = "rak_accounts_kyc_basic_read"
-        return Observation(
-            "Stripe account", "note", "the key may not read whose it is", _give(right)
-        )
+        return Finding("Stripe account", "note", "the key may not read whose it is", _give(right))
     if wanted_id and found != wanted_id:
         fix = "Set STRIPE_ACCOUNT_ID to it, or STRIPE_API_KEY to a key of the account you mean."
         saying = f"the key is of {found}, STRIPE_ACCOUNT_ID says {wanted_id}"
-        return Observation("Stripe account", "broken", saying, fix)
+        return Finding("Stripe account", "broken", saying, fix)
     told = "as STRIPE_ACCOUNT_ID says" if wanted_id else "STRIPE_ACCOUNT_ID names none"
-    return Observation("Stripe account", "ok", f"{found}, {told}")
+    return Finding("Stripe account", "ok", f"{found}, {told}")
 
 
-def _able(first: _Read) -> Observation:
+def _able(first: _Read) -> Finding:
     subject = "Stripe charges"
     if first.status != 200:
         saying = "the key may not read whether the account may charge"
-        return Observation(subject, "note", saying, _give("rak_accounts_kyc_basic_read"))
+        return Finding(subject, "note", saying, _give("rak_accounts_kyc_basic_read"))
     off = [
         said
         for name, said in (("charges_enabled", "charge"), ("payouts_enabled", "be paid out"))
@@ -198,16 +185,16 @@ def _able(first: _Read) -> Observation:
     ]
     if off:
         fix = "Finish the account's activation in Stripe's dashboard."
-        return Observation(subject, "broken", f"the account cannot {' or '.join(off)} yet", fix)
-    return Observation(subject, "ok", "the account can charge and be paid out")
+        return Finding(subject, "broken", f"the account cannot {' or '.join(off)} yet", fix)
+    return Finding(subject, "ok", "the account can charge and be paid out")
 
 
-def _skew(first: _Read) -> Observation:
+def _skew(first: _Read) -> Finding:
     subject = "Stripe clock"
     try:
         theirs = parsedate_to_datetime(first.headers.get("date", ""))
     except ValueError:
-        return Observation(subject, "note", "the answer does not say when it was sent")
+        return Finding(subject, "note", "the answer does not say when it was sent")
     theirs = theirs.replace(tzinfo=UTC) if theirs.tzinfo is None else theirs
     skew_s = round((clock.now() - theirs).total_seconds())
     saying = f"ours is {abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'} Stripe's"
@@ -216,69 +203,69 @@ def _skew(first: _Read) -> Observation:
         f" than {SIGNATURE_AGE_S_MAX} s are refused."
     )
     if abs(skew_s) > SKEW_S_MAX:
-        return Observation(subject, "broken", saying, fix)
+        return Finding(subject, "broken", saying, fix)
     if abs(skew_s) > SKEW_S_COMFORT:
-        return Observation(subject, "note", saying, fix)
-    return Observation(subject, "ok", "ours and Stripe's agree")
+        return Finding(subject, "note", saying, fix)
+    return Finding(subject, "ok", "ours and Stripe's agree")
 
 
-def _allowed(resource: Resource, read: _Read, key: str) -> Observation:
+def _allowed(resource: Resource, read: _Read, key: str) -> Finding:
     subject = f"Stripe: {resource.title}"
     if read.status == DENIED:
         named = _RIGHT.search(read.said)
         also = f" (Stripe names {named[1]})" if named and named[1] != resource.right else ""
-        return Observation(subject, "broken", "not allowed", _give(resource.right) + also)
+        return Finding(subject, "broken", "not allowed", _give(resource.right) + also)
     if read.status != 200:
         saying = f"answered {read.status or 'nothing'}: {read.said}"
-        return Observation(subject, "note", saying, "Run this again later.")
+        return Finding(subject, "note", saying, "Run this again later.")
     if resource.right.endswith("_write") and key.startswith(RESTRICTED_PREFIX):
-        return Observation(subject, "ok", f"may be read; writing takes {resource.right}")
-    return Observation(subject, "ok", "allowed")
+        return Finding(subject, "ok", f"may be read; writing takes {resource.right}")
+    return Finding(subject, "ok", "allowed")
 
 
 def _give(right: str) -> str:
     return f"Give the restricted key {right}, {_KEYS}."
 
 
-def _webhook(endpoints: Sequence[Mapping[str, Any]], url: str, key: str, base: str) -> Observation:
+def _webhook(endpoints: Sequence[Mapping[str, Any]], url: str, key: str, base: str) -> Finding:
     subject = "Stripe webhook"
     ours = [each for each in endpoints if each["url"] == url]
     if not ours and urlsplit(url).hostname in LOOPBACK_HOSTS and not _is_here(base):
         verdict: Verdict = "broken" if is_live(key) else "note"
         fix = "Set PUBLIC_WEB_URL to an address Stripe can reach; until then events come hourly."
-        return Observation(subject, verdict, f"Stripe cannot reach {url}", fix)
+        return Finding(subject, verdict, f"Stripe cannot reach {url}", fix)
     if not ours:
         others = ", ".join(str(each["url"]) for each in endpoints) or "none"
         fix = f"Add an endpoint of version {API_VERSION} for {url}, {_WEBHOOKS}."
-        return Observation(subject, "broken", f"no endpoint is for {url}; there: {others}", fix)
+        return Finding(subject, "broken", f"no endpoint is for {url}; there: {others}", fix)
     able = [each for each in ours if each["status"] == "enabled"]
     if not able:
         fix = f"Enable it, {_WEBHOOKS}."
-        return Observation(subject, "broken", f"{ours[0]['id']} is {ours[0]['status']}", fix)
+        return Finding(subject, "broken", f"{ours[0]['id']} is {ours[0]['status']}", fix)
     return _as_we_need(subject, able)
 
 
-def _as_we_need(subject: str, able: Sequence[Mapping[str, Any]]) -> Observation:
+def _as_we_need(subject: str, able: Sequence[Mapping[str, Any]]) -> Finding:
     first = able[0]
     version = first["api_version"]
     if version not in (None, API_VERSION):
         fix = f"Make a new endpoint of version {API_VERSION}: a version cannot be changed."
         saying = f"{first['id']} sends version {version}, which is refused here"
-        return Observation(subject, "broken", saying, fix)
+        return Finding(subject, "broken", saying, fix)
     missing = missing_events(first["enabled_events"])
     if missing:
         shown = ", ".join(missing[:EVENTS_SHOWN])
         more = len(missing) - EVENTS_SHOWN
         fix = f"Add them, {_WEBHOOKS}: {shown}{f' and {more} more' if more > 0 else ''}."
-        return Observation(subject, "broken", f"{first['id']} lacks {len(missing)} events", fix)
+        return Finding(subject, "broken", f"{first['id']} lacks {len(missing)} events", fix)
     if version is None:
         fix = f"Make a new endpoint of version {API_VERSION}, and set its secret."
         saying = f"{first['id']} follows the account's version, which may move"
-        return Observation(subject, "note", saying, fix)
+        return Finding(subject, "note", saying, fix)
     if len(able) > 1:
         fix = f"Remove all but one, {_WEBHOOKS}."
-        return Observation(subject, "note", f"{len(able)} endpoints send the same events", fix)
-    return Observation(subject, "ok", f"{first['id']} sends all we need, version {version}")
+        return Finding(subject, "note", f"{len(able)} endpoints send the same events", fix)
+    return Finding(subject, "ok", f"{first['id']} sends all we need, version {version}")
 
 
 def missing_events(enabled: Sequence[str]) -> list[str]:
@@ -289,29 +276,27 @@ def missing_events(enabled: Sequence[str]) -> list[str]:
     return sorted(needed - set(enabled))
 
 
-def _portal(configurations: Sequence[Mapping[str, Any]]) -> Observation:
+def _portal(configurations: Sequence[Mapping[str, Any]]) -> Finding:
     if any(each["is_default"] and each["active"] for each in configurations):
-        return Observation("Stripe portal", "ok", "customers can manage cards there")
+        return Finding("Stripe portal", "ok", "customers can manage cards there")
     fix = "Save its settings once, in Stripe's dashboard under Settings, Billing, Customer portal."
-    return Observation("Stripe portal", "note", "has no default settings: it cannot open", fix)
+    return Finding("Stripe portal", "note", "has no default settings: it cannot open", fix)
 
 
-def _minimums(currencies: Sequence[str]) -> Observation:
+def _minimums(currencies: Sequence[str]) -> Finding:
     unknown = sorted(set(currencies) - set(MINIMUM_CHARGE_MINOR))
     subject = "Stripe minimums"
     if unknown:
         fix = "Amounts below Stripe's own smallest charge would become customer balance there."
-        return Observation(
-            subject, "note", f"no smallest charge is known in {', '.join(unknown)}", fix
-        )
-    return Observation(subject, "ok", "the smallest charge is known in every currency sold in")
+        return Finding(subject, "note", f"no smallest charge is known in {', '.join(unknown)}", fix)
+    return Finding(subject, "ok", "the smallest charge is known in every currency sold in")
 
 
-def _telemetry() -> Observation:
+def _telemetry() -> Finding:
     if stripe.enable_telemetry:
         fix = "Something in this process switched it on again: set stripe.enable_telemetry = False."
-        return Observation("Stripe telemetry", "broken", "is on", fix)
-    return Observation("Stripe telemetry", "ok", "off")
+        return Finding("Stripe telemetry", "broken", "is on", fix)
+    return Finding("Stripe telemetry", "ok", "off")
 
 
 def _is_here(base: str) -> bool:

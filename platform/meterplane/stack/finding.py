@@ -2,22 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
+from meterplane.kernel.finding import Finding as Finding
+from meterplane.kernel.finding import Verdict as Verdict
 from meterplane.stack.layout import Layout
 from meterplane.stack.record import StackRecord
-
-Verdict = Literal["ok", "note", "broken"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `fix` is empty when there is nothing to do."""
-
-    subject: str
-    verdict: Verdict
-    saying: str
-    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

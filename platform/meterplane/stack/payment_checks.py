@@ -109,8 +109,7 @@ def _account(patient: Patient) -> Iterator[Finding]:
         _told(patient, "STRIPE_ACCOUNT_ID"),
         _currencies(patient.database),
     )
-    for each in examine(patient.stripe_key, _base(patient), wanted):
-        yield Finding(each.subject, each.verdict, each.saying, each.fix)
+    yield from examine(patient.stripe_key, _base(patient), wanted)
 
 
 def _currencies(database: str) -> list[str]:

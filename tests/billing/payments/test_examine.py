@@ -15,9 +15,10 @@ from billing.payments.correction_events import HEARD
 from billing.payments.heard import MONEY_IN
 from billing.payments.process import ACTS, EVENTS_NEEDED
 from billing.payments.stripe import examine as examining
-from billing.payments.stripe.examine import RESOURCES, Observation, Wanted, examine
+from billing.payments.stripe.examine import RESOURCES, Wanted, examine
 from billing.payments.stripe_settings import API_VERSION
 from meterplane.kernel import clock
+from meterplane.kernel.finding import Finding
 from tests.billing.world import utc
 from tests.conftest import free_port
 from tests.stripe_sandbox.rig import KEY, Sandbox
@@ -40,11 +41,11 @@ def account(tmp_path_factory) -> typing.Iterator[Sandbox]:
     running.stop()
 
 
-def seen(sandbox: Sandbox, key: str = KEY, wanted: Wanted = WANTED) -> dict[str, Observation]:
+def seen(sandbox: Sandbox, key: str = KEY, wanted: Wanted = WANTED) -> dict[str, Finding]:
     return {each.subject: each for each in examine(key, sandbox.url, wanted)}
 
 
-def not_well(found: dict[str, Observation]) -> dict[str, str]:
+def not_well(found: dict[str, Finding]) -> dict[str, str]:
     return {each.subject: each.verdict for each in found.values() if each.verdict != "ok"}
 
 
