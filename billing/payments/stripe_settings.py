@@ -18,6 +18,7 @@ WEBHOOK_PATH = "/webhooks/stripe"
 SECRETS_MAX = 2  # an endpoint signs with two while its secret is being replaced, never with more
 SHOWN_CHARS = 8  # as far as the part that says what kind of key it is
 PRODUCTION = "production"
+NO_PROVIDER = "none"  # of PAYMENT_PROVIDER
 
 _WHERE_KEYS_ARE = "Stripe's dashboard shows keys under Developers, API keys"
 _NO_PROVIDER = "or PAYMENT_PROVIDER=none, if nothing is collected through a provider"

@@ -19,9 +19,8 @@ from billing.payments.stripe.events import EventList
 from billing.payments.stripe.invoices import Invoices
 from billing.payments.stripe.reconciling import Reconciling
 from billing.payments.stripe.taxes import Taxes
-from billing.payments.stripe_settings import API_VERSION, is_live
+from billing.payments.stripe_settings import API_VERSION, NO_PROVIDER, is_live
 
-NO_PROVIDER = "none"
 WITHOUT_PROVIDER = (
     "This installation has no payment provider (PAYMENT_PROVIDER=none). Have the organisation pay"
     " by bank transfer, or configure a provider; then resume collecting."

@@ -2,7 +2,7 @@
 a call."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,22 +25,14 @@ class Reconciling(Client):
     """The port's reads of what is compared."""
 
     def invoices_made(self, start: datetime, end: datetime) -> list[TheirInvoice]:
-        with translated():
-            page = self._client.v1.invoices.list(
-                {"limit": LIST_PAGE, "created": _within(start, end)}
-            )
-            return [_invoice(each.to_dict(for_json=True)) for each in page.auto_paging_iter()]
+        return [_invoice(each) for each in _made(self._client.v1.invoices.list, start, end)]
 
     def invoice_made(self, their_id: str) -> TheirInvoice | None:
         found = _one(lambda: self._client.v1.invoices.retrieve(their_id))
         return _invoice(found) if found is not None else None
 
     def payments_made(self, start: datetime, end: datetime) -> list[TheirPayment]:
-        with translated():
-            page = self._client.v1.invoice_payments.list(
-                {"limit": LIST_PAGE, "created": _within(start, end)}
-            )
-            return [_payment(each.to_dict(for_json=True)) for each in page.auto_paging_iter()]
+        return [_payment(each) for each in _made(self._client.v1.invoice_payments.list, start, end)]
 
     def payments_of(self, their_invoice_id: str) -> list[TheirPayment]:
         with translated():
@@ -50,48 +42,29 @@ class Reconciling(Client):
             return [_payment(each.to_dict(for_json=True)) for each in page.auto_paging_iter()]
 
     def intents_paid(self, start: datetime, end: datetime) -> list[TheirIntent]:
-        with translated():
-            page = self._client.v1.payment_intents.list(
-                {"limit": LIST_PAGE, "created": _within(start, end)}
-            )
-            return [
-                _intent(each.to_dict(for_json=True))
-                for each in page.auto_paging_iter()
-                if each.status == "succeeded"
-            ]
+        found = _made(self._client.v1.payment_intents.list, start, end)
+        return [_intent(each) for each in found if each["status"] == "succeeded"]
 
     def intent_paid(self, intent_id: str) -> TheirIntent | None:
         found = _one(lambda: self._client.v1.payment_intents.retrieve(intent_id))
         return _intent(found) if found is not None and found["status"] == "succeeded" else None
 
     def refunds_made(self, start: datetime, end: datetime) -> list[TheirRefund]:
-        with translated():
-            page = self._client.v1.refunds.list(
-                {"limit": LIST_PAGE, "created": _within(start, end)}
-            )
-            return [_refund(each.to_dict(for_json=True)) for each in page.auto_paging_iter()]
+        return [_refund(each) for each in _made(self._client.v1.refunds.list, start, end)]
 
     def refund_made(self, their_id: str) -> TheirRefund | None:
         found = _one(lambda: self._client.v1.refunds.retrieve(their_id))
         return _refund(found) if found is not None else None
 
     def credit_notes_made(self, start: datetime, end: datetime) -> list[TheirNote]:
-        with translated():
-            page = self._client.v1.credit_notes.list(
-                {"limit": LIST_PAGE, "created": _within(start, end)}
-            )
-            return [_note(each.to_dict(for_json=True)) for each in page.auto_paging_iter()]
+        return [_note(each) for each in _made(self._client.v1.credit_notes.list, start, end)]
 
     def credit_note_made(self, their_id: str) -> TheirNote | None:
         found = _one(lambda: self._client.v1.credit_notes.retrieve(their_id))
         return _note(found) if found is not None else None
 
     def customers_made(self, start: datetime, end: datetime) -> list[TheirCustomer]:
-        with translated():
-            page = self._client.v1.customers.list(
-                {"limit": LIST_PAGE, "created": _within(start, end)}
-            )
-            return [_customer(each.to_dict(for_json=True)) for each in page.auto_paging_iter()]
+        return [_customer(each) for each in _made(self._client.v1.customers.list, start, end)]
 
     def customer_made(self, their_id: str) -> TheirCustomer | None:
         found = _one(lambda: self._client.v1.customers.retrieve(their_id))
@@ -110,6 +83,16 @@ class Reconciling(Client):
         if balance_minor > 0:
             return max(0, min(balance_minor, foreign_minor))
         return min(0, max(balance_minor, foreign_minor))
+
+
+def _made(
+    listing: Callable[[Any], Any], start: datetime, end: datetime
+) -> Iterator[dict[str, Any]]:
+    """All that was made in [start, end)."""
+    with translated():
+        page = listing({"limit": LIST_PAGE, "created": _within(start, end)})
+        for each in page.auto_paging_iter():
+            yield each.to_dict(for_json=True)
 
 
 def _one(retrieve: Callable[[], Any]) -> dict[str, Any] | None:

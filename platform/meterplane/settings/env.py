@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from billing.payments import stripe_settings
+from billing.payments.stripe_settings import NO_PROVIDER
 from meterplane.contracts.receipt import signing_keys
 from meterplane.kernel.decimals import text_to_decimal
 from meterplane.kernel.money import minor_digits
@@ -19,7 +20,6 @@ from meterplane.triton.metrics import measured_servers
 
 SECRET_CHARS_MIN = 32
 OVERLAYS = {"amend", "deprecate", "backfill"}
-NO_PROVIDER = "none"
 
 
 def _is_pepper(text: str) -> str:

@@ -23,7 +23,7 @@ SUBJECT = "Stripe settings"
 
 def findings(patient: Patient) -> Iterator[Finding]:
     """Ends within seconds, whatever answers."""
-    if _told(patient, "PAYMENT_PROVIDER") == "none":
+    if _told(patient, "PAYMENT_PROVIDER") == stripe_settings.NO_PROVIDER:
         yield Finding("Stripe", "ok", "PAYMENT_PROVIDER is none: nothing is collected through it")
         return
     if not patient.stripe:

@@ -122,7 +122,7 @@ def check_payments(servers: Servers, given: Mapping[str, str] = os.environ) -> N
 
     Raises `ConfigurationError`.
     """
-    if given.get("PAYMENT_PROVIDER") == "none":
+    if given.get("PAYMENT_PROVIDER") == stripe_settings.NO_PROVIDER:
         return
     environment = given.get("METERPLANE_ENV") or "development"
     fault = stripe_settings.account_fault(
