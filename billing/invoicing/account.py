@@ -11,6 +11,7 @@ has all of the period's lines.
 Needs the tenant's door open.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,9 +22,10 @@ from django.db.models import Sum
 from billing.invoicing.models import BillingPeriod, Invoice, InvoiceLine
 from billing.invoicing.usage import UsageReader, month_after, month_of
 from billing.pricing.book import PublishedBook
-from billing.pricing.contract_queries import contracts_between
+from billing.pricing.contract_queries import contracts_between, had_contract
 from billing.rating.values import Account, Billed, Period, Quantity
 from meterplane.kernel.decimals import EXACT
+from meterplane.metering.arrivals import none_is_late
 from meterplane.metering.queries import first_usage_at
 
 # A journal may sit on a dead host's disk for a while. 400 days is 14 closed months, two reads each.
@@ -43,6 +45,22 @@ class Owing:
     account: Account
 
 
+def owing_now(starts_at: datetime, until: datetime, *, follows: bool) -> Owing:
+    """`owing` of the open period, which `follows` a closed one or is the first.
+
+    Closed periods are read only where something may have come to them since the last of them was
+    closed: usage that arrived late, a contract, or declared meters, which count on by themselves.
+    Of all others the difference is nothing, and it would be asked of 400 days of usage.
+    """
+    if not follows:
+        return _owing((), starts_at, until)
+    if none_is_late(starts_at) and not had_contract(until):
+        reader = UsageReader()
+        if reader.is_plain_between(month_of(starts_at - LATE_WINDOW), until):
+            return _owing((), starts_at, until, reader)
+    return owing(starts_at, until)
+
+
 def owing(starts_at: datetime, until: datetime) -> Owing:
     """All that decides what the period [starts_at, until) owes, and what closed ones owe late.
 
@@ -50,9 +68,18 @@ def owing(starts_at: datetime, until: datetime) -> Owing:
     `starts_at` may be that of a closed period: then it is as it was to be closed, at what is known
     now, with what later invoices say left out.
     """
-    closed = _closed_periods(starts_at)
+    return _owing(_closed_periods(starts_at), starts_at, until)
+
+
+def _owing(
+    closed: Sequence[Period],
+    starts_at: datetime,
+    until: datetime,
+    reader: UsageReader | None = None,
+) -> Owing:
+    """`reader` where who it is of has no contract."""
     periods = (*closed, *(_by_month(starts_at, until) or [Period(starts_at, until)]))
-    reader = UsageReader(contracts_between(periods[0].starts_at, until))
+    reader = reader or UsageReader(contracts_between(periods[0].starts_at, until))
     quantities = [each for period in periods for each in reader.quantities_of(period)]
     account = Account(
         periods,

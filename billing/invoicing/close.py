@@ -23,7 +23,7 @@ from uuid import UUID
 from django.db import connection
 
 from billing.credits.hold import balance_changed, settle
-from billing.invoicing.account import owing
+from billing.invoicing.account import owing_now
 from billing.invoicing.credit_lines import credit_lines
 from billing.invoicing.interim_lines import (
     Interim,
@@ -95,9 +95,10 @@ def close_period(tenant_id: UUID, until: datetime) -> Invoice | None:
 
 def open_period(ours: Organisation | None = None) -> OpenPeriod:
     """The period that is running. Needs the tenant's door; `ours` is who it is, if it was read."""
-    last = BillingPeriod.objects.order_by("-ends_at").first()
-    if last is not None:
-        return OpenPeriod(last.ends_at, last.ends_at)
+    ends = BillingPeriod.objects.order_by("-ends_at").values_list("ends_at", flat=True)
+    last_end = ends.first()
+    if last_end is not None:
+        return OpenPeriod(last_end, last_end)
     began = (ours or organisation()).created_at
     return OpenPeriod(month_of(min(began, first_usage_at() or began)), None)
 
@@ -107,7 +108,7 @@ def rate_open(period: OpenPeriod, until: datetime, currency: str) -> RatedPeriod
 
     The same function gives the upcoming invoice and the final one. Needs the tenant's door.
     """
-    facts = owing(period.starts_at, until)
+    facts = owing_now(period.starts_at, until, follows=period.follows_at is not None)
     return rate(facts.quantities, facts.prices, currency, facts.account)
 
 
@@ -147,6 +148,7 @@ def _close(ours: Organisation, period: OpenPeriod, ends_at: datetime) -> Invoice
         usage_seen_at=seen.seen_at,
         usage_snapshot=seen.snapshot,
     )
+    arrivals.settle(ends_at)
     settle(ends_at)
     if not rated.lines and not interims:
         return None

@@ -29,7 +29,7 @@ def preview_version(version_id: UUID, month: datetime | None = None) -> list[Del
     Raises `CallerError` `version_missing` or `version_not_draft`.
     """
     draft = draft_as_book(version_id)
-    moved = [each for _, each in timeline_of(draft.book)]
+    moved = [each.version_id for each in timeline_of(draft.book)]
     start = month_of(month or _last_month(clock.now()))
     period = Period(start, month_after(start))
     deltas = (_delta(tenant, period, draft, moved) for tenant in _organisations())

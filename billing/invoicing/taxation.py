@@ -21,7 +21,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Sum
 
 from billing.invoicing.models import (
@@ -35,7 +35,7 @@ from billing.invoicing.models import (
     TaxMode,
     TaxRate,
 )
-from billing.invoicing.provider_tax import UPCOMING_NOTE, is_computed_by_stripe
+from billing.invoicing.provider_tax import UPCOMING_NOTE
 from billing.invoicing.tax import PERCENT_DIGITS, Rate, TaxAmount, Taxed, shares_of, tax
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
@@ -43,6 +43,15 @@ from tenants.scoping import current_tenant_id, system_scope
 
 RATES_PER_ORGANISATION_MAX = 10
 _INTERIM = InvoiceLine.Kind.INTERIM
+_TAXED_HOW = """
+SELECT e.kind, e.reason, s.tenant_id IS NOT NULL,
+       r.id, r.name, r.percentage, r.mode, r.country
+  FROM (VALUES (%s::uuid)) AS o (tenant_id)
+  LEFT JOIN tax_exemption e USING (tenant_id)
+  LEFT JOIN stripe_tax s USING (tenant_id)
+  LEFT JOIN assigned_tax a USING (tenant_id)
+  LEFT JOIN tax_rate r ON r.id = a.rate_id AND r.retired_at IS NULL
+"""
 _REVERSE_CHARGE = "Reverse charge: tax is to be accounted for by the recipient"
 
 
@@ -136,12 +145,6 @@ def exemption() -> TaxExemption | None:
     return found
 
 
-def assigned_rates() -> list[Rate]:
-    """The rates of who is not exempt, in a fixed order."""
-    assigned = AssignedTax.objects.filter(rate__retired_at__isnull=True).select_related("rate")
-    return sorted((_rate(each.rate) for each in assigned), key=lambda r: (r.name, r.units, r.id))
-
-
 def tax_note(found: TaxExemption | None) -> str:
     """What an invoice says of an exemption; empty where there is none."""
     if found is None:
@@ -192,14 +195,28 @@ def taxes_now(
     that does so what is taxed is given (`Interim.taxable_minor`). `subtotal_minor` is of all lines
     as they stand.
     """
-    found = exemption()
-    rates = [] if found else assigned_rates()
+    found, rates, by_stripe = _taxed_how()
     taxes = InvoiceTaxes(tax(lines, rates), _taken_back(taking_back) if taking_back else ())
-    asked_minor = subtotal_minor + taxes.exclusive_minor
-    # Whoever has rates has not chosen Stripe: closing does not ask twice.
-    if not found and not rates and asked_minor > 0 and is_computed_by_stripe():
+    if by_stripe and not found and subtotal_minor + taxes.exclusive_minor > 0:
         return replace(taxes, taxed_by=TaxedBy.STRIPE), UPCOMING_NOTE
     return taxes, tax_note(found)
+
+
+def _taxed_how() -> tuple[TaxExemption | None, list[Rate], bool]:
+    """The exemption, the rates of who is not exempt in a fixed order, and whether Stripe is asked:
+    one statement, for every look at what is spent needs it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TAXED_HOW, [current_tenant_id()])
+        rows = cursor.fetchall()
+    kind, reason, by_stripe = rows[0][:3]
+    if kind is not None:
+        return TaxExemption(kind=kind, reason=reason), [], by_stripe
+    rates = [
+        Rate(rate_id, name, percentage, _mode(mode), country)
+        for *_, rate_id, name, percentage, mode, country in rows
+        if rate_id is not None
+    ]
+    return None, sorted(rates, key=lambda r: (r.name, r.units, r.id)), by_stripe
 
 
 def record_taxes(invoice: Invoice, taxes: InvoiceTaxes) -> None:
@@ -290,10 +307,6 @@ def credit_drawn(interim_ids: Collection[UUID]) -> dict[UUID, int]:
     ).order_by()
     drawn = dict(rows.values_list("invoice_id").annotate(drawn=-Sum("amount_minor")))
     return {interim_id: int(drawn.get(interim_id, 0)) for interim_id in interim_ids}
-
-
-def _rate(row: TaxRate) -> Rate:
-    return Rate(row.id, row.name, row.percentage, _mode(row.mode), row.country)
 
 
 def _frozen(row: InvoiceTax) -> Rate:

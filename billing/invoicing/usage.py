@@ -23,7 +23,7 @@ from billing.pricing.book import METERS, Meter, PublishedBook, served_by
 from billing.pricing.contract import Contract
 from billing.pricing.dimensions import priced_meter
 from billing.pricing.entry import EntryIndex, Match, match_of
-from billing.pricing.queries import DEFAULT_BOOK, prices_of, timeline_of
+from billing.pricing.queries import DEFAULT_BOOK, Applying, prices_of, timeline_of
 from billing.rating.values import Period, Quantity, month_after, month_of
 from meterplane.catalog.meters import versions_of
 from meterplane.contracts.usage import SERVED, Served
@@ -53,7 +53,8 @@ class UsageReader:
     contracts: Sequence[Contract] = ()
     instead: Mapping[UUID, PublishedBook] = field(default_factory=dict)
     _books: dict[UUID, PublishedBook | None] = field(default_factory=dict)
-    _timelines: dict[str, list[tuple[datetime, UUID]]] = field(default_factory=dict)
+    _timelines: dict[str, list[Applying]] = field(default_factory=dict)
+    _published: dict[UUID, datetime] = field(default_factory=dict)
 
     def quantities_of(self, period: Period) -> list[Quantity]:
         """What was used in `period`, as far as it has arrived by now."""
@@ -68,7 +69,9 @@ class UsageReader:
     def prices_of(self, version_id: UUID) -> PublishedBook | None:
         """A version, read once."""
         if version_id not in self._books:
-            self._books[version_id] = self.instead.get(version_id) or prices_of(version_id)
+            self._books[version_id] = self.instead.get(version_id) or prices_of(
+                version_id, self._published.get(version_id)
+            )
         return self._books[version_id]
 
     def prices_for(self, quantities: Iterable[Quantity]) -> dict[UUID, PublishedBook]:
@@ -90,18 +93,27 @@ class UsageReader:
                 ]
             book = contract.terms.book if contract is not None else DEFAULT_BOOK
             timeline = self._timeline(book)
-            ends += [starts_at for starts_at, _ in timeline]
+            ends += [each.effective_at for each in timeline]
             until = min(end for end in ends if end > instant)
-            applying = [version_id for starts_at, version_id in timeline if starts_at <= instant]
+            applying = [each.version_id for each in timeline if each.effective_at <= instant]
             version_id = applying[-1] if applying else None
             if contract is not None:
                 version_id = contract.terms.pinned_at(instant) or version_id
             yield _Part(instant, until, contract, version_id)
             instant = until
 
-    def _timeline(self, book: str) -> list[tuple[datetime, UUID]]:
+    def is_plain_between(self, start: datetime, end: datetime) -> bool:
+        """Whether who has no contract is charged plain unit prices of our own meters all along."""
+        timeline = self._timeline(DEFAULT_BOOK)
+        before = [each for each in timeline if each.effective_at <= start][-1:]
+        within = [each for each in timeline if start < each.effective_at < end]
+        books = [self.prices_of(each.version_id) for each in (*before, *within)]
+        return all(book is not None and book.is_plain for book in books)
+
+    def _timeline(self, book: str) -> list[Applying]:
         if book not in self._timelines:
             self._timelines[book] = timeline_of(book)
+            self._published |= {e.version_id: e.published_at for e in self._timelines[book]}
         return self._timelines[book]
 
     def pinned_in(self, period: Period) -> Iterator[tuple[Quantity, Pinned]]:

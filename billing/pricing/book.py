@@ -61,7 +61,8 @@ class PublishedBook:
     """One published version: its id, its currency, its prices by model name.
 
     `entries` are what usage is rated by; `prices` what a request is held and shown at. A version
-    of before there were entries has none, and is rated by its prices.
+    of before there were entries has none, and is rated by its prices. One `is_plain` where it has
+    unit prices of the product's own meters and nothing else.
     """
 
     version_id: UUID
@@ -70,6 +71,7 @@ class PublishedBook:
     entries: tuple[Entry, ...] = ()
     book: str = ""
     index: EntryIndex = field(init=False, compare=False, repr=False)
+    is_plain: bool = field(init=False, compare=False, repr=False)
 
     @property
     def served(self) -> frozenset[Served]:
@@ -78,7 +80,13 @@ class PublishedBook:
 
     def __post_init__(self) -> None:
         """What was looked up in a version once need not be for the next tenant."""
-        object.__setattr__(self, "index", EntryIndex(self.entries))
+        index = EntryIndex(self.entries)
+        is_plain = all(
+            each.meter in METERS and index.unit_price_pico(each) is not None
+            for each in self.entries
+        )
+        object.__setattr__(self, "index", index)
+        object.__setattr__(self, "is_plain", is_plain)
 
 
 def served_by(index: EntryIndex) -> frozenset[Served]:

@@ -25,6 +25,11 @@ def contracts_between(start: datetime, end: datetime) -> list[Contract]:
     ]
 
 
+def had_contract(before: datetime) -> bool:
+    """Whether any contract was to hold at an instant before; one that was called off counts."""
+    return bool(TenantContract.objects.filter(starts_at__lt=before).exists())
+
+
 def contract_at(instant: datetime) -> Contract | None:
     """The contract that holds at an instant."""
     holds = Q(ends_at__isnull=True) | Q(ends_at__gt=instant)

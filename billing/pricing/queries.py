@@ -5,7 +5,7 @@ What was published never changes, so the versions read last are kept by the proc
 
 from datetime import datetime
 from functools import lru_cache
-from typing import get_args
+from typing import NamedTuple, get_args
 from uuid import UUID
 
 from django.db.models import Q
@@ -22,6 +22,7 @@ VERSIONS_KEPT = 64  # of 1,000 models with six entries each about 6 MB: 400 MB i
 
 __all__ = [
     "DEFAULT_BOOK",
+    "Applying",
     "ModelPrices",
     "PublishedBook",
     "prices_of",
@@ -30,6 +31,14 @@ __all__ = [
     "unit_prices",
     "unit_prices_stored",
 ]
+
+
+class Applying(NamedTuple):
+    """A version of a book, and the instant it applies from."""
+
+    effective_at: datetime
+    version_id: UUID
+    published_at: datetime
 
 
 def published_version(at: datetime, book: str = DEFAULT_BOOK) -> PublishedBook | None:
@@ -44,23 +53,28 @@ def published_version(at: datetime, book: str = DEFAULT_BOOK) -> PublishedBook |
     return prices_of(version_id) if version_id else None
 
 
-def timeline_of(book: str) -> list[tuple[datetime, UUID]]:
-    """The versions of `book` and the instants they apply from; each until the next one's."""
+def timeline_of(book: str) -> list[Applying]:
+    """The versions of `book`, the first one first; each applies until the next one's instant."""
     rows = (
         PriceBookVersion.objects.exclude(status=PriceBookVersion.Status.DRAFT)
         .filter(book__name=book)
         .order_by("effective_at")
-        .values_list("effective_at", "id")
+        .values_list("effective_at", "id", "published_at")
     )
-    return [(effective_at, version_id) for effective_at, version_id in rows if effective_at]
+    return [
+        Applying(effective_at, version_id, published_at)
+        for effective_at, version_id, published_at in rows
+        if effective_at and published_at
+    ]
 
 
-def prices_of(version_id: UUID) -> PublishedBook | None:
+def prices_of(version_id: UUID, published_at: datetime | None = None) -> PublishedBook | None:
     """A version's prices by its id, published or superseded; None if there is no such version.
 
-    A draft counts as missing: nothing can have been used at prices nobody published.
+    A draft counts as missing: nothing can have been used at prices nobody published. Who knows when
+    it was published says so, and hardly ever waits for PostgreSQL.
     """
-    published_at = (
+    published_at = published_at or (
         PriceBookVersion.objects.exclude(status=PriceBookVersion.Status.DRAFT)
         .filter(id=version_id)
         .values_list("published_at", flat=True)

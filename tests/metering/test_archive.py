@@ -14,10 +14,16 @@ from django.db import DatabaseError, IntegrityError, connection
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.invariant import InvariantBroken
-from meterplane.metering import archive, archive_file, partitions
+from meterplane.metering import archive, archive_file, arrivals, partitions
 from meterplane.metering.ingest import IngestResult, ingest_segment
-from meterplane.metering.models import UsageArchive, UsageEvent, UsageHour, UsageQuarantine
-from tenants.scoping import system_scope
+from meterplane.metering.models import (
+    UsageArchive,
+    UsageEvent,
+    UsageHour,
+    UsageQuarantine,
+    UsageRevision,
+)
+from tenants.scoping import system_scope, tenant_scope
 from tests import environment
 from tests.metering.segments import message, random_settles, settle
 from tests.metering.tables import digest_of_usage, drop_days_past_keeping
@@ -238,8 +244,14 @@ def test_sums_by_day_are_rebuilt_from_hours_that_agree_with_the_events(organisat
     with psycopg.connect(environment.database_url("postgres")) as admin:
         admin.execute("UPDATE usage_day SET events = events + 1, cost_nano = 0")
     assert digest_of_usage() != before
+    with tenant_scope(organisation.id):
+        arrivals.hold()
+        arrivals.settle(clock.now())
     call_command("rebuild_usage_days", str(first), str(last))
     assert digest_of_usage() == before
+    with system_scope("test"):
+        revision = UsageRevision.objects.get(tenant_id=organisation.id)
+    assert revision.revision > revision.on_time  # what was billed by them is looked at again
     with psycopg.connect(environment.database_url("postgres")) as admin:
         admin.execute("UPDATE usage_hour SET cost_nano = cost_nano + 1")
     changed = digest_of_usage()

@@ -8,6 +8,9 @@ Guarantees: `hold` keeps the usage of the open door's organisation as it is unti
 ends, and says what it then is. `counted` is true of exactly the events that were visible then, at
 any later time, also of those that were archived and brought back.
 
+`none_is_late` says of what was settled that it has not grown since, whatever
+came in meanwhile.
+
 Does not know bills. A reading of before readings were kept has no snapshot: for it, the instant
 alone decides, and an event that came in just then may be on the wrong side.
 """
@@ -18,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from meterplane.metering.reading import read
+from tenants.scoping import current_tenant_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,25 @@ def hold() -> Reading:
     """Let no more usage of the open door's organisation become visible in this transaction."""
     ((seen_at, seen),) = read("SELECT seen_at, seen FROM hold_usage_arrivals()", {})
     return Reading(seen_at, seen)
+
+
+def settle(until: datetime) -> None:
+    """What arrives from now on is late where it is from before `until`: all of that is billed.
+
+    Needs what `hold` holds, in the same transaction.
+    """
+    read("SELECT settle_usage_arrivals(%(until)s)", {"until": until})
+
+
+def none_is_late(until: datetime) -> bool:
+    """Whether usage of the open door's organisation is settled until just then, and nothing of that
+    has arrived since."""
+    rows = read(
+        "SELECT FROM usage_revision WHERE tenant_id = %(tenant_id)s"
+        " AND settled_until = %(until)s AND on_time = revision",
+        {"tenant_id": current_tenant_id(), "until": until},
+    )
+    return bool(rows)
 
 
 def counted(reading: Reading, name: str) -> tuple[str, dict[str, Any]]:

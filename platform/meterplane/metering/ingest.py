@@ -6,7 +6,8 @@ three times what storing them does. Several together share that: behind an outag
 Guarantees: whatever the order, the number of copies and the number of workers, a request is one row
 of `usage_event` and counted once in `usage_hour`, `usage_day`, `usage_tag_hour` and `usage_spend`;
 a segment is recorded if and only if its events are. The only marker of "seen" is the row itself.
-`usage_revision` of an organisation is higher after each transaction that added usage of it.
+`usage_revision` of an organisation is higher after each transaction that added usage of it, and
+says whether any was of what is settled (`arrivals`).
 
 That the organisation has the key and the project of an event is asked here, of all of them at
 once; the row of `usage_hour` that an event is added to is held to it by foreign keys.
@@ -121,9 +122,12 @@ WITH fresh AS (
   ON CONFLICT (tenant_id, epoch, day, project_id, key_id, model)
   DO UPDATE SET cost_nano = p.cost_nano + excluded.cost_nano
 ), revised AS (
-  INSERT INTO usage_revision AS r (tenant_id, revision)
-  SELECT DISTINCT tenant_id, 1 FROM fresh ORDER BY 1
-  ON CONFLICT (tenant_id) DO UPDATE SET revision = r.revision + 1
+  INSERT INTO usage_revision AS r (tenant_id, revision, added_from)
+  SELECT tenant_id, 1, min(event_at) FROM fresh GROUP BY 1 ORDER BY 1
+  ON CONFLICT (tenant_id) DO UPDATE SET
+    revision = r.revision + 1,
+    added_from = excluded.added_from,
+    on_time = r.on_time + (excluded.added_from >= r.settled_until IS TRUE)::int
 )
 SELECT segment_id, count(*) FROM fresh GROUP BY segment_id
 """  # noqa: S608  the column list is the constant above

@@ -227,12 +227,19 @@ class UsageSpend(models.Model):
 
 class UsageRevision(models.Model):
     """How often usage of an organisation was added. Read it before the usage: what is read then is
-    at least what that revision had."""
+    at least what that revision had.
+
+    `on_time` is how often none of it was from before `settled_until` (`arrivals`), `added_from`
+    the first instant of what was added last.
+    """
 
     tenant = models.OneToOneField(
         "tenants.Organisation", primary_key=True, on_delete=models.PROTECT, related_name="+"
     )
     revision = models.BigIntegerField()
+    on_time = models.BigIntegerField(default=0)
+    settled_until = models.DateTimeField(null=True)
+    added_from = models.DateTimeField(null=True)
 
     objects: TenantManager[Any] = TenantManager()
 

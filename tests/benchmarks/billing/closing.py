@@ -4,6 +4,9 @@ Customers and a month of hourly sums are written by PostgreSQL itself; then the 
 `manage.py close_months` does, in one process per core beside a PostgreSQL that shares them. The
 smaller run of the same says whether it grows in line with their number. Afterwards every invoice is
 held against the sums: quantities and amounts, to the cent, by SQL that knows nothing of rating.
+
+Fewer customers have a year of closed months behind them: what the last of those costs beside the
+first says what history does.
 """
 
 import gc
@@ -12,13 +15,14 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from meterplane.kernel.invariant import ensure
 from tests.benchmarks.ingest.server import Server, own_server
 
-CUSTOMERS, CUSTOMERS_QUICK = 10_000, 1_000
+CUSTOMERS, CUSTOMERS_QUICK, CUSTOMERS_OF_A_YEAR = 10_000, 1_000, 120
 AGGREGATES = 1_000  # of each: 8 models x 5 keys x 25 days
 MODELS, KEYS, DAYS = 8, 5, 25
 MONTH_S_MAX = 300
@@ -26,6 +30,7 @@ MEMORY_MB_MAX = 500
 SPEND_MS_MAX = 20
 SPENDS = 60
 PROCESSES = 2
+YEAR_RATIO_MAX = 1.5
 MONTH = datetime(2026, 10, 1, tzinfo=UTC)
 END = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -87,14 +92,17 @@ def measure(quick: bool) -> bool:
         each_s = [took_s / customers for customers, (_, took_s) in zip(sizes, found, strict=True)]
         print(f"\n  each of {CUSTOMERS:,} takes {each_s[1] / each_s[0]:.2f} of the time of each of"
               f" {CUSTOMERS_QUICK:,}")  # fmt: skip
+    found.append(_in_own_process(CUSTOMERS_OF_A_YEAR, _a_year))
     return all(met for met, _ in found)
 
 
-def _in_own_process(customers: int) -> tuple[bool, float]:
+def _in_own_process(
+    customers: int, run: Callable[[Server, int], tuple[bool, float]] | None = None
+) -> tuple[bool, float]:
     """Django is set up once in a process, for one server."""
     context = multiprocessing.get_context("fork")
     told: Any = context.SimpleQueue()
-    process = context.Process(target=_run, args=(customers, told))
+    process = context.Process(target=_run, args=(customers, run or _close, told))
     process.start()
     process.join()
     ensure(process.exitcode == 0, "the run came to its end")
@@ -102,9 +110,9 @@ def _in_own_process(customers: int) -> tuple[bool, float]:
     return found
 
 
-def _run(customers: int, told: Any) -> None:
+def _run(customers: int, run: Callable[[Server, int], tuple[bool, float]], told: Any) -> None:
     with own_server("/var/tmp") as server:
-        told.put(_close(server, customers))
+        told.put(run(server, customers))
 
 
 def _close(server: Server, customers: int) -> tuple[bool, float]:
@@ -113,15 +121,7 @@ def _close(server: Server, customers: int) -> tuple[bool, float]:
 
     version = _publish()
     began = time.monotonic()
-    values = {"customers": customers, "from": MONTH, "version": version, "days": DAYS, "keys": KEYS,
-              "models": MODELS}  # fmt: skip
-    with server.connect() as admin:
-        admin.execute(_CUSTOMERS, values)
-        # Hours are held to keys, which nobody asks for here: 50,000 of them are not made.
-        admin.execute("SET session_replication_role = replica")
-        admin.execute(_SUMS, values)
-        admin.execute(_DAYS)  # each day has one hour, so that an hour is a day's sum
-        admin.execute("VACUUM ANALYZE")
+    _write(server, customers, version, [MONTH])
     print(f"\n  {customers:,} customers with {AGGREGATES:,} aggregates each: written in"
           f" {time.monotonic() - began:.0f} s")  # fmt: skip
     gc.collect()
@@ -152,6 +152,48 @@ def _close(server: Server, customers: int) -> tuple[bool, float]:
     return sound and fast and lean, took_s
 
 
+def _a_year(server: Server, customers: int) -> tuple[bool, float]:
+    from billing.invoicing.close import close_period
+    from meterplane.kernel import clock
+
+    starts = [datetime(2025, month, 1, tzinfo=UTC) for month in (10, 11, 12)]
+    starts += [datetime(2026, month, 1, tzinfo=UTC) for month in range(1, 11)]
+    with clock.frozen(starts[0]):
+        version = _publish()
+    _write(server, customers, version, starts)
+    gc.collect()
+    gc.freeze()
+    with server.connect() as admin:
+        tenants = admin.execute("SELECT id FROM organisation WHERE NOT is_demo").fetchall()
+    spend_ms, close_ms = [], []
+    for end in (*starts[1:], END):
+        with clock.frozen(end - timedelta(hours=1)):
+            spend_ms.append(statistics.median(_spend(server, end - timedelta(hours=1))))
+        began = time.monotonic()
+        with clock.frozen(end + timedelta(hours=2)):
+            for (tenant_id,) in tenants:
+                close_period(tenant_id, end)
+        close_ms.append((time.monotonic() - began) / len(tenants) * 1000)
+    ratios = [told[-1] / told[1] for told in (close_ms, spend_ms)]
+    print(f"\n  {customers} customers with {len(starts) - 1} closed months behind them, one after"
+          f" the other:\n  a close takes {close_ms[-1]:.1f} ms, {ratios[0]:.2f} of their second;"
+          f" the spend until now {spend_ms[-1]:.1f} ms, {ratios[1]:.2f} of it")  # fmt: skip
+    return max(ratios) <= YEAR_RATIO_MAX and spend_ms[-1] <= SPEND_MS_MAX, close_ms[-1]
+
+
+def _write(server: Server, customers: int, version: Any, months: Sequence[datetime]) -> None:
+    values = {"customers": customers, "from": months[0], "version": version, "days": DAYS,
+              "keys": KEYS, "models": MODELS}  # fmt: skip
+    with server.connect() as admin:
+        admin.execute(_CUSTOMERS, values)
+        # Hours are held to keys, which nobody asks for here: 50,000 of them are not made.
+        admin.execute("SET session_replication_role = replica")
+        for month in months:
+            admin.execute(_SUMS, values | {"from": month})
+        admin.execute(_DAYS)  # each day has one hour, so that an hour is a day's sum
+        admin.execute("VACUUM ANALYZE")
+
+
 def _publish() -> Any:
     from billing.pricing.book import ModelPrices
     from billing.pricing.publish import create_draft, publish
@@ -164,7 +206,7 @@ def _publish() -> Any:
     return publish(draft.id, confirm=["gap"]).version_id
 
 
-def _spend(server: Server) -> list[float]:
+def _spend(server: Server, at: datetime = END - timedelta(hours=1)) -> list[float]:
     """Milliseconds of the invoice to come, of one customer after the other."""
     from billing.invoicing.queries import upcoming_invoice
     from tenants.scoping import tenant_scope
@@ -178,7 +220,7 @@ def _spend(server: Server) -> list[float]:
     for (tenant_id,) in found:
         began = time.perf_counter()
         with tenant_scope(tenant_id):
-            assert upcoming_invoice(END - timedelta(hours=1)) is not None
+            assert upcoming_invoice(at) is not None
         took_ms.append((time.perf_counter() - began) * 1000)
     return took_ms[1:]  # the first connects
 

@@ -29,3 +29,5 @@ class Command(BaseCommand):
             except DataError as differ:
                 raise CommandError(str(differ).splitlines()[0]) from differ
             self.stdout.write(f"{db.fetchone()[0]} sums by day")
+            # What was billed by the sums there were is to be looked at again.
+            db.execute("UPDATE usage_revision SET revision = revision + 1")
