@@ -4,12 +4,14 @@
     refunds           what was said to be paid back and is not there yet: credit notes, and bought
                       credit that nobody uses
     customer_balance  what customers paid too much and did not get back
+    disputed          what banks hold in disputes that are not over, or were won within a day:
+                      what is won has to come back
     payments          what came in and went out at the provider, by the act that it is of: money
                       that is there, as payouts to a bank are not recorded
 
-An account holds the sum of its items and nothing else: a rest was posted on one side only. Once all
-is paid and paid back, the first three are at zero. That what came in and went out is what the
-provider has is compared one by one beside this (`kinds`).
+An account holds the sum of its items and nothing else: a rest was posted on one side only. Once
+all is paid, paid back and decided, the first four are at zero. That what came in and went out is
+what the provider has is compared one by one beside this (`kinds`).
 
 Guarantees: one instant of the database is looked at. An account of another domain is one more
 function in `CLEARED`.
@@ -19,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -28,16 +31,26 @@ from django.db.models import Count, F, Q, Sum
 from billing.credits.models import CreditMovement
 from billing.invoicing.models import CreditNote, Invoice
 from billing.invoicing.record import as_recorded
-from billing.ledger.accounts import CUSTOMER_BALANCE, PAYMENTS, RECEIVABLE, REFUNDS
+from billing.ledger.accounts import CUSTOMER_BALANCE, DISPUTED, PAYMENTS, RECEIVABLE, REFUNDS
 from billing.ledger.models import LedgerBalance, LedgerLeg
-from billing.payments.models import DisputeMovement, PaymentFinding, RecordedPayment, Refund
+from billing.payments.dispute_models import OVER
+from billing.payments.disputed import SIGN
+from billing.payments.models import (
+    Dispute,
+    DisputeMovement,
+    PaymentFinding,
+    RecordedPayment,
+    Refund,
+)
 from billing.payments.reconcile.compare import Found
 from billing.payments.reconcile.looked import Looked
+from meterplane.kernel import clock
 from meterplane.kernel.money import minor_to_text
 from tenants.models import Organisation
 from tenants.scoping import system_scope
 
 AT_ONCE = 500
+COMES_BACK_WITHIN = timedelta(days=1)
 ITEMS_NAMED_MAX = 3  # of a finding; the console and `--json` name all
 _GONE = (Refund.State.FAILED, Refund.State.REFUSED)
 _NOT_THERE_YET = (*_GONE, Refund.State.ASKED)
@@ -167,6 +180,28 @@ def overpaid() -> Iterator[Item]:
             yield _item(invoice, name, -left_minor)
 
 
+def held_by_banks() -> Iterator[Item]:
+    """What each dispute has that is not over; what was won needs a moment to come back."""
+    still_held = ~Q(dispute__status__in=OVER) | Q(
+        dispute__status=Dispute.Status.WON, dispute__closed_at__gt=clock.now() - COMES_BACK_WITHIN
+    )
+    rows = (
+        DisputeMovement.objects.filter(still_held, kind__in=SIGN)
+        .order_by("dispute_id")
+        .values_list(
+            "tenant_id", "currency", "dispute__provider_dispute_id", "dispute__status", "kind"
+        )
+        .annotate(sum=Sum("amount_minor"))
+    )
+    sums: dict[tuple[UUID, str, str], int] = defaultdict(int)
+    for tenant_id, currency, their_id, status, kind, amount_minor in rows:
+        name = f"dispute {their_id} ({Dispute.Status(status).label.lower()})"
+        sums[tenant_id, currency, name] += SIGN[kind] * int(amount_minor)
+    for (tenant_id, currency, name), held_minor in sums.items():
+        if held_minor:
+            yield Item(tenant_id, currency, name, held_minor)
+
+
 def _gone_back(column: str) -> dict[UUID, int]:
     """By invoice: what refunds paid back of that, and what of it a bank that decided for the
     customer has taken instead."""
@@ -200,6 +235,7 @@ CLEARED: Mapping[str, Callable[[], Iterator[Item]]] = {
     RECEIVABLE: open_invoices,
     REFUNDS: promised,
     CUSTOMER_BALANCE: overpaid,
+    DISPUTED: held_by_banks,
     PAYMENTS: moved,
 }
 

@@ -1,13 +1,17 @@
 """What clearing accounts hold is explained by open items at each step, and is zero at the end."""
 
+from datetime import timedelta
+
 import pytest
 
 from billing.credits.refund import refund_credit
 from billing.payments import tasks
 from billing.payments.collect import collect
 from billing.payments.reconcile.clearing import clearing, holdings
+from meterplane.kernel import clock
 from tests.billing.credits.rig import give
 from tests.billing.ledger.rig import tamper
+from tests.billing.payments.disputing import Bank
 from tests.billing.payments.test_credit_notes import credited, paid
 from tests.billing.payments.test_overpaid import pays_there
 
@@ -57,6 +61,32 @@ def test_what_was_promised_is_an_open_item_until_it_is_paid_back(organisation, b
     assert refund_credit(tenant_id=organisation.id, grant_id=bought) == 500
     unused = ("bought credit that was not used is to be paid back", -500)
     assert held() == {"refunds": (-500, [unused])}
+
+
+def test_what_a_bank_holds_is_an_open_item_until_it_is_decided_and_back(
+    organisation, billed, stripe, there
+):
+    bank = Bank(there, stripe)
+    lost, won = (
+        bank.disputes(bank.charge(organisation, paid(organisation, billed, stripe)))
+        for _ in range(2)
+    )
+    named = [(f"dispute {each} (needs an answer)", 301) for each in (lost, won)]
+    assert held() == {"disputed": (602, named)}
+    bank.decides(lost, "lost")
+    assert held() == {"disputed": (301, named[1:])}
+    bank.decides(won, "won")
+    assert held() == {}
+    # One that was won and never came back: for a day it may be on its way.
+    tamper("DELETE FROM dispute_movement WHERE kind = 'reinstated'")
+    tamper(
+        "UPDATE ledger_balance SET balance_minor = balance_minor + 301"
+        f" WHERE tenant_id = '{organisation.id}' AND account = 'disputed'"
+    )
+    assert held() == {"disputed": (301, [(f"dispute {won} (won)", 301)])}
+    with clock.frozen(clock.now() + timedelta(days=2)):
+        [found] = clearing().found
+    assert found.said.startswith("disputed of acme holds 3.01 USD, of which 3.01 USD is of no open")
 
 
 def test_a_rest_is_told_with_its_amount_and_what_is_open(organisation, billed, stripe):
