@@ -5,13 +5,14 @@ Each needs a door: the tenant's, or the system's for rows of more than one.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from billing.payments.dispute_models import OVER
 from billing.payments.models import Dispute, DisputeMovement
+from meterplane.kernel import clock
 
 _K = DisputeMovement.Kind
 # What each kind does to `disputed`, the money that a dispute holds.
@@ -21,6 +22,7 @@ SIGN = {
 }  # fmt: skip
 _HARMLESS = (Dispute.Status.WON, Dispute.Status.PREVENTED)
 PAGE_MAX = 200
+LOSS_TOLD_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class DisputeView:
     invoice_id: UUID | None
     invoice_number: str
     opened_at: datetime
+    closed_at: datetime | None
+
+    @property
+    def is_lost(self) -> bool:
+        """A bank that decided for the customer keeps nothing: it gave the money back."""
+        return self.status == Dispute.Status.LOST
 
     @property
     def is_inquiry(self) -> bool:
@@ -84,9 +92,11 @@ def held_back(invoice_id: UUID) -> bool:
     return any(not each.startswith("warning_") and each not in _HARMLESS for each in statuses)
 
 
-def open_disputes(invoice_id: UUID | None = None) -> list[DisputeView]:
-    """The tenant's that are not over, the newest first; of one invoice if it is named."""
-    rows = Dispute.objects.exclude(status__in=OVER).exclude(tenant=None)
+def disputes_told(invoice_id: UUID | None = None) -> list[DisputeView]:
+    """The tenant's that are not over or were lost lately, the newest first; of one invoice if it is
+    named."""
+    lost_lately = Q(status=Dispute.Status.LOST, closed_at__gt=clock.now() - LOSS_TOLD_FOR)
+    rows = Dispute.objects.filter(~Q(status__in=OVER) | lost_lately).exclude(tenant=None)
     if invoice_id is not None:
         rows = rows.filter(invoice_id=invoice_id)
     return [
@@ -98,6 +108,7 @@ def open_disputes(invoice_id: UUID | None = None) -> list[DisputeView]:
             invoice_id=row.invoice_id,
             invoice_number=str(row.invoice.number or "") if row.invoice is not None else "",
             opened_at=row.opened_at,
+            closed_at=row.closed_at,
         )
         for row in rows.select_related("invoice")[:PAGE_MAX]
     ]

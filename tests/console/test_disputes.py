@@ -12,11 +12,12 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from billing.payments.dispute_models import Dispute
+from billing.payments.disputed import LOSS_TOLD_FOR, disputes_told
 from billing.payments.disputes import mirror_dispute
 from meterplane.console.disputed import open_disputes
 from meterplane.kernel import clock
 from tenants.keys import issue_operator_key
-from tenants.scoping import system_scope
+from tenants.scoping import system_scope, tenant_scope
 from tests.billing.payments.conftest import (  # noqa: F401
     billed,
     prices,
@@ -142,3 +143,21 @@ def test_a_tenant_is_told_that_a_payment_is_disputed(
     bank.decides(their_id, "won")
     mirror_dispute(their_id, stripe)
     assert all("A payment is disputed" not in client.get(page).text for page in pages)
+
+
+def test_a_tenant_is_told_for_a_month_that_a_bank_gave_a_payment_back(
+    organisation, billed, stripe, there
+):
+    bank, invoice = Bank(there, stripe), paid(organisation, billed, stripe)
+    client = Client()
+    client.force_login(organisation.owner, backend="django.contrib.auth.backends.ModelBackend")
+    their_id = bank.disputes(bank.charge(organisation, invoice))
+    bank.decides(their_id, "lost")
+    mirror_dispute(their_id, stripe)
+    for page in ("/billing/", f"/billing/{invoice.id}/"):
+        shown = client.get(page).text
+        assert "Your bank returned a payment to you" in shown
+        assert "nothing more is charged for it" in shown
+        assert "tell your bank" not in shown
+    with clock.frozen(clock.now() + LOSS_TOLD_FOR), tenant_scope(organisation.id):
+        assert disputes_told() == []

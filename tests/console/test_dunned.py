@@ -35,6 +35,8 @@ def overdue(organisation) -> Invoice:
 def test_policies_are_set_by_forms_changed_and_deleted(operator, organisation):
     page = reverse("console:payments_dunningpolicy_add")
     assert 'value="3, 5, 7"' in operator.get(page).text
+    none_yet = operator.get(reverse("console:payments_dunningpolicy_changelist")).text
+    assert "the shipped one holds: charge 3, 5, 7 · mail 0, 3, 7, 14 · suspend 14" in none_yet
     assert operator.post(page, DAYS).status_code == 302
     assert operator.get(page).status_code == 403
     own = reverse("console:payments_dunningoverride_add")

@@ -36,6 +36,11 @@ class OfKind:
         """Many of them."""
         return _PLURALS.get(PaymentFinding.Kind(self.kind), self.kind.replace("_", " "))
 
+    @property
+    def noun(self) -> str:
+        """To follow how many were compared."""
+        return self.label.removesuffix("s") if self.compared == 1 else self.label
+
 
 @dataclass(frozen=True, slots=True)
 class Last:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import linebreaksbr
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
@@ -107,14 +107,7 @@ class _Policies(ReadOnly):
 
     @shown.column(description="Policy")
     def in_words(self, row: Any) -> str:
-        policy = dunning_policy.checked(row.document)
-        never = "never"
-        return (
-            f"charge {_listed(policy.charge_days)} · mail {_listed(policy.mail_days)} · suspend"
-            f" {never if policy.suspend_day is None else policy.suspend_day} · "
-            + policy.end.replace("_", " ")
-            + (f" {policy.end_day}" if policy.end_day is not None else "")
-        )
+        return _in_words(dunning_policy.checked(row.document))
 
 
 @admin.register(DunningPolicy, site=site)
@@ -122,10 +115,17 @@ class InstallationPage(_Policies):
     """The installation's policy. Where there is none, the shipped one holds."""
 
     list_display = ("__str__", "in_words", "changed_at", "changed_by")
+    list_before_template = "console/dunning_hint.html"
     fields = (*FIELDS, "changed_at", "changed_by")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_view_permission(request) and not DunningPolicy.objects.exists()
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """With what holds while there is none."""
+        told = {**(extra_context or {}), "shipped": _in_words(dunning_policy.SHIPPED)}
+        page: HttpResponse = super().changelist_view(request, told)
+        return page
 
     def save_model(self, request: HttpRequest, row: Any, form: PolicyForm, change: bool) -> None:
         """By the verb."""
@@ -223,6 +223,15 @@ class StepPage(ReadOnly):
 
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in (text or "").split(",") if part.strip()]
+
+
+def _in_words(policy: dunning_policy.Policy) -> str:
+    suspend = "never" if policy.suspend_day is None else policy.suspend_day
+    ends = f" {policy.end_day}" if policy.end_day is not None else ""
+    return (
+        f"charge {_listed(policy.charge_days)} · mail {_listed(policy.mail_days)}"
+        f" · suspend {suspend} · {policy.end.replace('_', ' ')}{ends}"
+    )
 
 
 def _listed(days: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ from billing.invoicing.invoice_csv import lines_csv
 from billing.invoicing.parties import details
 from billing.invoicing.queries import LineView, list_invoices, upcoming_invoice
 from billing.payments import money_in
-from billing.payments.disputed import open_disputes
+from billing.payments.disputed import disputes_told
 from billing.payments.owed import owed, still_due_minor, to_pay, transfer
 from meterplane.kernel import amounts
 from meterplane.policy.credit_shown import shown_credit
@@ -46,7 +46,7 @@ def billing(request: HttpRequest, acting: Acting) -> HttpResponse:
         "card": money_in.card(),
         "top_ups": money_in.list_top_ups(TOP_UPS_MAX),
         "reload": money_in.auto_reload(),
-        "disputes": open_disputes(),
+        "disputes": disputes_told(),
     }
     return render_page(request, acting, "billing", "portal/billing/page.html", context)
 
@@ -66,7 +66,7 @@ def invoice(request: HttpRequest, acting: Acting, invoice_id: UUID) -> HttpRespo
         "currency": found.invoice.currency,
         "lines": found.lines,
         "decimals": _decimals(found.lines),
-        "disputes": open_disputes(invoice_id),
+        "disputes": disputes_told(invoice_id),
         "left_minor": still_due_minor(invoice_id),
         "to_pay": to_pay(invoice_id),
     }
