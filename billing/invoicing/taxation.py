@@ -197,7 +197,7 @@ def taxes_now(
     """
     found, rates, by_stripe = _taxed_how()
     taxes = InvoiceTaxes(tax(lines, rates), _taken_back(taking_back) if taking_back else ())
-    if by_stripe and not found and subtotal_minor + taxes.exclusive_minor > 0:
+    if by_stripe and not (found or rates) and subtotal_minor + taxes.exclusive_minor > 0:
         return replace(taxes, taxed_by=TaxedBy.STRIPE), UPCOMING_NOTE
     return taxes, tax_note(found)
 

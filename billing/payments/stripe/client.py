@@ -72,12 +72,13 @@ class _Refusal(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one call may take, and how often it is repeated; no pauses: as `PAUSES_S`."""
+    """How long one call may take, and how often it is repeated: `retries` times for want of an
+    answer, and after each of `pauses_s` where it came too fast."""
 
     connect_s: int = CONNECT_TIMEOUT_S
     read_s: int = READ_TIMEOUT_S
     retries: int = NETWORK_RETRIES
-    pauses_s: tuple[int, ...] | None = None
+    pauses_s: tuple[int, ...] = PAUSES_S
 
 
 PATIENT = Patience()
@@ -91,10 +92,11 @@ class Client:
         api_key: str,
         api_base: str = "",
         pace: Pace | None = None,
-        patience: Patience = PATIENT,
+        patience: Patience | None = None,
     ) -> None:
         """Raises `ProviderNotConfigured` for a key that cannot be meant."""
         _check(api_key, api_base)
+        patience = patience or PATIENT
         self.is_live = is_live(api_key)
         bases = ("api", "files", "connect", "meter_events")
         self._client = stripe.StripeClient(
@@ -112,7 +114,7 @@ class _Requests(stripe.RequestsClient):
     def __init__(self, session: requests.Session, pace: Pace | None, patience: Patience) -> None:
         super().__init__(timeout=(patience.connect_s, patience.read_s), session=session)
         self._pace = pace
-        self._pauses_s = PAUSES_S if patience.pauses_s is None else patience.pauses_s
+        self._pauses_s = patience.pauses_s
 
     def request(  # type: ignore[override]  # its base names a parameter that it does not take
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None

@@ -1,5 +1,6 @@
 """The adapter: configured safely or not at all, and every answer in the port's words."""
 
+from argparse import Namespace
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from billing.payments.provider import (
 )
 from billing.payments.stripe import Stripe, client
 from meterplane.kernel import clock
+from tests.billing.payments import worker
 from tests.billing.world import utc
 from tests.stripe_sandbox.rig import KEY
 
@@ -111,10 +113,15 @@ def test_a_key_stripe_does_not_take_is_a_matter_of_configuration(sandbox):
         wrong.customer("cus_1")
 
 
-def test_nobody_there_is_unavailable(monkeypatch):
-    monkeypatch.setattr(client, "NETWORK_RETRIES", 0)
-    with pytest.raises(ProviderUnavailable):
-        Stripe(KEY, "http://127.0.0.1:9").invoice("in_1")
+def test_nobody_there_is_unavailable_after_as_many_tries_as_a_worker_was_told(monkeypatch):
+    paused = []
+    monkeypatch.setattr("time.sleep", paused.append)
+    monkeypatch.setattr(client, "PATIENT", client.PATIENT)  # to be what it was afterwards
+    for retries in (1, 0):
+        worker.arrange(Namespace(later_s=0, retries=retries, account_rate=0, endpoint_rate=0))
+        with pytest.raises(ProviderUnavailable):
+            Stripe(KEY, "http://127.0.0.1:9").invoice("in_1")
+        assert len(paused) == 1
 
 
 def test_a_proxy_of_the_environment_is_not_handed_what_is_for_this_machine(stripe, monkeypatch):

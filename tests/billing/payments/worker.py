@@ -48,8 +48,9 @@ def arrange(asked: argparse.Namespace) -> None:
     if later_ns:
         clock.now_ns = lambda: time.time_ns() + later_ns
     if asked.retries is not None:
-        client.NETWORK_RETRIES = asked.retries
-        client.PAUSES_S = client.PAUSES_S[: asked.retries]
+        client.PATIENT = client.Patience(
+            retries=asked.retries, pauses_s=client.PAUSES_S[: asked.retries]
+        )
     if asked.account_rate:
         account.TEST_RATE_MAX = asked.account_rate
     if asked.endpoint_rate:
