@@ -195,14 +195,14 @@ def taxes_now(
     that does so what is taxed is given (`Interim.taxable_minor`). `subtotal_minor` is of all lines
     as they stand.
     """
-    found, rates, by_stripe = _taxed_how()
+    found, rates, by_stripe = taxed_how()
     taxes = InvoiceTaxes(tax(lines, rates), _taken_back(taking_back) if taking_back else ())
     if by_stripe and not (found or rates) and subtotal_minor + taxes.exclusive_minor > 0:
         return replace(taxes, taxed_by=TaxedBy.STRIPE), UPCOMING_NOTE
     return taxes, tax_note(found)
 
 
-def _taxed_how() -> tuple[TaxExemption | None, list[Rate], bool]:
+def taxed_how() -> tuple[TaxExemption | None, list[Rate], bool]:
     """The exemption, the rates of who is not exempt in a fixed order, and whether Stripe is asked:
     one statement, for every look at what is spent needs it."""
     with connection.cursor() as cursor:

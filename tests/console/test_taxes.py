@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from billing.invoicing.models import AssignedTax, TaxRate
 from billing.invoicing.parties import set_details
-from billing.invoicing.taxation import assigned_rates, create_rate, exemption
+from billing.invoicing.taxation import create_rate, exemption, taxed_how
 from meterplane.console.taxed import taxes_in_words
 from tenants.scoping import tenant_scope
 from tests.console.conftest import BACKEND
@@ -86,7 +86,7 @@ def test_an_organisation_gets_rates_and_an_exemption_and_its_neighbour_nothing(
     assert operator.post(page, both).status_code == 302
     assert operator.post(page, both).status_code == 302
     with tenant_scope(organisation.id):
-        assert [each.name for each in assigned_rates()] == ["City tax", "VAT"]
+        assert [each.name for each in taxed_how()[1]] == ["City tax", "VAT"]
     with tenant_scope(beta.id):
         assert taxes_in_words() == "no tax"
     assert "City tax 2.5 % (DE)" in words(
@@ -145,7 +145,7 @@ def test_what_is_refused_leaves_an_organisation_as_it_was(operator, organisation
         assert answer.status_code == 200, change
         assert said in words(answer), change
     with tenant_scope(organisation.id):
-        assert [each.name for each in assigned_rates()] == ["VAT"]
+        assert [each.name for each in taxed_how()[1]] == ["VAT"]
         assert exemption() is None
 
 
