@@ -129,7 +129,7 @@ def test_what_expires_is_served_to_nobody_from_its_instant_on_though_it_was_lent
     gateway, held, redis_url
 ):
     expires_at = clock.now() + timedelta(seconds=2)
-    grant(held, 50, expires_at=expires_at)
+    grant(held, 500, expires_at=expires_at)  # more than anybody can spend by then
     served_after = 0
     with gateway.client(held.secret) as client:
         assert ask(client).status_code == 200
