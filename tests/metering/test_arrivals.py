@@ -6,6 +6,7 @@ from threading import Thread
 import pytest
 from django.db import connections
 
+from meterplane.contracts.usage import Settle
 from meterplane.kernel import clock
 from meterplane.metering.arrivals import hold, none_is_late
 from meterplane.metering.arrivals import settle as settle_until
@@ -18,20 +19,25 @@ from tests.metering.segments import message, settle
 HELD_S = 0.3
 
 
+def arriving(event: Settle) -> Thread:
+    """What takes it in, once it is started."""
+
+    def take_in() -> None:
+        try:
+            ingest_segment(message([event]))
+        finally:
+            connections.close_all()
+
+    return Thread(target=take_in)
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("has_usage", [False, True])
 def test_what_comes_while_it_is_held_waits_and_is_not_counted(organisation, has_usage):
     before, waiting = settle(organisation), settle(organisation)
     if has_usage:
         ingest_segment(message([before]))
-
-    def take_in() -> None:
-        try:
-            ingest_segment(message([waiting]))
-        finally:
-            connections.close_all()
-
-    worker = Thread(target=take_in)
+    worker = arriving(waiting)
     with tenant_scope(organisation.id):
         reading = hold()
         worker.start()
@@ -89,16 +95,9 @@ def test_only_what_is_from_before_the_end_of_what_was_settled_makes_it_late(orga
 @pytest.mark.django_db(transaction=True)
 def test_what_waited_while_it_was_settled_is_late(organisation):
     until = clock.now().replace(microsecond=0) - timedelta(days=1)
-    waiting = message([settle(organisation, at_ms=clock.to_ms(until - timedelta(hours=1)))])
+    waiting = settle(organisation, at_ms=clock.to_ms(until - timedelta(hours=1)))
     ingest_segment(message([settle(organisation)]))
-
-    def take_in() -> None:
-        try:
-            ingest_segment(waiting)
-        finally:
-            connections.close_all()
-
-    worker = Thread(target=take_in)
+    worker = arriving(waiting)
     with tenant_scope(organisation.id):
         hold()
         worker.start()

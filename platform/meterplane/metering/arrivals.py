@@ -8,8 +8,7 @@ Guarantees: `hold` keeps the usage of the open door's organisation as it is unti
 ends, and says what it then is. `counted` is true of exactly the events that were visible then, at
 any later time, also of those that were archived and brought back.
 
-`none_is_late` says of what was settled that it has not grown since, whatever
-came in meanwhile.
+`none_is_late` says of what was settled that it has not grown since, whatever came in meanwhile.
 
 Does not know bills. A reading of before readings were kept has no snapshot: for it, the instant
 alone decides, and an event that came in just then may be on the wrong side.
