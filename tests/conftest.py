@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 READY_WITHIN_S = 60.0
 PORTS_PER_WORKER = 2_500
 LOG_LINES_SHOWN = 30
+LOG_CHARS_SHOWN = 2_000
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -265,40 +266,85 @@ def redis_url(admission_redis: None) -> str:
     return address
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TritonServer:
-    """A running Triton with the sample models."""
+    """A running Triton, on ports that stay its own."""
 
-    http_url: str
-    grpc_url: str
-    metrics_url: str
-    pid: int
+    home: Path
+    repository: Path
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc_url(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    def start(self) -> None:
+        """Return when all its models are ready."""
+        from meterplane.stack.embedded import triton as embedded
+
+        command = embedded.triton_command(
+            home=self.home,
+            repository=self.repository,
+            http_port=self.http_port,
+            grpc_port=self.grpc_port,
+            metrics_port=self.metrics_port,
+        )
+        process = self.process = spawn(command, self.log, start_new_session=True)
+        is_ready = embedded.wait_ready(
+            self.http_url, READY_WITHIN_S, alive=lambda: process.poll() is None
+        )
+        assert is_ready, self.log.read_text(errors="replace")[-LOG_CHARS_SHOWN:]
+
+
+_tritons: list[TritonServer] = []
+
+
+@contextlib.contextmanager
+def triton_server(name: str, repository: Path) -> Iterator[TritonServer]:
+    """Real Triton for all tests of this process, with the models in `repository`."""
+    ports = free_port(), free_port(), free_port()
+    log = environment.HOME / "logs" / f"{name}.log"
+    server = TritonServer(environment.HOME / name, repository, *ports, log)
+    try:
+        server.start()
+        _tritons.append(server)
+        yield server
+    finally:
+        _tritons[:] = [each for each in _tritons if each is not server]
+        if server.process is not None:
+            stop_beside(server.process, 20)
+
+
+@pytest.fixture(autouse=True)
+def no_triton_ended() -> Iterator[None]:
+    """One that ends by itself fails the test that it ended in, and not all that come after."""
+    yield
+    for server in _tritons:
+        assert server.process is not None
+        code = server.process.poll()
+        if code is not None:
+            said = server.log.read_text(errors="replace")[-LOG_CHARS_SHOWN:]
+            server.start()
+            pytest.fail(f"{server.log.stem} ended with {code}:\n{said}")
 
 
 @pytest.fixture(scope="session")
 def triton() -> Iterator[TritonServer]:
     """Real Triton with the sample models, one per test process."""
-    from meterplane.stack.embedded import triton as embedded
-
-    http_port, grpc_port, metrics_port = free_port(), free_port(), free_port()
-    command = embedded.triton_command(
-        home=environment.HOME / "triton",
-        repository=ROOT / "infra/triton/model_repository",
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-    )
-    process = spawn(command, environment.HOME / "logs" / "triton.log", start_new_session=True)
-    try:
-        embedded.wait_ready(f"http://127.0.0.1:{http_port}", 60)
-        yield TritonServer(
-            f"http://127.0.0.1:{http_port}",
-            f"127.0.0.1:{grpc_port}",
-            f"http://127.0.0.1:{metrics_port}/metrics",
-            process.pid,
-        )
-    finally:
-        stop_beside(process, 20)
+    with triton_server("triton", ROOT / "infra/triton/model_repository") as server:
+        yield server
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from billing.pricing.contract_queries import contracts_between, had_contract
 from billing.rating.values import Account, Billed, Period, Quantity
 from meterplane.kernel.decimals import EXACT
 from meterplane.metering.arrivals import none_is_late
-from meterplane.metering.queries import first_usage_at
+from meterplane.metering.queries import first_month_used
 
 # A journal may sit on a dead host's disk for a while. 400 days is 14 closed months, two reads each.
 LATE_WINDOW = timedelta(days=400)
@@ -106,10 +106,10 @@ def _closed_periods(before: datetime) -> list[Period]:
 
 def _months_before(first_start: datetime) -> list[Period]:
     """Months before the first period that turned out to have usage after all."""
-    first_usage = first_usage_at()
-    if first_usage is None:
+    first_month = first_month_used()
+    if first_month is None:
         return []
-    start = max(month_of(first_usage), month_of(first_start - LATE_WINDOW))
+    start = max(first_month, month_of(first_start - LATE_WINDOW))
     return _by_month(start, first_start, is_late=True)
 
 

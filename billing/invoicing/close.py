@@ -40,7 +40,7 @@ from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
 from meterplane.kernel.invariant import ensure
 from meterplane.metering import arrivals
-from meterplane.metering.queries import first_usage_at
+from meterplane.metering.queries import first_month_used
 from tenants.models import Organisation
 from tenants.queries import organisation
 from tenants.scoping import tenant_scope
@@ -100,7 +100,7 @@ def open_period(ours: Organisation | None = None) -> OpenPeriod:
     if last_end is not None:
         return OpenPeriod(last_end, last_end)
     began = (ours or organisation()).created_at
-    return OpenPeriod(month_of(min(began, first_usage_at() or began)), None)
+    return OpenPeriod(month_of(min(began, first_month_used() or began)), None)
 
 
 def rate_open(period: OpenPeriod, until: datetime, currency: str) -> RatedPeriod:

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from meterplane.stack.embedded import triton as embedded
 from tests import environment
-from tests.conftest import ROOT, TritonServer, free_port, spawn, stop_beside
+from tests.conftest import ROOT, TritonServer, triton_server
 from tests.gateway.deployments import model
 
 # Upstream name -> what it is sold as: shorter, longer, of equal length, and the same.
@@ -34,24 +33,8 @@ def triton_of_kinds() -> Iterator[TritonServer]:
     folders = [samples / name for name in SAMPLES]
     for folder in [*folders, *(Path(__file__).parent / "triton_models").iterdir()]:
         (repository / folder.name).symlink_to(folder)
-    http_port, grpc_port, metrics_port = free_port(), free_port(), free_port()
-    command = embedded.triton_command(
-        home=home,
-        repository=repository,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-    )
-    log = environment.HOME / "logs" / "kinds-triton.log"
-    process = spawn(command, log, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{http_port}"
-        alive = embedded.wait_ready(url, 60, alive=lambda: process.poll() is None)
-        assert alive, log.read_text()[-2000:]
-        metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
-        yield TritonServer(url, f"127.0.0.1:{grpc_port}", metrics_url, process.pid)
-    finally:
-        stop_beside(process, 20)
+    with triton_server(home.name, repository) as server:
+        yield server
 
 
 def on_sale() -> list[dict[str, Any]]:

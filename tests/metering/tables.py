@@ -13,6 +13,7 @@ TABLES = {
     "usage_event": "segment_id, ingested_at",
     "usage_hour": "",
     "usage_day": "",
+    "usage_month": "",
     "usage_tag_hour": "",
     "usage_spend": "",
 }

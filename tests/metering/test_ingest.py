@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -25,11 +26,13 @@ from meterplane.metering.models import (
     UsageDay,
     UsageEvent,
     UsageHour,
+    UsageMonth,
     UsageQuarantine,
 )
 from tenants.scoping import TenantScopeMissing, system_scope, tenant_scope
 from tests import environment
 from tests.metering.segments import message, packed, random_settles, settle
+from tests.seeds import drawn_seed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,6 +54,9 @@ def totals() -> tuple[dict[str, int], dict[str, int]]:
         events["events"] = UsageEvent.objects.count()
         summed = (*SUMS, *SUMMED.values(), "events")
         hours = UsageHour.objects.aggregate(**{name: Sum(name) for name in summed})
+        billed = ("events", "requests", "tokens_in", "tokens_out", "cost_nano")
+        months = UsageMonth.objects.aggregate(**{name: Sum(name) for name in billed})
+    assert months == {name: hours[name] for name in billed}
     return (
         {name: int(value or 0) for name, value in events.items()},
         {name: int(value or 0) for name, value in hours.items()},
@@ -146,6 +152,45 @@ def test_hours_and_days_keep_classes_and_places_apart(organisation):
                 for row in roll_up.objects.all()
             }
             assert found == {each: (3, 3 * n + 15) for n, each in enumerate(served)}
+
+
+def test_a_month_is_the_sum_of_its_days_whoever_writes_them(organisation):
+    """By model, tier, version and how it was served, and not by key, project or status."""
+    seed = drawn_seed()
+    chance = random.Random(seed)
+    frames = random_settles(organisation, chance, 120, days=70)
+
+    def told(roll_up, month):
+        sums: defaultdict[tuple, Counter[str]] = defaultdict(Counter)
+        for row in roll_up.objects.all():
+            key = (row.model, row.service_tier, row.price_version_id, row.priority, row.region)
+            sums[month(row), *key, row.gpu_type].update(
+                {name: getattr(row, name) for name in ("events", "tokens_out", "cost_nano")}
+            )
+        return {key: +row for key, row in sums.items() if +row}
+
+    def agree():
+        with tenant_scope(organisation.id):
+            days = told(UsageDay, lambda row: row.day.replace(day=1))
+            assert days == told(UsageMonth, lambda row: row.month)
+        return days
+
+    for start in range(0, 120, 30):
+        ingest_segment(message(frames[start : start + 30]))
+    as_ingested = agree()
+    assert len({month for month, *_ in as_ingested}) >= 3
+    with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
+        admin.execute("UPDATE usage_day SET tokens_out = tokens_out / 2, events = events + 1")
+        assert agree() != as_ingested
+        admin.execute("UPDATE usage_day SET model = 'renamed' WHERE model = 'identity'")
+        assert {model for _, model, *_ in agree()} >= {"renamed"}
+        admin.execute("DELETE FROM usage_day WHERE status <> 'ok'")
+        agree()
+        admin.execute("DELETE FROM usage_day")
+    assert agree() == {}
+    first = datetime.combine(min(as_ingested)[0], datetime.min.time(), UTC)
+    with tenant_scope(organisation.id):
+        assert queries.usage_between(first, (first + timedelta(days=32)).replace(day=1)) == []
 
 
 def test_replaying_a_segment_charges_nobody_twice(organisation):

@@ -12,10 +12,11 @@ from django.db import connection
 from meterplane.kernel import clock
 from meterplane.metering import arrivals
 from meterplane.metering.ingest import ingest_segment
-from meterplane.metering.models import UsageDay, UsageEvent, UsageHour
+from meterplane.metering.models import UsageDay, UsageEvent, UsageHour, UsageMonth
 from tenants.scoping import system_scope, tenant_scope
 from tests import environment
 from tests.metering.segments import message, settle
+from tests.metering.tables import digest_of_usage
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,6 +24,7 @@ OLD_EVENTS = "0002_content_and_currency"
 KEY_SWAP = "0004_hours_by_tier_and_deployment"
 BEFORE_SERVED = "0015_arrivals"
 BEFORE_ARRIVALS = "0014_days_in_files"
+BEFORE_MONTHS = "0017_arrived_on_time"
 
 
 @contextmanager
@@ -91,7 +93,10 @@ def test_usage_from_before_it_said_how_it_was_served_is_of_normal_priority_and_o
     migrate("metering", BEFORE_SERVED)
     with psycopg.connect(environment.database_url("postgres"), autocommit=True) as admin:
         key = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s"
-        files = "SELECT pg_relation_filenode(oid) FROM pg_class WHERE relname LIKE 'usage_%%'"
+        files = (
+            "SELECT pg_relation_filenode(oid) FROM pg_class"
+            " WHERE relname LIKE 'usage_%%' AND relname <> 'usage_month'"  # made later
+        )
         try:
             for table in ("usage_hour", "usage_day"):
                 assert "region" not in str(admin.execute(key, [f"{table}_pkey"]).fetchone())
@@ -140,3 +145,22 @@ def test_what_remembers_arrivals_can_be_run_again_after_it_was_cut_off(organisat
     ingest_segment(message([settle(organisation)]))
     with tenant_scope(organisation.id):
         assert arrivals.hold().is_exact
+
+
+def test_months_there_are_are_summed_up_and_what_comes_is_added(organisation):
+    at_ms = clock.to_ms(clock.now() - timedelta(days=40))
+    kinds = [settle(organisation, at_ms=at_ms, tokens_out=n, model=f"m{n % 2}") for n in range(4)]
+    ingest_segment(message(kinds))
+    before = digest_of_usage()
+    migrate("metering", BEFORE_MONTHS)
+    try:
+        with psycopg.connect(environment.database_url("postgres")) as admin:
+            there = admin.execute("SELECT to_regclass('usage_month')").fetchone()
+            assert there == (None,)
+    finally:
+        migrate()
+    assert digest_of_usage() == before
+    ingest_segment(message([settle(organisation, at_ms=at_ms, model="m1")]))
+    with tenant_scope(organisation.id):
+        sums = {row.model: (row.events, row.tokens_out) for row in UsageMonth.objects.all()}
+    assert sums == {"m0": (2, 2), "m1": (3, 24)}

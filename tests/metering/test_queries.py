@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -17,8 +17,12 @@ from meterplane.metering.ingest import ingest_segment
 from tenants.scoping import TenantScopeMissing, system_scope, tenant_scope
 from tests.metering.segments import message, random_settles, settle
 from tests.metering.usage_oracle import value
+from tests.seeds import drawn_seed
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+NOON = datetime(2026, 3, 20, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
 
 
 def by_hand(frames, start, end, served=()):
@@ -32,6 +36,15 @@ def by_hand(frames, start, end, served=()):
             ):
                 row[place] += value
     return {key: tuple(row) for key, row in sums.items()}
+
+
+def as_read(start, end, served):
+    return {
+        (a.model, a.service_tier, a.price_version_id, *a.served): (
+            a.requests, a.tokens_in, a.tokens_out, a.events, a.cost_nano,
+        )
+        for a in queries.usage_between(start, end, served)
+    }  # fmt: skip
 
 
 def test_a_period_between_any_two_instants_is_exact(organisation):
@@ -52,13 +65,14 @@ def test_a_period_between_any_two_instants_is_exact(organisation):
                 start -= (start - midnight) % whole
                 end = start + max(whole, (end - start) // whole * whole)
             served = chance.sample(SERVED, chance.choice([0, 0, 1, 3]))
-            found = {
-                (a.model, a.service_tier, a.price_version_id, *a.served): (
-                    a.requests, a.tokens_in, a.tokens_out, a.events, a.cost_nano,
-                )
-                for a in queries.usage_between(start, end, served)
-            }  # fmt: skip
+            found = as_read(start, end, served)
             assert found == by_hand(frames, start, end, served), (seed, start, end, served)
+
+
+def tables_in(asked):
+    (statement,) = [each["sql"] for each in asked if "usage_" in each["sql"]]
+    tables = ("usage_month", "usage_day", "usage_hour", "usage_event")
+    return {name for name in tables if f"FROM {name} " in statement}
 
 
 def test_a_month_is_read_from_days_and_what_is_beside_them_from_hours(organisation):
@@ -71,10 +85,49 @@ def test_a_month_is_read_from_days_and_what_is_beside_them_from_hours(organisati
         (noon - timedelta(minutes=90), noon - timedelta(minutes=40), {"usage_event"}),
     ]:
         with tenant_scope(organisation.id), CaptureQueriesContext(connection) as asked:
-            queries.usage_between(start, end)
-        (statement,) = [each["sql"] for each in asked if "usage_" in each["sql"]]
-        tables = ("usage_day", "usage_hour", "usage_event")
-        assert {name for name in tables if f"FROM {name} " in statement} == expected
+            queries.usage_by_key_and_model(start, end)
+        assert tables_in(asked) == expected
+
+
+@pytest.mark.parametrize(
+    "now",
+    [NOON, NOON.replace(day=1, hour=0), NOON.replace(day=31, hour=23, minute=59), NOON - 16 * DAY],
+)
+def test_months_say_what_their_days_and_events_do(organisation, now):
+    """Up to any instant, the present among them, and with requests of clocks that are ahead."""
+    seed = drawn_seed()
+    chance = random.Random(seed)
+    month, before = now.replace(day=1, hour=0, minute=0), datetime(2025, 12, 1, tzinfo=UTC)
+    with clock.frozen(now + 2 * DAY):
+        frames = random_settles(organisation, chance, 400, days=80)
+        for start in range(0, 400, 40):
+            ingest_segment(message(frames[start : start + 40]))
+    edges = [month, before, NOON.replace(day=1, month=2, hour=0), now, now - DAY, now + DAY]
+    edges += [NOON.replace(day=1, month=4, hour=0), now - timedelta(hours=30), now - 9 * DAY]
+    edges += [edge + timedelta(milliseconds=chance.choice([-1, 1, 3_600_000])) for edge in edges]
+    with clock.frozen(now), tenant_scope(organisation.id):
+        for _ in range(80):
+            start, end = sorted(chance.sample(edges, 2))
+            served = chance.sample(SERVED, chance.choice([0, 0, 1, 3]))
+            assert as_read(start, end, served) == by_hand(frames, start, end, served), (start, end)
+
+
+def test_a_bill_is_read_from_months_and_what_is_left_of_the_running_one(organisation):
+    month = NOON.replace(day=1, hour=0)
+    left = {"usage_month", "usage_day", "usage_hour", "usage_event"}
+    with clock.frozen(NOON):
+        for start, end, expected in [
+            (month, NOON.replace(month=4, day=1, hour=0), {"usage_month"}),
+            (month - timedelta(28), month, {"usage_month"}),
+            (month - timedelta(28), NOON, left - {"usage_event"}),
+            (month, NOON + timedelta(seconds=1), left),
+            (month + timedelta(1), NOON, {"usage_day", "usage_hour"}),
+            (month, NOON - timedelta(2), {"usage_day", "usage_hour"}),
+            (month - timedelta(30), month, {"usage_month", "usage_day"}),
+        ]:
+            with tenant_scope(organisation.id), CaptureQueriesContext(connection) as asked:
+                queries.usage_between(start, end)
+            assert tables_in(asked) == expected, (start, end)
 
 
 def test_two_halves_of_a_period_add_up_to_it(organisation):
@@ -107,8 +160,10 @@ def test_requests_are_listed_newest_first_and_paged_by_id(organisation, onboard)
         assert found.cost_nano == frames[0].cost_nano
         assert queries.request_by_id(theirs.request_id) is None
         assert queries.request_by_id(uuid7()) is None
-        first = queries.first_usage_at()
-        assert first == clock.from_ms(minted_at_ms(frames[0].request_id))
+        first = clock.from_ms(minted_at_ms(frames[0].request_id))
+        assert queries.first_month_used() == first.replace(
+            day=1, hour=0, minute=0, second=0, microsecond=0
+        )
         assert set(queries.keys_last_used()) == {organisation.key_id}
         assert len(queries.recent_requests(5, filters={"status": ("ok",)})) == 5
 

@@ -6,6 +6,7 @@ three times what storing them does. Several together share that: behind an outag
 Guarantees: whatever the order, the number of copies and the number of workers, a request is one row
 of `usage_event` and counted once in `usage_hour`, `usage_day`, `usage_tag_hour` and `usage_spend`;
 a segment is recorded if and only if its events are. The only marker of "seen" is the row itself.
+`usage_month` is kept by PostgreSQL, from what is written to `usage_day`.
 `usage_revision` of an organisation is higher after each transaction that added usage of it, and
 says whether any was of what is settled (`arrivals`).
 

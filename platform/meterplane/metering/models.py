@@ -160,6 +160,46 @@ class UsageDay(_Sums):
         return f"{self.day} {self.model} {self.status}"
 
 
+class UsageMonth(models.Model):
+    """Sums of the events of one UTC month by what bills tell apart. PostgreSQL keeps them: each
+    write of `usage_day` changes its months in the same statement. A row of no event may stay."""
+
+    pk = models.CompositePrimaryKey(
+        "tenant_id",
+        "month",
+        "model",
+        "service_tier",
+        "price_version_id",
+        "currency",
+        "priority",
+        "region",
+        "gpu_type",
+    )
+    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
+    month = models.DateField(help_text="its first day")
+    model = models.TextField()
+    service_tier = models.TextField()
+    price_version_id = models.UUIDField()
+    currency = models.TextField()
+    priority = models.TextField()
+    region = models.TextField()
+    gpu_type = models.TextField()
+    events = models.BigIntegerField()
+    requests = models.BigIntegerField()
+    tokens_in = models.BigIntegerField()
+    tokens_out = models.BigIntegerField()
+    cost_nano = models.BigIntegerField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        managed = False
+        db_table = "usage_month"
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m} {self.model}"
+
+
 class UsageTagHour(models.Model):
     """Sums of the events of one hour that carry a tag. One with three tags is in three rows."""
 

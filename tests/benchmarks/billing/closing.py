@@ -193,6 +193,7 @@ def _write(server: Server, customers: int, version: Any, months: Sequence[dateti
         for month in months:
             admin.execute(_SUMS, values | {"from": month})
         admin.execute(_DAYS)  # each day has one hour, so that an hour is a day's sum
+        admin.execute("SELECT rebuild_usage_months(min(day), max(day)) FROM usage_day")
         admin.execute("VACUUM ANALYZE")
         admin.execute("CHECKPOINT")  # what was just written is not written out by who reads
 

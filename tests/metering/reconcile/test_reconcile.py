@@ -6,6 +6,7 @@ import pytest
 
 from meterplane.metering.models import JournalSegment
 from meterplane.metering.reconcile.hours import reconcile
+from meterplane.metering.reconcile.sums import compare_sums
 from meterplane.metering.reconcile.verdict import EVERY_SERVER
 from tenants.scoping import system_scope
 from tests.metering.reconcile import world
@@ -135,14 +136,29 @@ def test_a_sum_that_was_changed_by_one_is_told(hour, table, column):
     assert rows["identity", EVERY_SERVER].verdict == "pass"
 
 
+def test_a_months_sum_that_was_changed_is_told_with_the_last_hour_of_a_day(hour):
+    last = hour.replace(hour=23)
+    with system_scope("test"):
+        assert compare_sums(last).differences == {}
+        as_owner("UPDATE usage_month SET tokens_out = tokens_out + 1 WHERE model = 'tiny-lm'")
+        told = compare_sums(last).differences
+        assert compare_sums(last.replace(hour=22)).differences == {}
+    (sentence,) = told.pop("tiny-lm")
+    assert sentence.startswith("usage_month of organisation")
+    assert sentence.endswith("tokens_out +1")
+    assert told == {}
+
+
 def test_every_column_of_the_roll_ups_is_held_to_the_events():
     from meterplane.metering.reconcile import sums
 
     key = {name.strip() for name in sums.SUMMED_BY.split(",")}
     tag_key = {name.strip() for name in sums.TAG_KEY.split(",")}
+    month_key = {name.strip() for name in sums.MONTH_KEY.split(",")}
     for table, held in (
         ("usage_hour", key | set(sums.SUMS) | {"tenant_id", "hour"}),
         ("usage_day", key | set(sums.SUMS) | {"tenant_id", "day"}),
+        ("usage_month", month_key | set(sums.MONTH_SUMS) | {"tenant_id", "month"}),
         ("usage_tag_hour", tag_key | set(sums.TAG_SUMS) | {"tenant_id", "hour"}),
     ):
         columns = world.asked(

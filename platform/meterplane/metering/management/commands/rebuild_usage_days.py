@@ -1,4 +1,5 @@
-"""`manage.py rebuild_usage_days FIRST LAST`: sums by day are made anew from the sums by hour.
+"""`manage.py rebuild_usage_days FIRST LAST`: sums by day are made anew from the sums by hour, and
+those of the months they are in from all days of these.
 
 Refused while hours and events of the range differ: days made from such hours would agree with them
 and hide it.
@@ -14,7 +15,7 @@ from tenants.scoping import system_scope
 
 
 class Command(BaseCommand):
-    help = "Makes the sums by day of a range of days anew, from the sums by hour."
+    help = "Makes the sums by day of a range of days anew, from the sums by hour; then by month."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Both days belong to the range."""
@@ -29,5 +30,7 @@ class Command(BaseCommand):
             except DataError as differ:
                 raise CommandError(str(differ).splitlines()[0]) from differ
             self.stdout.write(f"{db.fetchone()[0]} sums by day")
+            db.execute("SELECT rebuild_usage_months(%(first)s, %(last)s)", options)
+            self.stdout.write(f"{db.fetchone()[0]} sums by month")
             # What was billed by the sums there were is to be looked at again.
             db.execute("UPDATE usage_revision SET revision = revision + 1")
