@@ -6,7 +6,8 @@ from django.db import IntegrityError, connection, transaction
 from django.db.utils import DataError, ProgrammingError
 
 from meterplane.kernel.ids import uuid7
-from tenants.models import ApiKey, Organisation, Project
+from tenants.limits import set_limit
+from tenants.models import ApiKey, Limit, Organisation, Project
 from tenants.scoping import TenantScopeMissing, system_scope, tenant_scope
 from tests import environment
 
@@ -31,6 +32,24 @@ def test_a_door_shows_one_tenant_only(two):
         assert not ApiKey.objects.filter(id=globex.key_id).exists()
     with tenant_scope(globex.id):
         assert [key.id for key in ApiKey.objects.all()] == [globex.key_id]
+
+
+def test_whether_there_is_any_row_is_asked_of_the_open_door(two):
+    """Also where row-level security is out of the way: inside the system's door."""
+    acme, globex = two
+    with pytest.raises(TenantScopeMissing):
+        Limit.objects.any_row()
+    set_limit(
+        tenant_id=acme.id, level="organisation", scope_id=acme.id, kind="spend", window="month",
+        amount=1,
+    )  # fmt: skip
+    with system_scope("test"):
+        assert Limit.objects.any_row()
+        with tenant_scope(globex.id):
+            assert not Limit.objects.any_row()
+            assert Organisation.objects.any_row()
+    with tenant_scope(acme.id):
+        assert Limit.objects.any_row()
 
 
 def test_row_security_hides_the_other_tenant_even_from_raw_sql(two):

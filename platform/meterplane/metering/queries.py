@@ -4,9 +4,7 @@ Every function needs an open door (`tenants.scoping`) and answers for it. Inside
 answer is that organisation's, inside `system_scope` everybody's; without a door each raises
 `TenantScopeMissing`. Intervals are half-open, [start, end), in UTC, by the instant a request came
 in: the one its id was minted at, so that day, hour and billing period follow from the id however
-late it arrives. Whole days come from `usage_day`, whole hours beside those from `usage_hour` and
-the edges from `usage_event`, in one statement, so a segment that is ingested meanwhile is in all of
-them or in none. What a bill asks for comes from `usage_month`, where that tells it.
+late it arrives. Sums of any interval are exact (`spans`).
 
 Bounds: a list has at most `PAGE_ROWS_MAX` rows and looks back `LIST_DAYS_MAX` days.
 """
@@ -14,7 +12,7 @@ Bounds: a list has at most `PAGE_ROWS_MAX` rows and looks back `LIST_DAYS_MAX` d
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -22,11 +20,10 @@ import msgspec
 from meterplane.contracts.usage import Priority, Served, ServiceTier
 from meterplane.kernel import clock
 from meterplane.metering.reading import day_of, events_in, of_door, read
+from meterplane.metering.spans import COUNTS, from_days, from_months, summed
 from meterplane.metering.usage_query import Filters
 from meterplane.metering.usage_table import events_matching
 from tenants.scoping import current_scope, current_tenant_id
-
-Table = Literal["usage_month", "usage_day", "usage_hour", "usage_event"]
 
 PAGE_ROWS_MAX = 500
 TAG_NAMES_MAX = 50
@@ -35,18 +32,8 @@ _LIST_DAYS = (1, 8, LIST_DAYS_MAX)
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
-_MIDNIGHT = datetime(2000, 1, 1, tzinfo=UTC)
 _BILLED_BY = "model, service_tier, priority, region, gpu_type, price_version_id, currency"
-_COUNTS = ("requests", "tokens_in", "tokens_out", "events", "cost_nano")
-
-
-class _Part(NamedTuple):
-    """Where the sums in [first, last) come from, and whether they are taken away."""
-
-    table: Table
-    first: datetime
-    last: datetime
-    sign: Literal["", "-"] = ""
+_SUMS = ", ".join(f"sum({name})" for name in COUNTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +129,10 @@ def usage_between(
 ) -> list[UsageAggregate]:
     """Sums by model, service tier, price version, currency and what is asked for of how they were
     served, exact for any two instants."""
-    source, parameters = _summed(_by_month(start, end), _BILLED_BY)
+    source, parameters = summed(from_months(start, end), _BILLED_BY)
     columns = ", ".join(("model, service_tier, price_version_id, currency", *served))
     rows = read(
-        f"SELECT {columns}, {_sums()} FROM ({source}) AS usage"
+        f"SELECT {columns}, {_SUMS} FROM ({source}) AS usage"
         f" GROUP BY {columns} HAVING sum(events) <> 0 ORDER BY {columns}",
         parameters,
     )
@@ -160,7 +147,7 @@ def cost_between(first_day: date, end: datetime) -> int:
     """Metered cost in nano from the beginning of a day up to an instant, of what has arrived."""
     end = end.astimezone(UTC)
     last_day = end.replace(hour=0, minute=0, second=0, microsecond=0)
-    source, parameters = _summed(_split(last_day, end))
+    source, parameters = summed(from_days(last_day, end))
     door, of_days = of_door()
     ((nano,),) = read(
         "SELECT COALESCE(sum(cost_nano), 0) FROM ("
@@ -174,7 +161,7 @@ def cost_between(first_day: date, end: datetime) -> int:
 
 def usage_by_key_and_model(start: datetime, end: datetime) -> list[KeyModelUsage]:
     """Who used what: a key's limits, its project's and the organisation's are sums of these."""
-    source, parameters = _summed(_split(start, end), "project_id, key_id, model")
+    source, parameters = summed(from_days(start, end), "project_id, key_id, model")
     rows = read(
         "SELECT project_id, key_id, model, sum(events), sum(tokens_in), sum(tokens_out),"
         f" sum(cost_nano) FROM ({source}) AS usage GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
@@ -299,84 +286,6 @@ def keys_last_used() -> dict[UUID, datetime]:
     return {row[0]: row[1] for row in rows}
 
 
-def _summed(parts: Sequence[_Part], by: str = "model") -> tuple[str, dict[str, Any]]:
-    """SQL of the parts' sums, told apart by the columns `by`."""
-    door, parameters = of_door()
-    statements = []
-    for number, (table, first, last, sign) in enumerate(parts):
-        name = f"part{number}"
-        counts = [f"{sign}{each} AS {each}" for each in _COUNTS]
-        if table == "usage_event":
-            interval, bounds = events_in(first, last, name)
-            counts[_COUNTS.index("events")] = f"{sign}1 AS events"
-        elif table == "usage_hour":
-            interval, bounds = _bounds("hour", name, first, last)
-        else:
-            column = table.removeprefix("usage_")
-            interval, bounds = _bounds(column, name, first.date(), last.date())
-        parameters |= bounds
-        statements.append(
-            f"SELECT {by}, {', '.join(counts)} FROM {table} WHERE {door} AND {interval}"
-        )
-    return " UNION ALL ".join(statements), parameters
-
-
-def _by_month(start: datetime, end: datetime) -> list[_Part]:
-    """As `_split`, with whole months from their sums, and the running one less what is left of it.
-
-    That is taken away where it is a day's usage at the most, and hardly ever any: a clock that is
-    ahead, or an end earlier today.
-    """
-    start, end = _utc(start, end)
-    first_month, last_month = _ceil_month(start), _floor_month(end)
-    sign: Literal["", "-"] = ""
-    rest = last_month, end
-    if first_month <= last_month and end > clock.now() - _DAY:
-        last_month, sign = _ceil_month(end), "-"
-        rest = end, last_month
-    if first_month >= last_month:
-        return _split(start, end)
-    parts = [
-        *_split(start, first_month),
-        _Part("usage_month", first_month, last_month),
-        *(part._replace(sign=sign) for part in _split(*rest)),
-    ]
-    return [part for part in parts if part.first < part.last]
-
-
-def _split(start: datetime, end: datetime) -> list[_Part]:
-    """Which table tells which part of [start, end); one of nothing where it is empty."""
-    start, end = _utc(start, end)
-    first_hour, last_hour = _ceil(start, _HOUR), _floor(end, _HOUR)
-    if first_hour >= last_hour:
-        return [_Part("usage_event", start, end)]
-    first_day, last_day = _ceil(first_hour, _DAY), _floor(last_hour, _DAY)
-    if first_day >= last_day:
-        first_day = last_day = last_hour
-    parts = (
-        _Part("usage_event", start, first_hour),
-        _Part("usage_hour", first_hour, first_day),
-        _Part("usage_day", first_day, last_day),
-        _Part("usage_hour", last_day, last_hour),
-        _Part("usage_event", last_hour, end),
-    )
-    return [part for part in parts if part.first < part.last]
-
-
-def _utc(start: datetime, end: datetime) -> tuple[datetime, datetime]:
-    if start.tzinfo is None or end.tzinfo is None:
-        raise ValueError("a naive datetime has no instant; attach UTC first")
-    return start.astimezone(UTC), end.astimezone(UTC)
-
-
-def _bounds(column: str, name: str, first: date, last: date) -> tuple[str, dict[str, Any]]:
-    """The condition for being in [first, last), and its parameters."""
-    return (
-        f"{column} >= %({name}_first)s AND {column} < %({name}_last)s",
-        {f"{name}_first": first, f"{name}_last": last},
-    )
-
-
 def _listing_end(
     before: UUID | None, until: datetime | None
 ) -> tuple[datetime, UUID | None] | None:
@@ -394,27 +303,6 @@ def _request(row: tuple[Any, ...]) -> RequestRow:
     cells = [*row]
     cells[_TAGS] = msgspec.json.decode(cells[_TAGS], type=dict[str, str])
     return RequestRow(*cells)
-
-
-def _sums() -> str:
-    return ", ".join(f"sum({name})" for name in _COUNTS)
-
-
-def _floor_month(instant: datetime) -> datetime:
-    return instant.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
-def _ceil_month(instant: datetime) -> datetime:
-    month = _floor_month(instant)
-    return month if month == instant else _floor_month(month + 32 * _DAY)
-
-
-def _floor(instant: datetime, unit: timedelta) -> datetime:
-    return instant - (instant - _MIDNIGHT) % unit
-
-
-def _ceil(instant: datetime, unit: timedelta) -> datetime:
-    return instant + (_MIDNIGHT - instant) % unit
 
 
 def _instant(instant: Any) -> datetime | None:

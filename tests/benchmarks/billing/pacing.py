@@ -8,6 +8,7 @@ has to use up what is permitted.
 
 import multiprocessing
 import random
+import secrets
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from typing import Any
 
 from meterplane.kernel.invariant import ensure
 from tests.benchmarks.ingest.server import onboard, own_server
+from tests.stripe_sandbox.rig import KEY
 
 INVOICES, INVOICES_QUICK = 1_000, 100
 WORKERS = (2, 4)
@@ -33,7 +35,15 @@ def measure(quick: bool) -> bool:
 
 
 def _run(invoices: int, told: Any) -> None:
-    with own_server("/var/tmp"), tempfile.TemporaryDirectory(prefix="mp-bench-pacing-") as folder:
+    provider = {
+        "PAYMENT_PROVIDER": "stripe",
+        "STRIPE_API_KEY": KEY,
+        "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(16)}",
+    }
+    with (
+        own_server("/var/tmp", **provider),
+        tempfile.TemporaryDirectory(prefix="mp-bench-pacing-") as folder,
+    ):
         told.put(_runs(Path(folder), invoices))
 
 
@@ -42,7 +52,7 @@ def _runs(folder: Path, invoices: int) -> bool:
     from billing.payments.stripe import Stripe
     from tests.billing.payments import paced
     from tests.billing.world import publish_prices
-    from tests.stripe_sandbox.rig import KEY, Sandbox
+    from tests.stripe_sandbox.rig import Sandbox
 
     arrivals = folder / "arrivals"
     sandbox = Sandbox(folder / "stripe.sqlite3", "--each-shape-once", "--arrivals", str(arrivals))

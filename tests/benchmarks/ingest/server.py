@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,9 @@ def _cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def own_server(folder: str | None) -> Iterator[Server]:
-    """Started, migrated, stopped and removed. `folder` is where its files are put."""
+def own_server(folder: str | None, **variables: str) -> Iterator[Server]:
+    """Started, migrated, stopped and removed. `folder` is where its files are put; `variables` of
+    the environment are set beside its own."""
     home = Path(tempfile.mkdtemp(prefix="mp-bench-ingest-", dir=folder))
     passwords = {role: secrets.token_hex(16) for role in postgres.ROLES}
     root_password = secrets.token_hex(16)
@@ -97,7 +98,7 @@ def own_server(folder: str | None) -> Iterator[Server]:
         postgres.create_roles(admin, passwords, ROOT / "infra/postgres/roles.sql")
         postgres.create_database(admin, DATABASE, ROOT / "infra/postgres/database.sql")
         with _redis(home) as redis_url:
-            _set_up_django(home, url, redis_url)
+            _set_up_django(home, url, redis_url, variables)
             yield Server(url(postgres.SUPERUSER), server.pid, home)
     finally:
         server.send_signal(signal.SIGINT)  # without waiting for who is connected
@@ -122,7 +123,9 @@ def _redis(home: Path) -> Iterator[str]:
         server.wait()
 
 
-def _set_up_django(home: Path, url: Callable[[str], str], redis_url: str) -> None:
+def _set_up_django(
+    home: Path, url: Callable[[str], str], redis_url: str, variables: Mapping[str, str]
+) -> None:
     os.environ.update(
         METERPLANE_ENV="test",
         PAYMENT_PROVIDER="none",
@@ -136,6 +139,7 @@ def _set_up_django(home: Path, url: Callable[[str], str], redis_url: str) -> Non
         ADMISSION_REDIS_URL=redis_url,
         JOURNAL_DIR=str(home / "journal"),
     )
+    os.environ.update(variables)
     import django
     from django.core.management import call_command
     from django.db import connection
