@@ -147,7 +147,7 @@ def cost_between(first_day: date, end: datetime) -> int:
     """Metered cost in nano from the beginning of a day up to an instant, of what has arrived."""
     end = end.astimezone(UTC)
     last_day = end.replace(hour=0, minute=0, second=0, microsecond=0)
-    source, parameters = summed(from_days(last_day, end))
+    source, parameters = summed(from_days(last_day, end), "model")
     door, of_days = of_door()
     ((nano,),) = read(
         "SELECT COALESCE(sum(cost_nano), 0) FROM ("
