@@ -329,7 +329,11 @@ def triton_server(name: str, repository: Path) -> Iterator[TritonServer]:
 
 @pytest.fixture(autouse=True)
 def no_triton_ended() -> Iterator[None]:
-    """One that ends by itself fails the test that it ended in, and not all that come after."""
+    """One that ends by itself fails the test that it ended in, and not all that come after.
+
+    NVIDIA's 2.51 may: an answer of a gRPC stream can be done and its state released before the
+    thread that asked for it has noted it (the server's issues 7472 and 8034).
+    """
     yield
     for server in _tritons:
         assert server.process is not None

@@ -11,7 +11,7 @@ Bounds: a list has at most `PAGE_ROWS_MAX` rows and looks back `LIST_DAYS_MAX` d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -145,17 +145,9 @@ def usage_between(
 
 def cost_between(first_day: date, end: datetime) -> int:
     """Metered cost in nano from the beginning of a day up to an instant, of what has arrived."""
-    end = end.astimezone(UTC)
-    last_day = end.replace(hour=0, minute=0, second=0, microsecond=0)
-    source, parameters = summed(from_days(last_day, end), "model")
-    door, of_days = of_door()
-    ((nano,),) = read(
-        "SELECT COALESCE(sum(cost_nano), 0) FROM ("
-        f" SELECT cost_nano FROM ({source}) AS usage UNION ALL"
-        f" SELECT cost_nano FROM usage_day WHERE {door}"
-        " AND day >= %(first_day)s AND day < %(before_day)s) AS cost",
-        parameters | of_days | {"first_day": first_day, "before_day": last_day.date()},
-    )
+    start = datetime.combine(first_day, time.min, UTC)
+    source, parameters = summed(from_months(start, end), "model")
+    ((nano,),) = read(f"SELECT COALESCE(sum(cost_nano), 0) FROM ({source}) AS usage", parameters)
     return int(nano)
 
 
