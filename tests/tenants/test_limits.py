@@ -11,6 +11,7 @@ from django.db.utils import ProgrammingError
 from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.ids import uuid7
+from tenants.keys import issue_key
 from tenants.limits import (
     add_balance,
     raise_temporarily,
@@ -20,6 +21,7 @@ from tenants.limits import (
     set_restriction,
 )
 from tenants.models import BalanceTopUp, Limit, Organisation, Plan, Restriction
+from tenants.onboard import create_organisation
 from tenants.plans import set_plan_limits
 from tenants.queries import monthly_budget_nano
 from tenants.scoping import system_scope, tenant_scope
@@ -242,3 +244,22 @@ def test_restrictions_of_a_plan_that_are_no_object_are_refused_by_the_database(d
         transaction.atomic(),
     ):
         Plan.objects.create(slug="odd", name="Odd", restrictions=[])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_limit_that_is_set_while_the_first_key_is_made_holds_for_it(redis_url):
+    """The setting of it compiles nothing, for there is no key yet that anybody else sees."""
+    ours = create_organisation(
+        slug="first", name="First", owner_email="o@first.example", owner_password="correct horse"
+    )
+    tenant_id, keys = ours.organisation.id, []
+    with tenant_scope(tenant_id):
+        set_limit(tenant_id=tenant_id, scope_id=tenant_id, amount=7, **RATE)
+        issuing = in_a_thread(
+            lambda: keys.append(
+                issue_key(tenant_id=tenant_id, project_id=ours.project.id, name="first")
+            )
+        )
+        wait_until(is_waited_for, "the key waiting for the limit")
+    issuing.join(30)
+    assert 7 in [each.amount for each in compiled(tenant_id, keys[0].key.id).limits]

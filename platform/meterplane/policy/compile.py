@@ -32,6 +32,8 @@ def recompile(tenant_id: UUID) -> None:
     """Recompile every key of the organisation; tell the gateways once the change has committed."""
     with tenant_scope(tenant_id):
         organisation = Organisation.objects.select_for_update(no_key=True).get(id=tenant_id)
+        if not ApiKey.objects.any_row():
+            return  # whoever makes the first key waits for this lock, and compiles it
         book = book_of_tenant(clock.now())
         models = compiled_models(book, agreed_entries(clock.now()))
         said = Said(
