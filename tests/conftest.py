@@ -10,7 +10,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -266,7 +266,7 @@ def redis_url(admission_redis: None) -> str:
     return address
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TritonServer:
     """A running Triton, on ports that stay its own."""
 
@@ -276,7 +276,7 @@ class TritonServer:
     grpc_port: int
     metrics_port: int
     log: Path
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[bytes]" = field(init=False)
 
     @property
     def http_url(self) -> str:
@@ -305,7 +305,13 @@ class TritonServer:
         is_ready = embedded.wait_ready(
             self.http_url, READY_WITHIN_S, alive=lambda: process.poll() is None
         )
-        assert is_ready, self.log.read_text(errors="replace")[-LOG_CHARS_SHOWN:]
+        if not is_ready:
+            stop(process)
+            pytest.fail(self.said())
+
+    def said(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-LOG_CHARS_SHOWN:]
 
 
 _tritons: list[TritonServer] = []
@@ -317,14 +323,13 @@ def triton_server(name: str, repository: Path) -> Iterator[TritonServer]:
     ports = free_port(), free_port(), free_port()
     log = environment.HOME / "logs" / f"{name}.log"
     server = TritonServer(environment.HOME / name, repository, *ports, log)
+    server.start()
+    _tritons.append(server)
     try:
-        server.start()
-        _tritons.append(server)
         yield server
     finally:
-        _tritons[:] = [each for each in _tritons if each is not server]
-        if server.process is not None:
-            stop_beside(server.process, 20)
+        _tritons.remove(server)
+        stop_beside(server.process, 20)
 
 
 @pytest.fixture(autouse=True)
@@ -336,10 +341,9 @@ def no_triton_ended() -> Iterator[None]:
     """
     yield
     for server in _tritons:
-        assert server.process is not None
         code = server.process.poll()
         if code is not None:
-            said = server.log.read_text(errors="replace")[-LOG_CHARS_SHOWN:]
+            said = server.said()
             server.start()
             pytest.fail(f"{server.log.stem} ended with {code}:\n{said}")
 

@@ -96,19 +96,14 @@ _SUMMED_BY = (
 )
 
 
-class _Sums(models.Model):
-    """Sums of events by everything usage is asked by."""
+class _Billed(models.Model):
+    """Sums of events by what bills tell apart."""
 
     tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
-    project_id = models.UUIDField()
-    key_id = models.UUIDField()
     model = models.TextField()
-    surface = models.TextField()
-    status = models.TextField()
     price_version_id = models.UUIDField()
     currency = models.TextField()
     service_tier = models.TextField()
-    deployment = models.TextField()
     priority = models.TextField()
     region = models.TextField()
     gpu_type = models.TextField()
@@ -116,17 +111,30 @@ class _Sums(models.Model):
     requests = models.BigIntegerField()
     tokens_in = models.BigIntegerField()
     tokens_out = models.BigIntegerField()
+    cost_nano = models.BigIntegerField()
+
+    objects: TenantManager[Any] = TenantManager()
+
+    class Meta:
+        abstract = True
+
+
+class _Sums(_Billed):
+    """Sums of events by everything usage is asked by."""
+
+    project_id = models.UUIDField()
+    key_id = models.UUIDField()
+    surface = models.TextField()
+    status = models.TextField()
+    deployment = models.TextField()
     rows = models.BigIntegerField()
     bytes_in = models.BigIntegerField()
     bytes_out = models.BigIntegerField()
-    cost_nano = models.BigIntegerField()
     total_ms_sum = models.BigIntegerField()
     tensor_bytes_in = models.BigIntegerField()
     tensor_bytes_out = models.BigIntegerField()
     compute_us_sum = models.BigIntegerField()
     first_byte_ms_sum = models.BigIntegerField()
-
-    objects: TenantManager[Any] = TenantManager()
 
     class Meta:
         abstract = True
@@ -160,7 +168,7 @@ class UsageDay(_Sums):
         return f"{self.day} {self.model} {self.status}"
 
 
-class UsageMonth(models.Model):
+class UsageMonth(_Billed):
     """Sums of the events of one UTC month by what bills tell apart. PostgreSQL keeps them: each
     write of `usage_day` changes its months in the same statement. A row of no event may stay."""
 
@@ -175,22 +183,7 @@ class UsageMonth(models.Model):
         "region",
         "gpu_type",
     )
-    tenant = models.ForeignKey("tenants.Organisation", on_delete=models.PROTECT, related_name="+")
     month = models.DateField(help_text="its first day")
-    model = models.TextField()
-    service_tier = models.TextField()
-    price_version_id = models.UUIDField()
-    currency = models.TextField()
-    priority = models.TextField()
-    region = models.TextField()
-    gpu_type = models.TextField()
-    events = models.BigIntegerField()
-    requests = models.BigIntegerField()
-    tokens_in = models.BigIntegerField()
-    tokens_out = models.BigIntegerField()
-    cost_nano = models.BigIntegerField()
-
-    objects: TenantManager[Any] = TenantManager()
 
     class Meta:
         managed = False

@@ -18,6 +18,12 @@ COUNTS = ("requests", "tokens_in", "tokens_out", "events", "cost_nano")
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _MIDNIGHT = datetime(2000, 1, 1, tzinfo=UTC)
+_COLUMNS = {
+    "usage_month": "month",
+    "usage_day": "day",
+    "usage_hour": "hour",
+    "usage_tag_hour": "hour",
+}
 
 
 class Part(NamedTuple):
@@ -37,16 +43,11 @@ def summed(parts: Sequence[Part], by: str) -> tuple[str, dict[str, Any]]:
         name = f"part{number}"
         counts = [f"{sign}{each} AS {each}" for each in COUNTS]
         if table == "usage_event":
-            interval, bounds = events_in(first, last, name)
             counts[COUNTS.index("events")] = f"{sign}1 AS events"
-        elif table == "usage_hour":
-            interval, bounds = _bounds("hour", name, first, last)
-        else:
-            column = table.removeprefix("usage_")
-            interval, bounds = _bounds(column, name, first.date(), last.date())
+        inside, bounds = interval(table, first, last, name)
         parameters |= bounds
         statements.append(
-            f"SELECT {by}, {', '.join(counts)} FROM {table} WHERE {door} AND {interval}"  # noqa: S608
+            f"SELECT {by}, {', '.join(counts)} FROM {table} WHERE {door} AND {inside}"  # noqa: S608
         )
     return " UNION ALL ".join(statements), parameters
 
@@ -75,10 +76,10 @@ def from_days(start: datetime, end: datetime) -> list[Part]:
     """Whole days, hours beside them and events at the edges; one part of nothing where the span is
     empty."""
     start, end = _utc(start, end)
-    first_hour, last_hour = _ceil(start, _HOUR), _floor(end, _HOUR)
+    first_hour, last_hour = ceil(start, _HOUR), floor(end, _HOUR)
     if first_hour >= last_hour:
         return [Part("usage_event", start, end)]
-    first_day, last_day = _ceil(first_hour, _DAY), _floor(last_hour, _DAY)
+    first_day, last_day = ceil(first_hour, _DAY), floor(last_hour, _DAY)
     if first_day >= last_day:
         first_day = last_day = last_hour
     parts = (
@@ -91,26 +92,37 @@ def from_days(start: datetime, end: datetime) -> list[Part]:
     return [part for part in parts if part.first < part.last]
 
 
-def _bounds(column: str, name: str, first: date, last: date) -> tuple[str, dict[str, Any]]:
-    """The condition for being in [first, last), and its parameters."""
+def interval(table: str, first: datetime, last: datetime, name: str) -> tuple[str, dict[str, Any]]:
+    """The condition for a row of a table to be in [first, last), and its parameters by `name`.
+
+    Of days and months the bounds are whole ones.
+    """
+    if table == "usage_event":
+        return events_in(first, last, name)
+    column = _COLUMNS[table]
+    bounds: tuple[date, date] = (first, last)
+    if column in ("day", "month"):
+        bounds = first.date(), last.date()
     return (
         f"{column} >= %({name}_first)s AND {column} < %({name}_last)s",
-        {f"{name}_first": first, f"{name}_last": last},
+        {f"{name}_first": bounds[0], f"{name}_last": bounds[1]},
     )
+
+
+def floor(instant: datetime, unit: timedelta) -> datetime:
+    """The last whole UTC hour or day that has begun."""
+    return instant - (instant - _MIDNIGHT) % unit
+
+
+def ceil(instant: datetime, unit: timedelta) -> datetime:
+    """The first whole UTC hour or day from then on."""
+    return instant + (_MIDNIGHT - instant) % unit
 
 
 def _utc(start: datetime, end: datetime) -> tuple[datetime, datetime]:
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("a naive datetime has no instant; attach UTC first")
     return start.astimezone(UTC), end.astimezone(UTC)
-
-
-def _floor(instant: datetime, unit: timedelta) -> datetime:
-    return instant - (instant - _MIDNIGHT) % unit
-
-
-def _ceil(instant: datetime, unit: timedelta) -> datetime:
-    return instant + (_MIDNIGHT - instant) % unit
 
 
 def _floor_month(instant: datetime) -> datetime:

@@ -23,7 +23,8 @@ from meterplane.kernel import clock
 from meterplane.kernel.errors import CallerError
 from meterplane.kernel.money import MINOR_DIGITS, divide_half_away
 from meterplane.metering.buckets import bucket_of, hours_line_up
-from meterplane.metering.reading import events_in, events_kept, kept_in_words, of_door, read
+from meterplane.metering.reading import events_kept, kept_in_words, of_door, read
+from meterplane.metering.spans import ceil, floor, interval
 from meterplane.metering.usage_query import (
     DIMENSIONS,
     IDS,
@@ -43,7 +44,6 @@ Cell = datetime | str | int
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
-_MIDNIGHT = datetime(2000, 1, 1, tzinfo=UTC)
 _SUMS = ("events", "events_ok", "requests", "tokens_in", "tokens_out", "cost_nano", "total_ms_sum")
 _NO_TAG = "''"  # SQL of the tag's value where a table keeps events whatever their tags
 _IN_TAG_HOURS = frozenset({"organisation", "project", "key", "model", "status"})
@@ -180,7 +180,7 @@ def events_matching(filters: Filters) -> tuple[list[str], dict[str, Any]]:
 def _parts(query: UsageQuery, events_only: bool) -> list[_Part]:
     """What is read: together, every event of the period once."""
     start, end = query.start.astimezone(UTC), query.end.astimezone(UTC)
-    first_hour, last_hour = _ceil(start, _HOUR), _floor(end, _HOUR)
+    first_hour, last_hour = ceil(start, _HOUR), floor(end, _HOUR)
     obstacle = "" if events_only else _obstacle(query)
     if obstacle and end - start > EVENTS_DAYS_MAX * _DAY:
         raise CallerError(
@@ -191,7 +191,7 @@ def _parts(query: UsageQuery, events_only: bool) -> list[_Part]:
     if obstacle or events_only or first_hour >= last_hour:
         return [_events(start, end)]
     sums = [_Part("usage_hour", first_hour, last_hour, _NO_TAG)]
-    first_day, last_day = _ceil(first_hour, _DAY), _floor(last_hour, _DAY)
+    first_day, last_day = ceil(first_hour, _DAY), floor(last_hour, _DAY)
     by_day = query.bucket is None or (query.bucket in ("day", "month") and _is_utc(query))
     if by_day and first_day < last_day:
         sums = [
@@ -240,9 +240,9 @@ def _statement(query: UsageQuery, parts: list[_Part]) -> tuple[str, dict[str, An
     parameters |= _values(query.filters, query.tags)
     selects = []
     for n, part in enumerate(parts):
-        interval, bounds = _interval(part, f"part{n}")
+        inside, bounds = interval(part.table, part.start, part.end, f"part{n}")
         parameters |= bounds
-        where = " AND ".join((door, interval, *_conditions(query, part)))
+        where = " AND ".join((door, inside, *_conditions(query, part)))
         columns = ", ".join(_selected(query, part))
         selects.append(f"SELECT {columns} FROM {part.table} WHERE {where}")  # noqa: S608
     groups = [f"g{n}" for n in range(len(query.group_by))]
@@ -309,26 +309,5 @@ def _values(filters: Filters, tags: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _interval(part: _Part, name: str) -> tuple[str, dict[str, Any]]:
-    if part.table == "usage_event":
-        return events_in(part.start, part.end, name)
-    column = "day" if part.table == "usage_day" else "hour"
-    bounds: tuple[Any, Any] = (part.start, part.end)
-    if part.table == "usage_day":
-        bounds = (part.start.date(), part.end.date())
-    return (
-        f"{column} >= %({name}_start)s AND {column} < %({name}_end)s",
-        {f"{name}_start": bounds[0], f"{name}_end": bounds[1]},
-    )
-
-
 def _is_utc(query: UsageQuery) -> bool:
     return query.zone.key in ("UTC", "Etc/UTC")
-
-
-def _floor(instant: datetime, unit: timedelta) -> datetime:
-    return instant - (instant - _MIDNIGHT) % unit
-
-
-def _ceil(instant: datetime, unit: timedelta) -> datetime:
-    return instant + (_MIDNIGHT - instant) % unit
